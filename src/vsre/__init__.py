@@ -1,0 +1,3 @@
+"""vsre: measure and fix how vision-language models see space."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,218 @@
+"""The one row type: a triplet (subject, relation, object) said of an image, true or false.
+
+A data set is a folder with one sub-folder a split, each holding Parquet files that any reader of Hugging Face
+image features opens: `datasets.load_dataset("parquet", data_dir="data/scenes")` shows pictures, not bytes.
+Writing and reading stream: no function here holds a data set in memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Features, Image, Value
+from datasets import List as ListFeature
+
+from vsre.errors import VsreError
+
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1 as fractions of the image's width and height, the origin at the top left."""
+
+FEATURES = Features(
+    {
+        "key": Value("string"),
+        "image_id": Value("string"),
+        "image": Image(decode=False),
+        "image_name": Value("string"),
+        "width": Value("int32"),
+        "height": Value("int32"),
+        "subject": Value("string"),
+        "relation": Value("string"),
+        "object": Value("string"),
+        "caption": Value("string"),
+        "label": Value("bool"),
+        "subject_box": ListFeature(Value("float64")),
+        "object_box": ListFeature(Value("float64")),
+        "split": Value("string"),
+        "origin": Value("string"),
+        "provenance": Value("string"),
+    }
+)
+"""The columns on disk. `provenance` is a JSON object; boxes are null where they are not known."""
+
+SCHEMA: pa.Schema = FEATURES.arrow_schema
+
+
+def image_content_id(data: bytes) -> str:
+    """The id of an image known by its encoded bytes."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()[:24]
+
+
+def triplet_key(image_id: str, caption: str) -> str:
+    """16 hex digits: the same image and caption give the same key, wherever the row came from."""
+    return hashlib.sha256(f"{image_id}\n{caption}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Triplet:
+    """One image, one statement about it, and whether the statement is true.
+
+    `image` holds the encoded file (JPEG, PNG); it is None where only annotations are at hand, and `image_id` is
+    then "name:FILE" instead of the content's hash. `provenance` says where the row came from: votes for a VSR row,
+    the scene for a drawn one, painter, setting and kind of negative for a repainted one. It must be JSON.
+    """
+
+    image_id: str
+    image_name: str
+    subject: str
+    relation: str
+    object: str
+    caption: str
+    label: bool
+    split: str
+    origin: str
+    image: bytes | None = None
+    width: int = 0
+    height: int = 0
+    subject_box: Box | None = None
+    object_box: Box | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        return triplet_key(self.image_id, self.caption)
+
+    def replace(self, **changes: Any) -> Triplet:
+        return dataclasses.replace(self, **changes)
+
+
+def to_row(triplet: Triplet) -> dict[str, Any]:
+    """One dictionary in the columns of FEATURES."""
+    row = {f.name: getattr(triplet, f.name) for f in dataclasses.fields(triplet)}
+    row["key"] = triplet.key
+    row["image"] = None if triplet.image is None else {"bytes": triplet.image, "path": triplet.image_name}
+    row["provenance"] = json.dumps(triplet.provenance, sort_keys=True)
+    return row
+
+
+def from_row(row: dict[str, Any]) -> Triplet:
+    image = row.get("image")
+    values = {f.name: row[f.name] for f in dataclasses.fields(Triplet) if f.name in row}
+    values["image"] = image["bytes"] if image else None
+    for name in ("subject_box", "object_box"):
+        box = row.get(name)
+        values[name] = tuple(box) if box is not None else None
+    values["provenance"] = json.loads(row["provenance"]) if row.get("provenance") else {}
+    return Triplet(**values)
+
+
+class ParquetShards:
+    """Writes rows to PREFIX-00000.parquet, PREFIX-00001.parquet ... in a folder, in constant memory.
+
+    Each file is written aside and renamed when complete, so a reader never meets half a file. Equal images that
+    follow one another are stored once (dictionary encoding), so keep the rows of an image together.
+    """
+
+    def __init__(
+        self, folder: Path, schema: pa.Schema, *, prefix: str = "part", rows_per_file: int = 5000, batch: int = 500
+    ) -> None:
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.schema, self.prefix, self.rows_per_file, self.batch = schema, prefix, rows_per_file, batch
+        self.written = 0
+        self._rows: list[dict[str, Any]] = []
+        self._file = 0
+        self._in_file = 0
+        self._writer: pq.ParquetWriter | None = None
+
+    def _path(self) -> Path:
+        return self.folder / f"{self.prefix}-{self._file:05d}.parquet"
+
+    def write(self, row: dict[str, Any]) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= self.batch:
+            self._flush()
+
+    def write_table(self, table: pa.Table) -> None:
+        """Append a whole table of this schema (the fast way for rows without images)."""
+        self._flush()
+        self._append(table)
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._append(pa.Table.from_pylist(self._rows, schema=self.schema))
+            self._rows = []
+
+    def _append(self, table: pa.Table) -> None:
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._path().with_suffix(".tmp"), self.schema, compression="zstd", dictionary_pagesize_limit=1 << 26
+            )
+        self._writer.write_table(table)
+        self.written += len(table)
+        self._in_file += len(table)
+        if self._in_file >= self.rows_per_file:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._path().with_suffix(".tmp").rename(self._path())
+            self._writer, self._in_file, self._file = None, 0, self._file + 1
+
+    def __enter__(self) -> ParquetShards:
+        for old in self.folder.glob(f"{self.prefix}-*.parquet"):
+            old.unlink()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._flush()
+            self._finish()
+        elif self._writer is not None:
+            self._writer.close()
+            self._path().with_suffix(".tmp").unlink(missing_ok=True)
+
+
+def write_triplets(folder: Path | str, triplets: Iterable[Triplet], *, rows_per_file: int = 5000) -> int:
+    """Write triplets to FOLDER/part-NNNNN.parquet, replacing what was there; returns how many."""
+    with ParquetShards(Path(folder), SCHEMA, rows_per_file=rows_per_file) as shards:
+        for triplet in triplets:
+            shards.write(to_row(triplet))
+    return shards.written
+
+
+def parquet_files(path: Path | str) -> list[Path]:
+    """The Parquet files behind a file or folder (its own and those of its split folders), in order."""
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    files = sorted(path.glob("*.parquet")) or sorted(path.glob("*/*.parquet"))
+    if not files:
+        raise VsreError(f"{path}: no Parquet files here. Make a data set with `vsre scenes` or `vsre vsr` first.")
+    return files
+
+
+def read_triplets(path: Path | str, *, images: bool = True, columns: Sequence[str] | None = None) -> Iterator[Triplet]:
+    """Stream the triplets of a file, a split folder or a data set folder; `images=False` skips the bytes."""
+    names = list(columns or FEATURES)
+    if not images:
+        names = [n for n in names if n != "image"]
+    for file in parquet_files(path):
+        parquet = pq.ParquetFile(file)
+        missing = [n for n in names if n not in parquet.schema_arrow.names]
+        if missing:
+            raise VsreError(f"{file}: not a triplet file, it lacks the columns {', '.join(missing)}.")
+        for batch in parquet.iter_batches(batch_size=256, columns=names):
+            for row in batch.to_pylist():
+                yield from_row(row)
