@@ -1,0 +1,64 @@
+"""How a triplet is said in English: statement, denial and question, and how a VSR caption is taken apart again.
+
+VSR says every caption as "The X is REL the Y.", also of things with a plural name ("The scissors is on the book.").
+Three relations are verbs and take no "is": contains, consists of, has as a part. All functions take class names as
+they stand in COCO ("dining table") and a relation as it stands in VSR ("left of").
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+_VERBS = {"contains": "contain", "consists of": "consist of", "has as a part": "have as a part"}
+_PART = "as a part"
+
+
+def is_relation(relation: str) -> str:
+    """The relation with its verb, as a caption has it: "is left of", "contains"."""
+    return relation if relation in _VERBS else f"is {relation}"
+
+
+def caption(subject: str, relation: str, object: str) -> str:
+    """ "The cat is left of the dog."; "The bowl contains the cake."; "The car has as a part the bed." """
+    return f"The {subject} {is_relation(relation)} the {object}."
+
+
+def negated(subject: str, relation: str, object: str) -> str:
+    """ "The cat is not left of the dog."; "The bowl does not contain the cake." """
+    if relation in _VERBS:
+        return f"The {subject} does not {_verb_phrase(relation, object)}."
+    return f"The {subject} is not {relation} the {object}."
+
+
+def question(subject: str, relation: str, object: str) -> str:
+    """ "Is the cat left of the dog?"; "Does the bowl contain the cake?"; "Does the car have the bed as a part?" """
+    if relation in _VERBS:
+        return f"Does the {subject} {_verb_phrase(relation, object)}?"
+    return f"Is the {subject} {relation} the {object}?"
+
+
+def _verb_phrase(relation: str, object: str) -> str:
+    base = _VERBS[relation]
+    if base.endswith(_PART):  # English wants the thing before "as a part"; VSR's captions have it after
+        return f"{base.removesuffix(_PART)}the {object} {_PART}"
+    return f"{base} the {object}"
+
+
+def parse_caption(caption: str, relation: str) -> tuple[str, str] | None:
+    """The subject and the object of a caption whose relation is known, or None where it is not of VSR's form.
+
+    Case, runs of whitespace, the last period, "are" for "is" and "a"/"an" for "the" do not matter. The object must
+    have its article: that is what tells "on the cake" from "on top of the cake".
+    """
+    found = _pattern(" ".join(relation.split()).lower()).fullmatch(" ".join(caption.split()))
+    return (found["subject"], found["object"]) if found else None
+
+
+@lru_cache(maxsize=256)
+def _pattern(relation: str) -> re.Pattern[str]:
+    verb = "" if relation in _VERBS else "(?:is|are) "
+    return re.compile(
+        rf"(?:(?:the|a|an) )?(?P<subject>\S.*?) {verb}{re.escape(relation)} (?:the|a|an) (?P<object>\S.*?) ?\.?",
+        re.IGNORECASE,
+    )
