@@ -1,0 +1,58 @@
+"""The VSRE model: four frozen encoders in one square frame, their adapters, and a causal language model.
+
+Importing this package registers the model with transformers' Auto classes.
+"""
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor
+
+from vsre.model.build import (
+    Plan,
+    PlanRow,
+    build_vsre,
+    count_parameters,
+    module_groups,
+    plan,
+    plan_checkpoints,
+)
+from vsre.model.checkpoints import resolve_checkpoint, zoo_names
+from vsre.model.config import VsreConfig
+from vsre.model.frame import VsreImageProcessor, box_in_frame, encoder_pixels, to_frame
+from vsre.model.modeling import VsreForConditionalGeneration, VsreOutput
+from vsre.model.processing import VsreProcessor, chat_template, prepare_tokenizer
+from vsre.model.specs import ENCODERS, EncoderSpec, spec_from_checkpoint, spec_from_config
+
+AutoConfig.register("vsre", VsreConfig, exist_ok=True)
+AutoModelForImageTextToText.register(VsreConfig, VsreForConditionalGeneration, exist_ok=True)
+# One class serves both names: frames are cut with PIL whether or not torchvision is installed.
+AutoImageProcessor.register(
+    VsreConfig,
+    image_processor_classes={"pil": VsreImageProcessor, "torchvision": VsreImageProcessor},
+    exist_ok=True,
+)
+AutoProcessor.register(VsreConfig, VsreProcessor, exist_ok=True)
+
+__all__ = [
+    "ENCODERS",
+    "EncoderSpec",
+    "Plan",
+    "PlanRow",
+    "VsreConfig",
+    "VsreForConditionalGeneration",
+    "VsreImageProcessor",
+    "VsreOutput",
+    "VsreProcessor",
+    "box_in_frame",
+    "build_vsre",
+    "chat_template",
+    "count_parameters",
+    "encoder_pixels",
+    "module_groups",
+    "plan",
+    "plan_checkpoints",
+    "prepare_tokenizer",
+    "resolve_checkpoint",
+    "spec_from_checkpoint",
+    "spec_from_config",
+    "to_frame",
+    "zoo_names",
+]

@@ -1,0 +1,58 @@
+"""Adapters bring an encoder's frozen features to the language model's width (arXiv 2412.18224, section on the model).
+
+Both are built as `Adapter(channels, width)` and give (B, tokens, width) in the order of reading: rows from the top,
+each from the left.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+SAM_REDUCTION = 4
+"""Two stride-2 convolutions: four neck positions along a side become one visual token."""
+
+
+class Projector(nn.Sequential):
+    """Linear-GELU-Linear-GELU-Linear on features (B, tokens, channels)."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__(
+            nn.Linear(channels, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, width),
+        )
+
+
+class SamAdapter(nn.Module):
+    """Two stride-2 convolutions on SAM's neck output (B, C, g, g), g divisible by 4, then a linear layer.
+
+    Real sizes: 256x64x64 -> 512x32x32 -> 1024x16x16 -> 256 tokens of 1024 -> the language model's width. The paper
+    gives no kernel and no activation: kernels are 3x3 with padding 1 and GELU stands between the layers, as in the
+    projector. A token sees 7x7 neck positions, its own 4x4 among them.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 2 * channels, kernel_size=3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(2 * channels, 4 * channels, kernel_size=3, stride=2, padding=1)
+        self.linear = nn.Linear(4 * channels, width)
+        self.act = nn.GELU()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        x = self.act(self.conv1(features))  # (B, C, g, g) -> (B, 2C, g/2, g/2)
+        x = self.act(self.conv2(x))  # -> (B, 4C, g/4, g/4)
+        x = x.flatten(2).transpose(1, 2)  # -> (B, (g/4)^2, 4C)
+        return self.linear(x)  # -> (B, (g/4)^2, width)
+
+
+ADAPTERS: dict[str, type[nn.Module]] = {"projector": Projector, "sam": SamAdapter}
+"""The kinds an encoder spec can name."""
+
+
+def adapter_parameters(kind: str, channels: int, width: int) -> int:
+    """How many parameters an adapter has; allocates nothing."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in ADAPTERS[kind](channels, width).parameters())

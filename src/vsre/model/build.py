@@ -1,0 +1,246 @@
+"""Build a VSRE model from checkpoints, and check the plan before any weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    MODEL_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    LlavaForConditionalGeneration,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from vsre.errors import VsreError
+from vsre.model.adapters import adapter_parameters
+from vsre.model.checkpoints import SAFE, load_config
+from vsre.model.config import VsreConfig
+from vsre.model.frame import VsreImageProcessor
+from vsre.model.modeling import VsreForConditionalGeneration
+from vsre.model.processing import VsreProcessor, chat_template, prepare_tokenizer
+from vsre.model.specs import EncoderSpec, check_spec, vision_config
+
+ROOM_FOR_TEXT = 256
+"""Positions kept free for question and answer."""
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One encoder of a plan."""
+
+    encoder: str
+    checkpoint: str
+    image_size: int
+    grid: str
+    tokens: int
+    adapter: str
+    adapter_parameters: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a model will look like: its encoders, visual tokens, and positions left for text."""
+
+    rows: tuple[PlanRow, ...]
+    frame_size: int
+    tokens: int
+    hidden_size: int
+    positions: int
+    text_room: int
+
+
+def plan(
+    text_config: PreTrainedConfig, encoders: Sequence[EncoderSpec], *, room_for_text: int = ROOM_FOR_TEXT
+) -> Plan:
+    """The plan for a language model's config and encoder specs; reads nothing.
+
+    Raises VsreError when the visual tokens leave fewer than `room_for_text` of the language model's positions.
+    """
+    if not encoders:
+        raise VsreError(
+            "No encoders: give at least one encoder spec, for example vsre.model.ENCODERS['clip']."
+        )
+    width, positions = text_config.hidden_size, text_config.max_position_embeddings
+    rows = tuple(
+        PlanRow(
+            encoder=spec.name,
+            checkpoint=spec.checkpoint,
+            image_size=spec.image_size,
+            grid=f"{spec.grid}x{spec.grid}",
+            tokens=spec.tokens,
+            adapter=spec.adapter,
+            adapter_parameters=adapter_parameters(spec.adapter, spec.hidden_size, width),
+        )
+        for spec in encoders
+    )
+    tokens = sum(row.tokens for row in rows)
+    if tokens + room_for_text > positions:
+        each = ", ".join(f"{row.encoder} {row.tokens}" for row in rows)
+        raise VsreError(
+            f"{tokens} visual tokens ({each}) leave {positions - tokens} of the language model's {positions} positions "
+            f"for text, fewer than {room_for_text}. Use fewer encoders, smaller inputs, or a language model with a "
+            "longer context."
+        )
+    return Plan(
+        rows=rows,
+        frame_size=max(spec.image_size for spec in encoders),
+        tokens=tokens,
+        hidden_size=width,
+        positions=positions,
+        text_room=positions - tokens,
+    )
+
+
+def plan_checkpoints(
+    llm: str | Path,
+    encoders: Sequence[EncoderSpec],
+    *,
+    keep_cls: bool = False,
+    room_for_text: int = ROOM_FOR_TEXT,
+) -> Plan:
+    """The plan for checkpoints; reads their configs, no weights. Raises VsreError as `plan` and `check_spec` do."""
+    config, _ = load_config(llm)
+    specs = [spec.with_cls() if keep_cls else spec for spec in encoders]
+    made = plan(config.get_text_config(decoder=True), specs, room_for_text=room_for_text)
+    for spec in specs:
+        check_spec(spec, load_config(spec.checkpoint)[0])
+    return made
+
+
+def build_vsre(
+    llm: str | Path,
+    encoders: Sequence[EncoderSpec],
+    *,
+    keep_cls: bool = False,
+    llm_from: str | Path | None = None,
+    dtype: torch.dtype | None = None,
+    room_for_text: int = ROOM_FOR_TEXT,
+) -> tuple[VsreForConditionalGeneration, VsreProcessor]:
+    """A VSRE model with pretrained encoders and language model and new adapters, and its processor.
+
+    `llm` is a causal language model or a vision-language model such as LLaVA, whose language model is taken: a hub id,
+    a folder or `zoo:NAME`. With `llm_from` the language model's weights and tokenizer come from that checkpoint, which
+    must have the same architecture. `keep_cls` keeps the CLS tokens. `dtype` defaults to float32. New adapters are
+    drawn from torch's global generator: seed it for a reproducible model. Token budget, grids and specs are checked
+    before any weight is read; what cannot work raises VsreError.
+    """
+    specs = [spec.with_cls() if keep_cls else spec for spec in encoders]
+    plan_checkpoints(llm, specs, room_for_text=room_for_text)
+    if llm_from is not None:
+        _check_same_architecture(llm, llm_from)
+    dtype = dtype or torch.float32
+    language_model, tokenizer = load_language_model(llm_from or llm, dtype)
+    prepare_tokenizer(tokenizer)
+    if len(tokenizer) > language_model.get_input_embeddings().num_embeddings:
+        language_model.resize_token_embeddings(len(tokenizer))
+
+    towers = {spec.name: load_encoder(spec, dtype) for spec in specs}
+    language_model.config.name_or_path = ""  # a path of this machine means nothing elsewhere
+    config = VsreConfig.of(
+        language_model.config,
+        [(spec, towers[spec.name].config) for spec in specs],
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        dtype=dtype,
+    )
+    # Built empty, so that a large language model never lies in memory twice.
+    with torch.device("meta"):
+        model = VsreForConditionalGeneration(config)
+    model.adapters.to_empty(device="cpu").to(dtype)
+    for module in model.adapters.modules():
+        model._init_weights(module)
+    for name, tower in towers.items():
+        model.encoders[name] = tower
+    model.language_model = language_model
+    model.encoders.requires_grad_(False)
+    model.generation_config = language_model.generation_config
+    model.eval()
+
+    processor = VsreProcessor(
+        VsreImageProcessor(size={"height": config.frame_size, "width": config.frame_size}),
+        tokenizer,
+        chat_template=chat_template(),
+        num_image_tokens=config.image_tokens,
+    )
+    return model, processor
+
+
+def load_encoder(spec: EncoderSpec, dtype: torch.dtype) -> PreTrainedModel:
+    """The vision encoder a spec names; of a full CLIP, SigLIP or SAM checkpoint the vision part only."""
+    config, path = load_config(spec.checkpoint)
+    vision = vision_config(config)
+    return MODEL_MAPPING[type(vision)].from_pretrained(path, config=vision, dtype=dtype, **SAFE)
+
+
+def load_language_model(checkpoint: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
+    """A causal language model and its tokenizer, also out of a vision-language checkpoint."""
+    config, path = load_config(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    text_config = config.get_text_config(decoder=True)
+    if text_config is config:
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **SAFE), tokenizer
+    whole = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, **SAFE)
+    decoder = whole.get_decoder()
+    if decoder.get_output_embeddings() is not None:
+        return decoder, tokenizer
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(text_config)
+    setattr(model, model.base_model_prefix, decoder)
+    model.set_output_embeddings(whole.get_output_embeddings())
+    model.generation_config = whole.generation_config
+    return model, tokenizer
+
+
+def _check_same_architecture(llm: str | Path, llm_from: str | Path) -> None:
+    wanted, given = (load_config(c)[0].get_text_config(decoder=True) for c in (llm, llm_from))
+    for field in (
+        "model_type",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+    ):
+        a, b = getattr(wanted, field, None), getattr(given, field, None)
+        if a != b:
+            raise VsreError(
+                f"llm_from={llm_from}: its language model has {field} {b}, that of {llm} has {a}. Take the weights "
+                "from a checkpoint of the same architecture, or give it as the language model."
+            )
+
+
+def module_groups(model: nn.Module) -> dict[str, list[nn.Module]]:
+    """The modules of "encoders", "adapters" and "llm", of VSRE or LLaVA; together they hold every parameter."""
+    if isinstance(model, VsreForConditionalGeneration):
+        return {
+            "encoders": list(model.encoders.values()),
+            "adapters": list(model.adapters.values()),
+            "llm": [model.language_model],
+        }
+    if isinstance(model, LlavaForConditionalGeneration):
+        return {
+            "encoders": [model.model.vision_tower],
+            "adapters": [model.model.multi_modal_projector],
+            "llm": [model.model.language_model, model.lm_head],
+        }
+    raise VsreError(
+        f"{type(model).__name__}: only VSRE and LLaVA models can be split into encoders, adapters and language model."
+    )
+
+
+def count_parameters(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Parameters of each module group: (all, trainable). Tied weights count once."""
+    counts = {}
+    for group, modules in module_groups(model).items():
+        parameters = {id(p): p for module in modules for p in module.parameters()}.values()
+        counts[group] = (
+            sum(p.numel() for p in parameters),
+            sum(p.numel() for p in parameters if p.requires_grad),
+        )
+    return counts

@@ -1,0 +1,72 @@
+"""Where weights come from: a folder, the models shipped in the package (`zoo:NAME`), or the Hugging Face hub.
+
+Weights are safetensors only, and no code from a checkpoint is ever run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+
+import vsre
+from vsre.errors import VsreError
+
+ZOO = Path(vsre.__file__).parent / "zoo" / "weights"
+ZOO_PREFIX = "zoo:"
+
+SAFE: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
+"""Keyword arguments for every `from_pretrained` that reads weights."""
+
+
+def zoo_names() -> list[str]:
+    """The names after `zoo:` of the models shipped in the package."""
+    return sorted(path.parent.name for path in ZOO.glob("*/config.json"))
+
+
+def resolve_checkpoint(checkpoint: str | Path) -> str:
+    """A folder's path or a hub id that `from_pretrained` takes.
+
+    `zoo:NAME` gives the folder inside the package. Raises VsreError when the name or folder does not exist, or when
+    the folder has no config.json.
+    """
+    text = str(checkpoint)
+    if text.startswith(ZOO_PREFIX):
+        folder = ZOO / text.removeprefix(ZOO_PREFIX)
+        if not (folder / "config.json").is_file():
+            raise VsreError(
+                f"{text}: no such model in the zoo. There are: {', '.join(zoo_names()) or 'none'}."
+            )
+        return str(folder)
+    folder = Path(text).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise VsreError(
+                f"{text}: this folder has no config.json, so it is not a checkpoint. Point to the folder that "
+                "`save_pretrained` wrote (it holds config.json and model.safetensors)."
+            )
+        return str(folder)
+    if (
+        isinstance(checkpoint, Path)
+        or folder.exists()
+        or text.startswith((".", "~", "/"))
+        or text.count("/") > 1
+    ):
+        raise VsreError(
+            f"{text}: no such checkpoint folder. Check the path, or give a hub id such as OWNER/NAME."
+        )
+    return text
+
+
+def load_config(checkpoint: str | Path) -> tuple[PreTrainedConfig, str]:
+    """A checkpoint's config and its resolved path or id; reads no weights. Raises VsreError when there is none."""
+    path = resolve_checkpoint(checkpoint)
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False), path
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise VsreError(
+            f"{checkpoint}: its config cannot be read ({reason}). Give a folder with a config.json of a "
+            "transformers model, `zoo:NAME`, or a hub id that this machine can reach or has cached."
+        ) from error

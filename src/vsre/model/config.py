@@ -1,0 +1,74 @@
+"""VsreConfig: the language model's config, and for every encoder its spec and its vision config."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from vsre.errors import VsreError
+from vsre.model.specs import EncoderSpec, auto_vision_config
+
+
+class VsreConfig(PreTrainedConfig):
+    """Config of VsreForConditionalGeneration.
+
+    `encoders` is a list of {"spec": the fields of EncoderSpec, "config": a transformers vision config as a
+    dictionary}, in the order in which the visual tokens follow one another. `image_token_id` is the placeholder that
+    visual tokens replace.
+    """
+
+    model_type = "vsre"
+    sub_configs_defaults = {  # noqa: RUF012 (the base class sets the convention)
+        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama")
+    }
+
+    text_config: dict[str, Any] | PreTrainedConfig | None = None
+    encoders: list[dict[str, Any]] | None = None
+    image_token_id: int = 0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.encoders = self.encoders or []
+        super().__post_init__(**kwargs)
+        names = [spec.name for spec in self.specs]
+        if len(set(names)) != len(names):
+            raise VsreError(f"Encoders {', '.join(names)}: two have the same name. Give each its own.")
+
+    @classmethod
+    def of(
+        cls,
+        text_config: PreTrainedConfig,
+        encoders: Sequence[tuple[EncoderSpec, PreTrainedConfig]],
+        **kwargs: Any,
+    ) -> VsreConfig:
+        """The config of a language model and pairs of encoder spec and vision config."""
+        entries = [{"spec": spec.to_dict(), "config": vision.to_diff_dict()} for spec, vision in encoders]
+        return cls(text_config=text_config, encoders=entries, **kwargs)
+
+    @property
+    def specs(self) -> tuple[EncoderSpec, ...]:
+        """The encoder specs, in the order of the visual tokens."""
+        return tuple(EncoderSpec.from_dict(entry["spec"]) for entry in self.encoders or [])
+
+    @property
+    def vision_configs(self) -> tuple[PreTrainedConfig, ...]:
+        """One new transformers config an encoder, in the same order."""
+        # The dtype a checkpoint was saved in must not override the one the whole model is loaded in.
+        return tuple(
+            auto_vision_config(
+                {k: v for k, v in entry["config"].items() if k not in ("dtype", "torch_dtype")}
+            )
+            for entry in self.encoders or []
+        )
+
+    @property
+    def frame_size(self) -> int:
+        """S, the side of the square frame in pixels: the largest encoder's input."""
+        return max(spec.image_size for spec in self.specs)
+
+    @property
+    def image_tokens(self) -> int:
+        """Visual tokens of one picture."""
+        return sum(spec.tokens for spec in self.specs)

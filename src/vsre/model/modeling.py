@@ -1,0 +1,211 @@
+"""VsreForConditionalGeneration: frozen encoders, an adapter each, and any causal language model of transformers.
+
+frame (B, 3, S, S) -> each encoder's pixels -> frozen features -> adapter -> (B, N, hidden), one after another
+                   -> written over the embeddings of the `<image>` tokens -> language model
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils.generic import can_return_tuple
+
+from vsre.errors import VsreError
+from vsre.model.adapters import ADAPTERS
+from vsre.model.config import VsreConfig
+from vsre.model.frame import encoder_pixels
+from vsre.model.specs import EncoderSpec
+
+
+@dataclass
+class VsreOutput(CausalLMOutputWithPast):
+    """A causal language model's output and `image_hidden_states` (B, N, hidden), the visual tokens it read."""
+
+    image_hidden_states: torch.Tensor | None = None
+
+
+def select_features(output: Any, spec: EncoderSpec) -> torch.Tensor:
+    """What a spec takes from its encoder's output: (B, tokens, channels), or (B, channels, g, g) for SAM."""
+    features = output.last_hidden_state if spec.layer == -1 else output.hidden_states[spec.layer]
+    return features[:, 1:] if spec.cls == "drop" else features
+
+
+class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
+    """The merged vision encoder before a causal language model (arXiv 2412.18224, section on the model).
+
+    The encoders are frozen: they take no gradient and stay in evaluation mode whatever `train()` says.
+    """
+
+    config_class = VsreConfig
+    main_input_name = "input_ids"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Projector", "SamAdapter"]  # noqa: RUF012 (those of the sub-models are added by post_init)
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: VsreConfig) -> None:
+        super().__init__(config)
+        width = config.get_text_config().hidden_size
+        self.specs = config.specs
+        dtype = torch.get_default_dtype()
+        attention = config._attn_implementation
+        self.encoders = nn.ModuleDict(
+            {
+                spec.name: AutoModel.from_config(vision, dtype=dtype, attn_implementation=attention)
+                for spec, vision in zip(self.specs, config.vision_configs, strict=True)
+            }
+        )
+        self.adapters = nn.ModuleDict(
+            {spec.name: ADAPTERS[spec.adapter](spec.hidden_size, width) for spec in self.specs}
+        )
+        self.language_model = AutoModelForCausalLM.from_config(config.text_config)
+        self.encoders.requires_grad_(False)
+        self.post_init()
+        self.encoders.eval()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.encoders.requires_grad_(False)  # loading replaces the parameters, and with them their freeze
+        return loaded
+
+    def _init_weights(self, module: nn.Module) -> None:
+        # Only adapter layers get here: sub-models initialise themselves. PyTorch's own rule scales with the fan-in, so
+        # visual tokens start at a like size whatever the widths; a fixed 0.02 would shrink them in narrow models.
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.reset_parameters()
+
+    def train(self, mode: bool = True) -> VsreForConditionalGeneration:
+        super().train(mode)
+        self.encoders.eval()
+        return self
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.language_model.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        self.language_model.set_output_embeddings(new_embeddings)
+
+    @torch.no_grad()
+    def encode(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The frozen features of frames (B, 3, S, S), uint8 or float in [0, 1], by encoder name.
+
+        (B, tokens, channels), or (B, channels, g, g) for SAM. They do not change while training, so they can be kept.
+        """
+        features = {}
+        for spec in self.specs:
+            encoder = self.encoders[spec.name]
+            pixels = encoder_pixels(pixel_values.to(encoder.device), spec).to(encoder.dtype)  # (B, 3, s, s)
+            layer = False if spec.layer == -1 else spec.layer
+            features[spec.name] = select_features(encoder(pixels, output_hidden_states=layer), spec)
+        return features
+
+    def project(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The visual tokens (B, N, hidden) of what `encode` gave: each through its adapter, then side by side."""
+        tokens = [self.adapters[spec.name](features[spec.name]) for spec in self.specs]  # each (B, n, hidden)
+        return torch.cat(tokens, dim=1)  # (B, sum of n, hidden)
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The visual tokens (B, N, hidden) of frames (B, 3, S, S), uint8 or float in [0, 1]."""
+        return self.project(self.encode(pixel_values))
+
+    def merge(self, input_ids: torch.Tensor, image_features: torch.Tensor) -> torch.Tensor:
+        """Token embeddings (B, L, hidden) with the visual tokens, in order, at the `<image>` tokens.
+
+        Raises VsreError when there are not as many `<image>` tokens as visual tokens.
+        """
+        embeddings = self.get_input_embeddings()(input_ids)  # (B, L, hidden)
+        image_features = image_features.to(embeddings.device, embeddings.dtype)
+        places = (input_ids == self.config.image_token_id).to(embeddings.device)  # (B, L)
+        wanted, given = int(places.sum()), image_features.shape[0] * image_features.shape[1]
+        if wanted != given:
+            raise VsreError(
+                f"The text has {wanted} <image> tokens, but {image_features.shape[0]} pictures give {given} visual "
+                f"tokens ({image_features.shape[1]} each). Make the inputs with the VsreProcessor saved with this "
+                "model, and do not truncate them."
+            )
+        return embeddings.masked_scatter(places.unsqueeze(-1), image_features)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        image_features: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> VsreOutput:
+        """One pass of the language model over text and pictures.
+
+        `pixel_values` (pictures, 3, S, S) or, instead, `image_features` (pictures, N, hidden) from
+        `get_image_features` fill the `<image>` tokens of `input_ids` (B, L) in order; a row may hold any number of
+        pictures. `attention_mask` is (B, L), or (B, 1, L, L) boolean with `position_ids` (B, L) for packed sequences.
+        `labels` (B, L), -100 where nothing is learned, give the language model's own loss; `num_items_in_batch` and
+        `shift_labels` are passed on to it. Raises VsreError when tokens and pictures do not match.
+        """
+        if pixel_values is not None and image_features is not None:
+            raise VsreError("Give pixel_values or image_features, not both: they say the same.")
+        if pixel_values is not None:
+            image_features = self.get_image_features(pixel_values)
+        if image_features is not None:
+            if input_ids is None:
+                raise VsreError("Pictures need input_ids, whose <image> tokens say where they go.")
+            inputs_embeds, input_ids = self.merge(input_ids, image_features), None
+        outputs = self.language_model(
+            input_ids=input_ids,
+            inputs_embeds=inputs_embeds,
+            attention_mask=self._llm_mask(attention_mask),
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            labels=labels,
+            logits_to_keep=logits_to_keep,
+            **kwargs,
+        )
+        return VsreOutput(**outputs, image_hidden_states=image_features)
+
+    def _llm_mask(self, mask: Any) -> Any:
+        # Eager attention adds its mask to the scores, where a boolean one would be read as 0 and 1.
+        eager = self.language_model.config._attn_implementation == "eager"
+        if not eager or not isinstance(mask, torch.Tensor) or mask.ndim != 4 or mask.dtype != torch.bool:
+            return mask
+        scores = torch.zeros(mask.shape, dtype=self.language_model.dtype, device=mask.device)
+        return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+
+    def prepare_inputs_for_generation(
+        self, *args: Any, is_first_iteration: bool | None = False, **kwargs: Any
+    ) -> dict[str, Any]:
+        inputs = super().prepare_inputs_for_generation(*args, is_first_iteration=is_first_iteration, **kwargs)
+        # pixel_values are dropped after the first step by transformers; visual tokens given as such are not.
+        if not is_first_iteration and inputs.get("use_cache", True):
+            inputs.pop("image_features", None)
+        return inputs
+
+    def _expand_inputs_for_generation(
+        self, expand_size: int = 1, input_ids: torch.Tensor | None = None, **kwargs: Any
+    ) -> tuple[torch.Tensor | None, dict[str, Any]]:
+        # transformers repeats along the first dimension, which would mix up the pictures of rows that hold several.
+        images = {name: kwargs.pop(name, None) for name in ("pixel_values", "image_features")}
+        rows = input_ids
+        input_ids, kwargs = super()._expand_inputs_for_generation(expand_size, input_ids=input_ids, **kwargs)
+        for name, value in images.items():
+            if value is None or expand_size == 1 or rows is None:
+                kwargs[name] = value
+                continue
+            counts = (rows == self.config.image_token_id).sum(1) // self.config.image_tokens  # (B,)
+            chunks = value.split(counts.tolist())
+            kwargs[name] = torch.cat([chunk for chunk in chunks for _ in range(expand_size)])
+        return input_ids, kwargs

@@ -1,0 +1,262 @@
+"""Encoder specs: what is taken from each vision encoder, and where it lands on the picture.
+
+The merged vision encoder of arXiv 2412.18224 (section on the model) reads four frozen encoders. One rule each:
+
+- CLIP: the penultimate layer, as LLaVA-1.5 does; the CLS token is dropped (576 tokens at 336 pixels).
+- SigLIP: the last layer after its final norm; it has no CLS token (729 tokens at 384 pixels).
+- DINOv2: the last layer after its final norm, at 224 pixels with interpolated position embeddings; the CLS token is
+  dropped (256 tokens). The checkpoint's own 518 pixels would give 1,369.
+- SAM: the neck's output, 64x64x256 at 1,024 pixels, brought to 16x16 by its adapter (256 tokens).
+
+Together 1,817 visual tokens; `EncoderSpec.with_cls` keeps both CLS tokens (577 and 257), 1,819.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.image_processing_auto import get_image_processor_config
+
+from vsre.errors import VsreError
+from vsre.model.adapters import SAM_REDUCTION
+from vsre.model.checkpoints import load_config
+
+Channels = tuple[float, float, float]
+
+OPENAI_MEAN: Channels = (0.48145466, 0.4578275, 0.40821073)
+OPENAI_STD: Channels = (0.26862954, 0.26130258, 0.27577711)
+IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
+IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
+HALF: Channels = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """One vision encoder: checkpoint, input, layer, CLS token, grid and adapter.
+
+    `hidden_size` is the width of the features (for SAM the neck's channels). `layer` counts as Python does: -1 is the
+    encoder's output after its final norm, -2 the hidden state before the last block. `cls` says whether the features
+    open with a CLS token and what becomes of it. Raises VsreError for a name, grid or size that cannot work.
+    """
+
+    name: str
+    checkpoint: str
+    model_type: str
+    image_size: int
+    patch_size: int
+    hidden_size: int
+    layer: int
+    cls: Literal["none", "drop", "keep"]
+    mean: Channels
+    std: Channels
+    adapter: Literal["projector", "sam"]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", self.name):
+            raise VsreError(
+                f"Encoder spec {self.name!r}: a name starts with a letter and has letters, digits, - and _ only, "
+                "because it names the encoder's weights. Give another name."
+            )
+        if self.grid < 1:
+            raise VsreError(
+                f"Encoder spec {self.name}: {self.image_size} pixels hold no patch of {self.patch_size}. "
+                "Give a larger image_size."
+            )
+        if self.adapter == "sam" and self.grid % SAM_REDUCTION:
+            raise VsreError(
+                f"Encoder spec {self.name}: its grid of {self.grid}x{self.grid} is not divisible by {SAM_REDUCTION}, "
+                "which the SAM adapter's two stride-2 convolutions need. Choose image_size and patch_size so that "
+                f"image_size / patch_size is a multiple of {SAM_REDUCTION}."
+            )
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of the encoder's input."""
+        return self.image_size // self.patch_size
+
+    @property
+    def usable(self) -> int:
+        """Pixels along one side that patches cover (378 of SigLIP's 384): the picture is placed inside them."""
+        return self.grid * self.patch_size
+
+    @property
+    def token_grid(self) -> int:
+        """Visual tokens along one side, after the adapter."""
+        return self.grid // SAM_REDUCTION if self.adapter == "sam" else self.grid
+
+    @property
+    def tokens(self) -> int:
+        """Visual tokens the encoder contributes to a picture."""
+        return self.token_grid**2 + (self.cls == "keep")
+
+    def with_cls(self) -> EncoderSpec:
+        """The same spec with its CLS token kept, where it has one."""
+        return dataclasses.replace(self, cls="keep") if self.cls == "drop" else self
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON values."""
+        fields = dataclasses.asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> EncoderSpec:
+        """The spec that `to_dict` wrote."""
+        return cls(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        )
+
+
+@dataclass(frozen=True)
+class Family:
+    """What all checkpoints of one `config.model_type` have in common."""
+
+    layer: int
+    cls: Literal["none", "drop"]
+    mean: Channels
+    std: Channels
+    adapter: Literal["projector", "sam"] = "projector"
+    width: str = "hidden_size"
+    """The config's field with the features' width."""
+    largest_input: int | None = None
+    """Inputs above this many pixels are reduced to it (the encoder interpolates its position embeddings)."""
+
+
+FAMILIES: dict[str, Family] = {
+    "clip_vision_model": Family(layer=-2, cls="drop", mean=OPENAI_MEAN, std=OPENAI_STD),
+    "siglip_vision_model": Family(layer=-1, cls="none", mean=HALF, std=HALF),
+    "dinov2": Family(layer=-1, cls="drop", mean=IMAGENET_MEAN, std=IMAGENET_STD, largest_input=224),
+    "sam_vision_model": Family(
+        layer=-1, cls="none", mean=IMAGENET_MEAN, std=IMAGENET_STD, adapter="sam", width="output_channels"
+    ),
+}
+"""One entry adds a family of encoders."""
+
+ENCODERS: dict[str, EncoderSpec] = {
+    "clip": EncoderSpec(
+        name="clip",
+        checkpoint="openai/clip-vit-large-patch14-336",
+        model_type="clip_vision_model",
+        image_size=336,
+        patch_size=14,
+        hidden_size=1024,
+        layer=-2,
+        cls="drop",
+        mean=OPENAI_MEAN,
+        std=OPENAI_STD,
+        adapter="projector",
+    ),
+    "siglip": EncoderSpec(
+        name="siglip",
+        checkpoint="google/siglip-so400m-patch14-384",
+        model_type="siglip_vision_model",
+        image_size=384,
+        patch_size=14,
+        hidden_size=1152,
+        layer=-1,
+        cls="none",
+        mean=HALF,
+        std=HALF,
+        adapter="projector",
+    ),
+    "dinov2": EncoderSpec(
+        name="dinov2",
+        checkpoint="facebook/dinov2-base",
+        model_type="dinov2",
+        image_size=224,
+        patch_size=14,
+        hidden_size=768,
+        layer=-1,
+        cls="drop",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        adapter="projector",
+    ),
+    "sam": EncoderSpec(
+        name="sam",
+        checkpoint="facebook/sam-vit-base",
+        model_type="sam_vision_model",
+        image_size=1024,
+        patch_size=16,
+        hidden_size=256,
+        layer=-1,
+        cls="none",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        adapter="sam",
+    ),
+}
+"""The paper's four encoders; one entry adds an encoder."""
+
+
+def vision_config(config: PreTrainedConfig) -> PreTrainedConfig:
+    """The vision part of a checkpoint's config: itself, or `vision_config` of a full CLIP, SigLIP or SAM."""
+    part = config if config.model_type in FAMILIES else getattr(config, "vision_config", None)
+    if part is None or part.model_type not in FAMILIES:
+        raise VsreError(
+            f"{config.name_or_path or config.model_type}: no vision encoder of a known kind (model_type "
+            f"{config.model_type!r}). Use one of {', '.join(FAMILIES)}, or add an entry to "
+            "vsre.model.specs.FAMILIES."
+        )
+    return part
+
+
+def spec_from_config(config: PreTrainedConfig, name: str, checkpoint: str) -> EncoderSpec:
+    """The spec that follows from a vision config by the rule of its family."""
+    vision = vision_config(config)
+    family = FAMILIES[vision.model_type]
+    return EncoderSpec(
+        name=name,
+        checkpoint=checkpoint,
+        model_type=vision.model_type,
+        image_size=min(vision.image_size, family.largest_input or vision.image_size),
+        patch_size=vision.patch_size,
+        hidden_size=getattr(vision, family.width),
+        layer=family.layer,
+        cls=family.cls,
+        mean=family.mean,
+        std=family.std,
+        adapter=family.adapter,
+    )
+
+
+def spec_from_checkpoint(checkpoint: str | Path, *, name: str | None = None) -> EncoderSpec:
+    """The spec of any checkpoint of a known family: a folder, `zoo:NAME` or a hub id.
+
+    Reads its config and, where there is one, the mean and std of its image processor; no weights. The name defaults to
+    the checkpoint's last part. Raises VsreError when the checkpoint or its family is unknown.
+    """
+    config, path = load_config(checkpoint)
+    default = re.sub(r"[^A-Za-z0-9_-]", "-", str(checkpoint).rstrip("/").replace(":", "/").split("/")[-1])
+    spec = spec_from_config(config, name or default, str(checkpoint))
+    pixels = get_image_processor_config(path)
+    return dataclasses.replace(
+        spec,
+        mean=tuple(pixels.get("image_mean") or spec.mean),
+        std=tuple(pixels.get("image_std") or spec.std),
+    )
+
+
+def check_spec(spec: EncoderSpec, config: PreTrainedConfig) -> None:
+    """Raise VsreError where a spec contradicts the config of its checkpoint."""
+    vision = vision_config(config)
+    found = spec_from_config(config, spec.name, spec.checkpoint)
+    fields = ["model_type", "patch_size", "hidden_size"]
+    if FAMILIES[vision.model_type].largest_input is None:
+        fields.append("image_size")
+    for field in fields:
+        if getattr(spec, field) != getattr(found, field):
+            raise VsreError(
+                f"Encoder spec {spec.name}: {field} is {getattr(spec, field)!r}, but the checkpoint "
+                f"{spec.checkpoint} has {getattr(found, field)!r}. Correct the spec, or take it from "
+                "spec_from_checkpoint."
+            )
+
+
+def auto_vision_config(fields: dict[str, Any]) -> PreTrainedConfig:
+    """The transformers config a dictionary with `model_type` describes."""
+    return AutoConfig.for_model(**fields)
