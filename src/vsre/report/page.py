@@ -1,0 +1,246 @@
+"""The report: one HTML file that holds all it shows and loads nothing."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+import vsre
+from vsre.errors import VsreError
+from vsre.report import charts, compare, gallery, results
+from vsre.report.inputs import (
+    Estimate,
+    ReportMeta,
+    ReportRun,
+    Run,
+    before_and_after,
+    columns_of,
+    load_run,
+    read_loss,
+)
+from vsre.report.svg import Scale
+from vsre.report.text import clean, duration, value_text
+
+SMALL_N = 20
+"""A group with fewer statements than this is drawn grey."""
+
+_HERE = Path(__file__).parent
+
+
+def write_report(out_html: Path | str, runs: Sequence[ReportRun], meta: ReportMeta) -> Path:
+    """Write the report of some runs, in the order given, to one self-contained HTML file; returns its path.
+
+    The first run (of role "base") and the last (of role "expert") are contrasted. Figures that a run lacks show as a
+    dash with the reason. Raises VsreError when there is no run, or a run folder holds no readable metrics.json.
+    """
+    loaded = [load_run(run) for run in runs]
+    if not loaded:
+        raise VsreError("A report needs at least one run folder of `vsre diagnose`.")
+    page = _environment().get_template("page.html.j2").render(_context(loaded, meta))
+    out = Path(out_html)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # written aside, then renamed: an open browser tab never meets half a page
+    aside = out.with_name(out.name + ".tmp")
+    aside.write_text(page, encoding="utf-8", errors="replace")
+    return aside.replace(out)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        # whatever is shown passes here, so no text can be overlooked
+        finalize=lambda v: clean(v) if isinstance(v, str) and not isinstance(v, Markup) else v,
+    )
+    environment.filters.update(value=value_text, duration=duration, percent=charts.percent)
+    environment.globals.update(columns_of=columns_of, dash=results.DASH)
+    return environment
+
+
+def _context(runs: list[Run], meta: ReportMeta) -> dict[str, Any]:
+    before, after = before_and_after(runs)
+    contrasted = [before] if before is after else [before, after]
+    groups, template = gallery.gallery(before, after, meta.seed)
+    wordings = gallery.wordings(before, after, meta.seed)
+    gallery.add_pictures([*(c for g in groups for c in g.cards), *wordings], meta.triplets)
+    protocol = meta.protocol or next(
+        (p for r in runs if isinstance(p := r.metrics.get("protocol"), str)), None
+    )
+    return {
+        "css": Markup((_HERE / "templates" / "style.css").read_text(encoding="utf-8")),
+        "meta": meta,
+        "protocol": protocol,
+        "leaky": protocol == "paper",
+        "found": compare.finding(before, after),
+        "steps": compare.steps(runs),
+        "columns": list(
+            zip(results.COLUMNS, (results.shared_n(c, runs) for c in results.COLUMNS), strict=True)
+        ),
+        "rows": results.rows(runs),
+        "runs": runs,
+        "before": before,
+        "after": after,
+        "test_s": after.section("test_s").get("template"),
+        "strips": _strips(runs),
+        "packs": _packs(contrasted),
+        "between": [(r, _by_pack(r)) for r in runs if r is not before and r is not after],
+        "all_templates": _template_table(runs),
+        "categories": _groups("by_meta_category", contrasted),
+        "relations": _groups("by_relation", contrasted),
+        "groups": groups,
+        "gallery_template": template,
+        "wordings": wordings,
+        "losses": _losses(runs),
+        "small_n": SMALL_N,
+        "seeds": {"protocol": protocol or "not stated", "gallery": meta.seed, **meta.seeds},
+        "versions": {"vsre": vsre.__version__, "python": platform.python_version(), **meta.versions},
+        "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+    }
+
+
+def _strips(runs: list[Run]) -> dict[str, Any]:
+    """The figure of the first screen: every model's accuracy under every wording of the pool."""
+    pool = compare.PACKS["test_g"]
+    dots: dict[int, list[tuple[str, float]]] = {}
+    for i, run in enumerate(runs):
+        scores = [
+            (str(t.get("template")), Estimate.of(t.get("acc_t")).value)
+            for t in run.templates()
+            if t.get("pack") == pool
+        ]
+        dots[i] = [(name, value) for name, value in scores if value is not None]
+    floors = [compare.blind_floor(run)[1].value for run in runs]
+    pinned = [run.estimate("test_s", "acc_t") for run in runs]
+    means = [run.estimate("test_g", "acc_t") for run in runs]
+    values = [v for group in dots.values() for _, v in group]
+    edges = [e for m in means for e in (m.low, m.high)]
+    scale = Scale.around(
+        [0.5, *values, *(v for v in [*floors, *(p.value for p in pinned), *edges] if v is not None)]
+    )
+    strips = [
+        {
+            "run": run,
+            "svg": charts.strip(run.name, dots[i], means[i], pinned[i], floors[i], scale),
+            "mean": means[i].value,
+            "low": min((v for _, v in dots[i]), default=None),
+            "high": max((v for _, v in dots[i]), default=None),
+        }
+        for i, run in enumerate(runs)
+    ]
+    return {
+        "rows": strips,
+        "axis": charts.x_axis(scale),
+        "count": max(map(len, dots.values()), default=0),
+        "floor": next((f for f in reversed(floors) if f is not None), None),
+    }
+
+
+def _by_pack(run: Run) -> list[dict[str, Any]]:
+    names = list(dict.fromkeys(str(t.get("pack")) for t in run.templates()))
+    charted = []
+    for name in names:
+        templates = [t for t in run.templates() if str(t.get("pack")) == name]
+        about = f"{run.name}, {name}"
+        charted.append(
+            {
+                "name": name,
+                "count": len(templates),
+                "accuracy": charts.template_chart(about, templates),
+                "yes_no": charts.yes_no_chart(about, templates),
+            }
+        )
+    return charted
+
+
+def _packs(runs: list[Run]) -> list[dict[str, Any]]:
+    """For every pack, the charts of the runs side by side; a pack of one template has no curve to draw."""
+    charted = [{p["name"]: p for p in _by_pack(run)} for run in runs]
+    counts = {
+        name: max(p["count"] for side in charted if (p := side.get(name)))
+        for side in charted
+        for name in side
+    }
+    return [
+        {
+            "name": name,
+            "count": count,
+            "sides": [(r, c.get(name)) for r, c in zip(runs, charted, strict=True)],
+        }
+        for name, count in counts.items()
+        if count > 1
+    ]
+
+
+def _template_table(runs: list[Run]) -> list[dict[str, Any]]:
+    table: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in runs:
+        for t in run.templates():
+            at = (str(t.get("pack")), str(t.get("template")))
+            row = table.setdefault(at, {"pack": at[0], "template": at[1], "figures": {}})
+            row["figures"][run.name] = [
+                charts.percent(Estimate.of(t.get(k)).value).removesuffix(" %")
+                for k in ("answered", "acc_t", "acc_a", "yes_acc", "no_acc")
+            ]
+    return list(table.values())
+
+
+def _figure_of(thing: Any) -> Estimate:
+    """A group's accuracy, given as the figure itself or as a group of figures."""
+    if isinstance(thing, dict) and "acc_t" in thing:
+        thing = (
+            {"n": thing.get("n"), **thing["acc_t"]} if isinstance(thing["acc_t"], dict) else thing["acc_t"]
+        )
+    return Estimate.of(thing)
+
+
+def _groups(section: str, runs: list[Run]) -> dict[str, Any]:
+    """Accuracy by relation or meta category for the two contrasted runs, most statements first."""
+    sides = list(zip("ab" if len(runs) == 2 else "b", runs, strict=True))
+    names = dict.fromkeys(name for _, run in sides for name in run.section(section))
+    figures = {
+        name: [(run.name, cls, _figure_of(run.section(section).get(name))) for cls, run in sides]
+        for name in names
+    }
+    values = [
+        v for row in figures.values() for _, _, e in row for v in (e.low, e.high, e.value) if v is not None
+    ]
+    scale = Scale.around([0.5, *values])
+    rows = [
+        {
+            "name": name,
+            "n": max((e.n or 0 for _, _, e in row), default=0),
+            "svg": charts.dot_rows(name, row, scale),
+            "figures": [
+                (
+                    who,
+                    charts.percent(e.value),
+                    ""
+                    if e.low is None
+                    else f"[{charts.percent(e.low)}, {charts.percent(e.high)}]".replace(" %", ""),
+                )
+                for who, _, e in row
+            ],
+        }
+        for name, row in figures.items()
+    ]
+    return {"rows": sorted(rows, key=lambda r: (-r["n"], r["name"])), "axis": charts.x_axis(scale)}
+
+
+def _losses(runs: list[Run]) -> list[dict[str, Any]]:
+    found = []
+    for run in runs:
+        for path in run.spec.logs:
+            points = read_loss(path)
+            about = f"{run.name}: {path.parent.name}"
+            svg = charts.loss_chart(about, points) if len(points) > 1 else None
+            found.append({"name": run.name, "stage": path.parent.name, "svg": svg, "steps": len(points)})
+    return found

@@ -1,0 +1,160 @@
+"""The result table: one row a model, then the blind floor and chance; as HTML cells, for a console, as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+
+from vsre.report.compare import blind_floor
+from vsre.report.inputs import Estimate, ReportRun, Run, load_run
+
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A figure of the result table: where it stands in metrics.json and how it is written."""
+
+    title: str
+    about: str
+    paths: tuple[tuple[str, ...], ...]
+    scale: float = 100.0
+    digits: int = 1
+    floor: bool = False
+    chance: float | None = None
+
+    def of(self, run: Run) -> Estimate:
+        """The first of the figure's places that is known."""
+        found = [run.estimate(*path) for path in self.paths]
+        return next((e for e in found if e.value is not None), Estimate())
+
+    def number(self, value: float | None) -> str:
+        return DASH if value is None else f"{self.scale * value:.{self.digits}f}".replace("-", "−")
+
+    def interval(self, e: Estimate) -> str:
+        return "" if e.low is None else f"[{self.number(e.low)}, {self.number(e.high)}]"
+
+
+COLUMNS = (
+    Column("Test-S", "right, one fixed wording, %", (("test_s", "acc_t"),), floor=True, chance=0.5),
+    Column(
+        "Test-G", "right, mean over the pool's wordings, %", (("test_g", "acc_t"),), floor=True, chance=0.5
+    ),
+    Column("Unseen", "right, wordings nothing trained on, %", (("unseen", "acc_t"),), floor=True, chance=0.5),
+    Column("Yes/no gap", "0 is best, points", (("bias",), ("test_g", "bias")), chance=0.0),
+    Column(
+        "Answered", "readable answers, %", (("test_g", "answered"), ("answered",), ("test_s", "answered"))
+    ),
+    Column("Consistency", "wordings that agree, pairs, %", (("consistency", "pairwise"),)),
+    Column(
+        "AUROC", "tells true from false", (("auroc",), ("test_g", "auroc")), scale=1, digits=3, chance=0.5
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure as text: the number, its interval, and its n where the column does not share one."""
+
+    number: str
+    interval: str = ""
+    n: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    kind: str
+    note: str
+    cells: tuple[Cell, ...]
+
+
+def shared_n(column: Column, runs: Sequence[Run]) -> int | None:
+    """The n that every model has in a column, so that it is said once."""
+    found = {column.of(run).n for run in runs}
+    return found.pop() if len(found) == 1 else None
+
+
+def _cell(column: Column, run: Run, *, say_n: bool) -> Cell:
+    e = column.of(run)
+    if e.value is None:
+        return Cell(DASH, why=missing_reason(run, column))
+    return Cell(column.number(e.value), column.interval(e), f"n {e.n:,}" if say_n and e.n is not None else "")
+
+
+def missing_reason(run: Run, column: Column) -> str:
+    """Why a figure is absent, where the run says so; otherwise that it was not measured."""
+    reasons = run.section("missing")
+    told = [reasons[path[0]] for path in column.paths if isinstance(reasons.get(path[0]), str)]
+    return told[0] if told else "not measured"
+
+
+def rows(runs: Sequence[Run]) -> list[Row]:
+    """The models in order, then what needs no picture: the blind floor of the same test, and chance."""
+    shared = [shared_n(c, runs) for c in COLUMNS]
+    table = [
+        Row(
+            run.name,
+            run.spec.role,
+            run.spec.note,
+            tuple(_cell(c, run, say_n=n is None) for c, n in zip(COLUMNS, shared, strict=True)),
+        )
+        for run in runs
+    ]
+    if runs:
+        name, floor = blind_floor(runs[-1])
+        cells = (Cell(c.number(floor.value), c.interval(floor)) if c.floor else Cell("") for c in COLUMNS)
+        table.append(Row("Blind floor", "floor", f"never sees the picture: {name}", tuple(cells)))
+    chance = (Cell("" if c.chance is None else c.number(c.chance)) for c in COLUMNS)
+    table.append(Row("Chance", "floor", "a fair coin", tuple(chance)))
+    return table
+
+
+def _loaded(runs: Sequence[ReportRun | Run]) -> list[Run]:
+    return [run if isinstance(run, Run) else load_run(run) for run in runs]
+
+
+def result_table(runs: Sequence[ReportRun | Run], *, title: str = "Result") -> Table:
+    """The result table for a console: number over interval, every model, the blind floor, chance."""
+    loaded = _loaded(runs)
+    table = Table(title=title, caption=_caption(loaded), caption_justify="left", title_justify="left")
+    table.add_column("Model")
+    for column in COLUMNS:
+        table.add_column(column.title, justify="right")
+    for row in rows(loaded):
+        cells = ["\n".join(filter(None, (c.number, c.interval, c.n))) for c in row.cells]
+        table.add_row(row.name, *cells, style="dim" if row.kind == "floor" else None)
+    return table
+
+
+def markdown_table(runs: Sequence[ReportRun | Run]) -> str:
+    """The result table as GitHub Markdown, each figure with its interval, for a README or a model card."""
+    loaded = _loaded(runs)
+    lines = ["| Model | " + " | ".join(c.title for c in COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
+    for row in rows(loaded):
+        cells = [" ".join(filter(None, (c.number, c.interval, c.n))) for c in row.cells]
+        name = row.name.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", _caption(loaded)]) + "\n"
+
+
+def _caption(runs: Sequence[Run]) -> str:
+    counts = [f"{c.title} n {n:,}" for c in COLUMNS if (n := shared_n(c, runs)) is not None]
+    about = "Accuracies, gap, answered and consistency in %, with 95 % intervals (bootstrap over images)."
+    return " ".join([about, *(["; ".join(counts) + "."] if counts else [])])
+
+
+def as_json(runs: Sequence[ReportRun | Run]) -> list[dict[str, Any]]:
+    """The same figures for programs: one object a model, fractions, null where unknown."""
+    return [
+        {
+            "model": run.name,
+            "role": run.spec.role,
+            **{c.title: {k: getattr(c.of(run), k) for k in ("value", "low", "high", "n")} for c in COLUMNS},
+        }
+        for run in _loaded(runs)
+    ]
