@@ -1,0 +1,147 @@
+"""Engines answer prompts about images, by greedy generation and by the likelihood of yes and no.
+
+`TransformersEngine` encodes each image once: the prompts about it branch off one key-value cache. Before it
+answers anything it compares that way with the model's plain forward on real prompts, and asks the plain way
+(`generate` on whole prompts) where the two differ or the model does not allow it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from PIL import Image
+
+from vsre.diagnose.decoding import Decoding
+from vsre.diagnose.loading import load_model, weights_fingerprint
+from vsre.diagnose.prompts import Prompt, Renderer
+from vsre.diagnose.replies import Reply
+from vsre.diagnose.ways import Job, Plain, SharedPrefix, Way, first_line, largest_difference
+from vsre.errors import VsreError
+from vsre.sources.images import load_image
+
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
+HALF_TOLERANCE = 3e-2
+"""How far logits of the two ways may lie apart, as a share of the largest logit (at least 1)."""
+
+
+class Engine(Protocol):
+    """Anything that answers prompts about images."""
+
+    name: str
+    batch_images: int
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the answers, as JSON: a run is resumed only under equal settings."""
+
+    def notes(self) -> dict[str, Any]:
+        """What else is worth recording, known after the first answers."""
+
+    def answer(self, asked: Sequence[tuple[bytes | None, Sequence[Prompt]]]) -> list[list[Reply]]:
+        """Replies in the order of the prompts, for encoded images. Never raises for a bad image or prompt."""
+
+
+class TransformersEngine:
+    """Any image-text model that transformers can load, run in this process.
+
+    `batch_images` images are read and encoded together, `batch_prompts` prompts answered together; memory is
+    bounded by the two. `way` "auto" takes the shared prefix if it proves equal, "plain" never does.
+    Running out of GPU memory halves the batch for good.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_images: int = 8,
+        batch_prompts: int = 64,
+        decoding: Decoding | None = None,
+        way: Literal["auto", "plain"] = "auto",
+    ) -> None:
+        loaded = load_model(model, device=device, dtype=dtype)
+        self.name, self.model, self.processor = loaded.name, loaded.model, loaded.processor
+        self.device, self.dtype = loaded.device, loaded.dtype
+        self.batch_images, self.batch_prompts = batch_images, batch_prompts
+        self.decoding = decoding or Decoding()
+        self.renderer = Renderer(self.processor, self.model.config)
+        tokenizer = self.processor.tokenizer
+        stops = self.model.generation_config.eos_token_id
+        ends = {tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])} - {None}
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or math.inf
+        self._asked_way = way
+        parts = (self.model, self.renderer, self.decoding, ends, context, batch_prompts)
+        self._shared, self._plain = SharedPrefix(*parts), Plain(*parts)
+        self._way: Way | None = self._plain if way == "plain" else None
+        self._why = "asked for" if way == "plain" else ""
+        self._apart: float | None = None
+
+    def settings(self) -> dict[str, Any]:
+        return {
+            "engine": "transformers",
+            "model": self.name,
+            "model_type": self.model.config.model_type,
+            "weights": weights_fingerprint(self.model),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "decoding": {"greedy": True, **asdict(self.decoding)},
+            "way": self._asked_way,
+        }
+
+    def notes(self) -> dict[str, Any]:
+        return {
+            "way": self._way.name if self._way else "not decided",
+            "why": self._why,
+            "largest_difference": self._apart,
+            "device": str(self.device),
+            "batch_images": self.batch_images,
+            "batch_prompts": (self._way or self._shared).batch,
+        }
+
+    @torch.inference_mode()
+    def answer(self, asked: Sequence[tuple[bytes | None, Sequence[Prompt]]]) -> list[list[Reply]]:
+        images: dict[int, Image.Image] = {}
+        broken: dict[int, str] = {}
+        for i, (data, _) in enumerate(asked):
+            try:
+                if data is None:
+                    raise VsreError("the triplet file holds no picture for this row")
+                images[i] = load_image(data)
+            except VsreError as error:
+                broken[i] = str(error)
+        flat = [(i, prompt) for i, (_, prompts) in enumerate(asked) for prompt in prompts]
+        rendered = self.renderer.render([prompt.text for _, prompt in flat])
+        jobs = [Job(i, prompt, text) for (i, prompt), text in zip(flat, rendered, strict=True)]
+        for job in jobs:
+            if job.image in broken:
+                job.reply = Reply(error=broken[job.image])
+        ready = [job for job in jobs if job.reply is None]
+        if ready:
+            self._way = self._way or self._choose(images, ready)
+            self._way.answer(images, ready)
+        replies: list[list[Reply]] = [[] for _ in asked]
+        for job in jobs:
+            replies[job.image].append(job.reply or Reply(error="the engine gave no reply"))
+        return replies
+
+    def _choose(self, images: dict[int, Image.Image], jobs: list[Job]) -> Way:
+        limit = TOLERANCE.get(self.dtype, HALF_TOLERANCE)
+        probe = [Job(job.image, job.prompt, job.rendered) for job in jobs]
+        try:
+            self._apart = largest_difference(self._shared, self._plain, images, probe)
+        # Whatever stops the faster way, the plain one may still work.
+        except Exception as error:
+            self._why = f"the shared prefix does not work for this model ({first_line(error)})"
+            return self._plain
+        if self._apart is None:
+            self._why = "no prompt of the first batch could be compared"
+            return self._plain
+        verdict = f"logits of the two ways lie {self._apart:.1e} apart, {limit:.0e} is allowed"
+        self._why = verdict
+        return self._shared if self._apart <= limit else self._plain

@@ -1,0 +1,154 @@
+"""From a prompt to token ids: the chat template, the image's place in it, and the options' tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from vsre.errors import VsreError
+from vsre.rewrite import AnswerFormat
+
+_STUB = "Is it?"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question as an engine needs it: the text, and how it is to be answered ("short" or "full")."""
+
+    text: str
+    format: AnswerFormat
+    style: str
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What all prompts of an image begin with: its token ids and the processor's tensors for the picture.
+
+    `ids` is (1, P) and ends where no placeholder of the image follows any more; `tensors` hold the pixel values and
+    whatever else the model's forward takes beside ids and attention mask, with (1, P) ones cut to the prefix.
+    """
+
+    ids: torch.Tensor
+    tensors: dict[str, torch.Tensor]
+
+    @property
+    def like(self) -> tuple[Any, ...]:
+        """Prefixes with an equal value here can be run as one batch."""
+        return (self.ids.shape[1], *sorted((name, t.shape, t.dtype) for name, t in self.tensors.items()))
+
+
+class Renderer:
+    """Renders and tokenizes prompts for one processor.
+
+    `suffixes` and `prefix` split a prompt behind its image, so that the suffix needs no picture. Whether the two
+    halves make what the processor makes of the whole is not assumed: engines compare.
+    """
+
+    def __init__(self, processor: Any, config: Any) -> None:
+        self.processor, self.tokenizer = processor, processor.tokenizer
+        self.image_token = next(
+            (
+                found
+                for found in (
+                    getattr(config, "image_token_id", None),
+                    getattr(config, "image_token_index", None),
+                    getattr(processor, "image_token_id", None),
+                )
+                if found is not None
+            ),
+            None,
+        )
+        self._stub = self.render([_STUB])[0]
+        self._head: list[int] | None = None  # the ids of an unexpanded prompt up to and with its placeholder
+        self._options: dict[str, tuple[list[int], list[int]]] = {}
+
+    def render(self, texts: Sequence[str]) -> list[str]:
+        """The chat form of each prompt, with one image placeholder, up to where the answer begins."""
+        return self._chat([[_user(text)] for text in texts], generation=True)
+
+    def _chat(self, chats: list[list[dict[str, Any]]], *, generation: bool) -> list[str]:
+        try:
+            return self.processor.apply_chat_template(chats, add_generation_prompt=generation, tokenize=False)
+        except Exception as error:  # jinja and template code may raise anything
+            raise VsreError(
+                f"The model's chat template cannot render an image with a question ({error})."
+            ) from error
+
+    def tokenize(self, rendered: Sequence[str]) -> list[list[int]]:
+        """Token ids of rendered prompts with the placeholder as it stands, special tokens as the processor adds them."""
+        begin = self.tokenizer.bos_token
+        special = not (begin and rendered and rendered[0].startswith(begin))
+        return self.tokenizer(list(rendered), add_special_tokens=special, verbose=False)["input_ids"]
+
+    def whole(self, images: Sequence[Image.Image], rendered: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The processor's own tensors for whole prompts, one image each, padded on the left."""
+        begin = self.tokenizer.bos_token
+        special = not (begin and rendered[0].startswith(begin))
+        return dict(
+            self.processor(
+                images=list(images),
+                text=list(rendered),
+                padding=True,
+                padding_side="left",
+                add_special_tokens=special,
+                return_tensors="pt",
+            )
+        )
+
+    def prefix(self, image: Image.Image) -> Prefix:
+        """Process the picture once. Raises ValueError where no prefix can be told from the question."""
+        tensors = self.whole([image], [self._stub])
+        ids = tensors.pop("input_ids")  # (1, L)
+        tensors.pop("attention_mask", None)
+        places = ids[:0] if self.image_token is None else torch.eq(ids[0], self.image_token).nonzero()
+        if not len(places):
+            raise ValueError("the processor puts no image tokens into the prompt")
+        plain = self.tokenize([self._stub])[0]
+        length = int(ids.shape[1])
+        tail = 0  # how many ids behind the image are the same with and without the image's expansion
+        behind = length - 1 - int(places[-1])
+        while tail < min(behind, len(plain)) and plain[-1 - tail] == ids[0, -1 - tail]:
+            tail += 1
+        if not tail:
+            raise ValueError("nothing of the prompt stands behind the image")
+        self._head = plain[: len(plain) - tail]
+        cut = length - tail
+        kept = {name: t[:, :cut] if t.shape[:2] == (1, length) else t for name, t in tensors.items()}
+        return Prefix(ids[:, :cut], kept)
+
+    def suffixes(self, rendered: Sequence[str]) -> list[list[int] | None]:
+        """The ids behind the image; None for a prompt that begins otherwise or holds a placeholder of its own."""
+        head = self._head
+        if head is None:
+            raise ValueError("no picture has been processed yet")
+        n = len(head)
+        return [
+            ids[n:] if ids[:n] == head and self.image_token not in ids[n:] else None
+            for ids in self.tokenize(rendered)
+        ]
+
+    def options(self, form: AnswerFormat) -> tuple[list[int], list[int]]:
+        """Token ids of the canonical yes and no as the chat template writes an answer, without the end token."""
+        if form.name not in self._options:
+            self._options[form.name] = (self._option(form.yes), self._option(form.no))
+        return self._options[form.name]
+
+    def _option(self, answer: str) -> list[int]:
+        spoken = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+        chat = self._chat([[_user(_STUB), spoken]], generation=False)[0]
+        lead = "" if self._stub[-1:].isspace() else " "
+        if chat.startswith(self._stub):
+            before = chat[len(self._stub) :].split(answer, 1)[0]
+            lead = lead if before.strip() else before
+        asked, answered = self.tokenize([self._stub, self._stub + lead + answer])
+        if answered[: len(asked)] == asked and len(answered) > len(asked):
+            return answered[len(asked) :]
+        return self.tokenizer(lead + answer, add_special_tokens=False)["input_ids"]
+
+
+def _user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}
