@@ -1,0 +1,1 @@
+"""Where triplets come from: the published VSR files, and drawn scenes."""

@@ -1,0 +1,272 @@
+"""From VSR files to a stream of triplets: each row once, with its picture and boxes."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from vsre.errors import VsreError
+from vsre.sources.coco import CATEGORY_ID
+from vsre.sources.images import PictureTooLarge, load_image, open_header, orientation, upright_bytes
+from vsre.sources.vsr.objects import ImageObjects, read_objects
+from vsre.sources.vsr.rows import MAX_LINE, Row, read_row, usable_rows
+from vsre.sources.vsr.set_aside import SetAside
+from vsre.triplets import Box, Triplet, image_content_id
+
+Progress = Callable[[int, int], None]
+"""Called with the images done and the images in all."""
+
+
+class PictureMissing(VsreError):
+    """An image that a row names is in no image folder."""
+
+
+@dataclass
+class ReadCounts:
+    """What a reading came to: the usable rows, how many of them say again what an earlier row says, and the
+    files that EXIF turned. `boxes` counts the subjects and objects of the triplets: the box is known, or
+    why it is not.
+    """
+
+    rows: int = 0
+    duplicates: int = 0
+    turned_upright: int = 0
+    boxes: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass
+class RowIndex:
+    """Where the usable rows of some files stand, image by image: the order of reading, without the rows.
+
+    `places[image]` lists (number of the file in `files`, row number, byte offset): about 200 bytes a row,
+    which is what a reading holds in memory.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    places: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.places.values()))
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An upright picture's encoded bytes and size, and the EXIF orientation (1 to 8) of its file."""
+
+    data: bytes
+    width: int
+    height: int
+    orientation: int
+
+
+def index_rows(
+    files: Sequence[Path], set_aside: SetAside, classes: Collection[str] = CATEGORY_ID.keys()
+) -> RowIndex:
+    """Check every row and note where the usable ones stand; raises VsreError for a missing file."""
+    index = RowIndex()
+    for number, path in enumerate(map(Path, files)):
+        if not path.is_file():
+            raise VsreError(f"{path}: no such annotation file.")
+        index.files.append(path)
+        for row_number, offset, row in usable_rows(path, classes, set_aside):
+            index.places.setdefault(row.image, []).append((number, row_number, offset))
+    return index
+
+
+def read_vsr(
+    annotations: Sequence[Path],
+    images: Sequence[Path] | None = None,
+    instances: Sequence[Path] = (),
+    *,
+    split: str,
+    origin: str = "vsr",
+    set_aside: SetAside | None = None,
+    counts: ReadCounts | None = None,
+    classes: Collection[str] = CATEGORY_ID.keys(),
+) -> Iterator[Triplet]:
+    """The triplets of VSR files as one split, the triplets of an image together, each (image, caption) once.
+
+    `images` are folders that hold the pictures (train2017 and val2017, or one that holds both folders);
+    None gives triplets without pictures, known by file name. `instances` are COCO instance annotations or
+    box lines (see `read_objects`); a box is given where the image has exactly one object of the class. Rows
+    that cannot be used go to `set_aside`; `counts` is filled while reading. Raises VsreError where a file
+    is missing or no row is usable.
+    """
+    set_aside = set_aside if set_aside is not None else SetAside()
+    index = index_rows(annotations, set_aside, classes)
+    objects = read_objects(instances, index.places.keys())
+    found = False
+    for triplet in read_index(
+        index,
+        images,
+        objects,
+        split=split,
+        origin=origin,
+        set_aside=set_aside,
+        counts=counts,
+        classes=classes,
+    ):
+        found = True
+        yield triplet
+    if not found:
+        raise set_aside.nothing_usable(", ".join(map(str, annotations)) or "no annotation files given")
+
+
+def read_index(
+    index: RowIndex,
+    images: Sequence[Path] | None,
+    objects: Mapping[str, ImageObjects],
+    *,
+    split: str,
+    origin: str,
+    set_aside: SetAside,
+    counts: ReadCounts | None = None,
+    classes: Collection[str] = CATEGORY_ID.keys(),
+    progress: Progress | None = None,
+) -> Iterator[Triplet]:
+    """The triplets of indexed rows; one image and its rows are in memory at a time."""
+    counts = counts if counts is not None else ReadCounts()
+    folders = _with_subfolders(images) if images is not None else None
+    seen: set[str] = set()
+    with ExitStack() as stack:
+        files = [stack.enter_context(path.open("rb")) for path in index.files]
+        for done, (name, places) in enumerate(index.places.items(), 1):
+            counts.rows += len(places)
+            picture = None
+            if folders is not None:
+                try:
+                    picture = read_picture(_find(name, folders))
+                except VsreError as error:
+                    for number, row_number, _ in places:
+                        set_aside.add(index.files[number], row_number, _picture_reason(error), str(error))
+                    continue
+                counts.turned_upright += picture.orientation != 1
+            for row, rows in _merged(index, places, files, classes, set_aside):
+                triplet = _triplet(row, rows, picture, objects.get(name), split, origin, counts)
+                # The same picture may stand in the folder under two names.
+                if triplet.key in seen:
+                    counts.duplicates += len(rows)
+                    continue
+                seen.add(triplet.key)
+                counts.duplicates += len(rows) - 1
+                yield triplet
+            if progress is not None:
+                progress(done, len(index.places))
+
+
+def read_picture(path: Path) -> Picture:
+    """A picture file, decoded once to see that it can be; encoded anew only where EXIF turns it."""
+    open_header(path).close()
+    data = path.read_bytes()
+    with open_header(data, name=str(path)) as header:
+        turned, file_format = orientation(header), header.format
+    image = load_image(data, name=str(path))
+    if turned != 1:
+        data = upright_bytes(image, file_format)
+    return Picture(data, image.width, image.height, turned)
+
+
+def _merged(
+    index: RowIndex,
+    places: Sequence[tuple[int, int, int]],
+    files: Sequence[BinaryIO],
+    classes: Collection[str],
+    set_aside: SetAside,
+) -> Iterator[tuple[Row, list[str]]]:
+    """The rows of one image, each caption once, with every place ("zeroshot/train.jsonl:12") it stands in."""
+    merged: dict[str, tuple[Row, list[str]]] = {}
+    for number, row_number, offset in places:
+        path = index.files[number]
+        files[number].seek(offset)
+        row = read_row(files[number].readline(MAX_LINE + 1), classes)
+        first, rows = merged.setdefault(row.caption, (row, []))
+        if first.label == row.label:
+            rows.append(f"{path.parent.name}/{path.name}:{row_number}")
+        else:
+            set_aside.add(
+                path, row_number, "label contradicts an earlier row", f"the first is {rows[0]}", row.caption
+            )
+    yield from merged.values()
+
+
+def _triplet(
+    row: Row,
+    rows: list[str],
+    picture: Picture | None,
+    objects: ImageObjects | None,
+    split: str,
+    origin: str,
+    counts: ReadCounts,
+) -> Triplet:
+    provenance: dict[str, Any] = {**row.extra, "rows": rows, "audit": row.audit}
+    width, height = (objects.width, objects.height) if objects is not None else (0, 0)
+    if picture is not None:
+        width, height = picture.width, picture.height
+        if picture.orientation != 1:
+            provenance["exif_orientation"] = picture.orientation
+    known = _boxes(row, picture, objects, counts)
+    return Triplet(
+        image_id=image_content_id(picture.data) if picture is not None else f"name:{row.image}",
+        image_name=row.image,
+        subject=row.subject,
+        relation=row.relation,
+        object=row.object,
+        caption=row.caption,
+        label=row.label,
+        split=split,
+        origin=origin,
+        image=picture.data if picture is not None else None,
+        width=width,
+        height=height,
+        subject_box=known[0],
+        object_box=known[1],
+        provenance=provenance,
+    )
+
+
+def _boxes(
+    row: Row, picture: Picture | None, objects: ImageObjects | None, counts: ReadCounts
+) -> tuple[Box | None, Box | None]:
+    if objects is not None and picture is not None:
+        objects = objects.upright(picture.width, picture.height, picture.orientation)
+        if objects is None:
+            counts.boxes["annotated on a picture of another shape"] += 2
+            return None, None
+    if objects is None:
+        counts.boxes["image without annotation"] += 2
+        return None, None
+    found = []
+    for name in (row.subject, row.object):
+        box, why = (
+            objects.only_box(name) if row.subject != row.object else (None, "ambiguous: one class twice")
+        )
+        counts.boxes[why] += 1
+        found.append(box)
+    return found[0], found[1]
+
+
+def _with_subfolders(folders: Sequence[Path]) -> list[Path]:
+    """The image folders, then the folders in them: `coco/` finds `coco/train2017/` and `coco/val2017/`."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise VsreError(f"{folder}: no such image folder.")
+    below = [Path(entry.path) for folder in folders for entry in os.scandir(folder) if entry.is_dir()]
+    return [*folders, *sorted(below)]
+
+
+def _find(name: str, folders: Sequence[Path]) -> Path:
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    raise PictureMissing(f"{name} is in none of the image folders")
+
+
+def _picture_reason(error: VsreError) -> str:
+    if isinstance(error, PictureMissing):
+        return "image missing"
+    return "image too large" if isinstance(error, PictureTooLarge) else "image broken"
