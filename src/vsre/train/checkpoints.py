@@ -1,0 +1,171 @@
+"""Checkpoints that are whole or do not count: a marker is written last, and everything without one is
+ignored.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers.utils import logging as transformers_logging
+
+from vsre.errors import VsreError
+
+MARKER = "complete.json"
+DONE = "done.json"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON so that a reader finds the old file or the new one, never half of one."""
+    part = path.with_name(f"{path.name}.part{os.getpid()}")
+    with part.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    _sync(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def mark_complete(folder: Path) -> None:
+    """Force a checkpoint's files to the disk, then say in the marker which files of which size make it up."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MARKER)
+    for file in files:
+        _sync(file)
+    write_json(folder / MARKER, {str(p.relative_to(folder)): p.stat().st_size for p in files})
+
+
+def is_complete(folder: Path) -> bool:
+    try:
+        files = json.loads((folder / MARKER).read_text())
+        return all((folder / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError):
+        return False
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("checkpoint-"))
+
+
+def complete_checkpoints(stage_folder: Path) -> list[Path]:
+    """A stage's complete checkpoints, oldest first. Half-written ones are removed."""
+    complete = []
+    for folder in stage_folder.glob("checkpoint-*"):
+        if is_complete(folder):
+            complete.append(folder)
+        else:
+            shutil.rmtree(folder)
+    return sorted(complete, key=step_of)
+
+
+def keep_last(stage_folder: Path, count: int) -> None:
+    for folder in complete_checkpoints(stage_folder)[:-count]:
+        (folder / MARKER).unlink()
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def no_bars() -> Iterator[None]:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def save_model(model: Any, processor: Any, folder: Path) -> None:
+    """The released form: safetensors, config and processor, in a folder that appears when it is whole."""
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    with no_bars():
+        model.save_pretrained(part)
+    processor.save_pretrained(part)
+    for file in part.rglob("*"):
+        _sync(file)
+    shutil.rmtree(folder, ignore_errors=True)
+    part.rename(folder)
+
+
+def load_weights(model: Any, folder: Path) -> None:
+    """Put the weights saved in a folder into a model, all of them or none.
+
+    They are read through `from_pretrained`, because `save_pretrained` renames the parameters of some models
+    (LLaVA) and only `from_pretrained` renames them back. Raises VsreError when a parameter is missing or has
+    another shape.
+    """
+    try:
+        with no_bars():
+            saved = type(model).from_pretrained(folder, dtype=model.dtype)
+        model.load_state_dict(saved.state_dict(), strict=True)
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise VsreError(f"{folder}: its weights do not fit this model ({error}).") from error
+
+
+def checkpoint_bytes(model: nn.Module) -> int:
+    """About how large a full-state checkpoint is: all weights, and two Adam moments of what trains."""
+    weights = {id(p): p for p in model.parameters()}.values()
+    return sum(p.nbytes for p in weights) + 2 * sum(p.nbytes for p in weights if p.requires_grad)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a full disk; safetensors and torch do not say so by errno."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        text = str(error)
+        if "os error 28" in text or "No space left on device" in text or "PytorchStreamWriter failed" in text:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+@contextmanager
+def explain_full_disk(folder: Path) -> Iterator[None]:
+    """Turn a full disk inside the block into a VsreError that says how to go on."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, VsreError) or not is_disk_full(error):
+            raise
+        last = complete_checkpoints(folder)
+        kept = (
+            f"The last complete checkpoint, {last[-1].name}, is unharmed"
+            if last
+            else "No checkpoint was complete"
+        )
+        free = shutil.disk_usage(folder).free
+        raise VsreError(
+            f"{folder}: the disk is full ({free / 1e6:,.0f} MB free). {kept}. Free some space and run the "
+            "same command again: it continues from there."
+        ) from error
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Refuse to start a run that cannot be saved; `needed` is what it will write, in bytes."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise VsreError(
+            f"{folder}: the run needs about {needed / 1e9:,.2f} GB for data, checkpoints and weights, "
+            f"{free / 1e9:,.2f} GB are free. Free some space, choose another folder, or lower keep_checkpoints."
+        )

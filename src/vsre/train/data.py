@@ -1,0 +1,140 @@
+"""The questions of a stage as packs: one image with up to K of its questions, in an order fixed by seed and
+epoch.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from vsre.errors import VsreError
+from vsre.sources.images import load_image
+from vsre.train.examples import Example
+from vsre.train.packing import Packer
+from vsre.train.store import Store
+
+Pack = np.ndarray
+"""Question rows (int64) of one sequence, all about the same image."""
+
+
+class PackedQuestions(Dataset):
+    """Several stores as one, rows and images numbered through. An item is a Pack, given by PackSampler."""
+
+    def __init__(self, stores: Sequence[Store]) -> None:
+        self.stores = list(stores)
+        self._bases = np.cumsum([0, *(len(s) for s in stores)])
+        images = np.cumsum([0, *(len(s.image_offsets) - 1 for s in stores)])
+        self.image_of = np.concatenate([s.image_of + b for s, b in zip(stores, images, strict=False)])
+        self.lengths = np.concatenate([np.diff(s.offsets) for s in stores])
+        self.n_images = int(images[-1])
+        self._image_bases = images
+
+    def __len__(self) -> int:
+        """Questions, not packs: PackSampler decides how many packs they make."""
+        return len(self.image_of)
+
+    def _locate(self, row: int) -> tuple[Store, int]:
+        at = int(np.searchsorted(self._bases, row, side="right")) - 1
+        return self.stores[at], int(row - self._bases[at])
+
+    def __getitem__(self, pack: Pack) -> tuple[Pack, list[Example]]:
+        return pack, [store.example(row) for store, row in map(self._locate, pack)]
+
+    def image(self, image: int) -> bytes:
+        at = int(np.searchsorted(self._image_bases, image, side="right")) - 1
+        return self.stores[at].image(int(image - self._image_bases[at]))
+
+    def question_ids(self, rows: Sequence[int]) -> list[str]:
+        names = []
+        for row in rows:
+            store, local = self._locate(row)
+            names += store.question_ids([local])
+        return names
+
+
+class PackSampler(Sampler[Pack]):
+    """Every image of a data set once or more an epoch, its questions shuffled and cut into packs of at most
+    K.
+
+    The order is a function of (seed, epoch) alone, so that a resumed run continues with the very next pack.
+    The first epoch begins with the `first_batch` longest packs: running out of memory shows in the first
+    minute.
+    """
+
+    def __init__(self, data: PackedQuestions, k: int, seed: int, first_batch: int) -> None:
+        self.data, self.seed, self.first_batch, self.epoch = data, seed, first_batch, 0
+        _, sizes = np.unique(data.image_of, return_counts=True)
+        ends = np.cumsum(sizes)
+        cuts = [
+            np.arange(end - size, end, k) for size, end in zip(sizes.tolist(), ends.tolist(), strict=True)
+        ]
+        self.starts = np.concatenate(cuts)
+        self.stops = np.append(self.starts[1:], len(data))
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Pack]:
+        generator = np.random.default_rng((self.seed, self.epoch))
+        rows = np.lexsort((generator.random(len(self.data)), self.data.image_of))
+        packs = generator.permutation(len(self))
+        if self.epoch == 0:
+            tokens = np.add.reduceat(self.data.lengths[rows], self.starts)[packs]
+            longest = np.argsort(-tokens, kind="stable")[: self.first_batch]
+            packs = np.concatenate([packs[longest], np.delete(packs, longest)])
+        for pack in packs:
+            yield rows[self.starts[pack] : self.stops[pack]]
+
+
+class Collator:
+    """Packs to a batch: pixel values by the processor's image processor, the rest by Packer.
+
+    Besides the model's inputs a batch holds `tokens` and `rows`, a list of question rows to name them in a
+    message. Processed images are kept up to `cache_bytes`, the least recently used out first.
+    """
+
+    def __init__(
+        self, data: PackedQuestions, packer: Packer, image_processor: Any, cache_bytes: int = 1 << 29
+    ) -> None:
+        self.data, self.packer, self.image_processor, self.cache_bytes = (
+            data,
+            packer,
+            image_processor,
+            cache_bytes,
+        )
+        self._cache: OrderedDict[int, torch.Tensor] = OrderedDict()
+        self._cached = 0
+
+    def _pixels(self, image: int, rows: Pack) -> torch.Tensor:
+        """One image as the model takes it, (3, H, W)."""
+        if (hit := self._cache.get(image)) is not None:
+            self._cache.move_to_end(image)
+            return hit
+        try:
+            picture = load_image(self.data.image(image))
+        except VsreError as error:
+            name = self.data.question_ids([int(rows[0])])[0]
+            raise VsreError(f"the image of question {name}: {error}") from error
+        pixels: torch.Tensor = self.image_processor(images=[picture], return_tensors="pt")["pixel_values"][0]
+        self._cache[image] = pixels
+        self._cached += pixels.nbytes
+        while self._cached > self.cache_bytes:
+            self._cached -= self._cache.popitem(last=False)[1].nbytes
+        return pixels
+
+    def __call__(self, items: Sequence[tuple[Pack, list[Example]]]) -> dict[str, Any]:
+        batch: dict[str, Any] = self.packer.batch([examples for _, examples in items])
+        images = [int(self.data.image_of[pack[0]]) for pack, _ in items]
+        batch["pixel_values"] = torch.stack(
+            [self._pixels(i, p) for i, (p, _) in zip(images, items, strict=True)]
+        )
+        batch["rows"] = [int(row) for pack, _ in items for row in pack]
+        return batch

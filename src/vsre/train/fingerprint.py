@@ -1,0 +1,107 @@
+"""What a run is made of, written down at its start: a folder never mixes two configurations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vsre.errors import VsreError
+from vsre.train.checkpoints import write_json
+from vsre.train.stages import DataSource, Stage
+from vsre.triplets import parquet_files
+
+RUN = "run.json"
+
+
+def data_fingerprint(path: Path) -> str:
+    """A hash of the sizes and footers of a folder's Parquet files; footers hold row counts and column
+    statistics.
+    """
+    digest = hashlib.sha256()
+    for file in parquet_files(path):
+        with file.open("rb") as stream:
+            size = stream.seek(0, 2)
+            stream.seek(max(0, size - 8))
+            footer = int.from_bytes(stream.read(4), "little")
+            stream.seek(max(0, size - 8 - footer))
+            digest.update(f"{file.name} {size} ".encode() + stream.read())
+    return digest.hexdigest()
+
+
+def model_fingerprint(model: Any) -> str:
+    """A hash of the configuration and of the first and last values of every weight, quick at any size."""
+    config = {
+        k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")
+    }
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, weight in model.state_dict().items():
+        flat = weight.detach().reshape(-1)
+        ends = torch.cat([flat[:32], flat[-32:]]).to("cpu", torch.float64)
+        digest.update(f"{name} {tuple(weight.shape)} ".encode() + ends.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def text_fingerprint(processor: Any) -> str:
+    """A hash of what turns questions into tokens: vocabulary, special tokens, chat template."""
+    tokenizer = processor.tokenizer
+    template = getattr(processor, "chat_template", None) or tokenizer.chat_template
+    parts = [sorted(tokenizer.get_vocab().items()), tokenizer.special_tokens_map, template]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def source_fingerprint(source: DataSource, text: str, max_tokens: int | None) -> str:
+    parts = (data_fingerprint(source.triplets), data_fingerprint(source.questions), text, str(max_tokens))
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+
+def describe_run(model: Any, processor: Any, stages: Sequence[Stage], seed: int) -> dict[str, Any]:
+    """Everything that decides the weights a run ends with, as JSON."""
+    return {
+        "seed": seed,
+        "model": model_fingerprint(model),
+        "processor": text_fingerprint(processor),
+        "stages": [stage.model_dump(mode="json") for stage in stages],
+        "data": [
+            [
+                {"triplets": data_fingerprint(s.triplets), "questions": data_fingerprint(s.questions)}
+                for s in stage.data
+            ]
+            for stage in stages
+        ],
+    }
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """One line for every place where two JSON values differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for i, (a, b) in enumerate(zip(old, new, strict=True)):
+            yield from differences(a, b, f"{path}[{i}]")
+    elif old != new:
+        shown = [
+            v[:12] if isinstance(v, str) and len(v) == 64 else json.dumps(v, default=str) for v in (old, new)
+        ]
+        yield f"{path}: {shown[0]} there, {shown[1]} now"
+
+
+def claim_folder(folder: Path, run: dict[str, Any], *, resume: bool) -> None:
+    """Make a folder this run's own, or find that it is. Raises VsreError when it holds another run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / RUN
+    if record.is_file():
+        if not resume:
+            raise VsreError(f"{folder}: a run is already there. Resume it, or choose another folder.")
+        if differing := list(differences(json.loads(record.read_text()), run)):
+            lines = "\n  ".join(differing)
+            raise VsreError(
+                f"{folder}: holds a run made otherwise:\n  {lines}\nChoose another folder, or remove it."
+            )
+    else:
+        write_json(record, run)
