@@ -170,10 +170,18 @@ def make_run(
         "unseen": _headline(right_by_pack, "held-out"),
         "templates": templates,
         "bias": {"value": 0.31 + leaning / 10, "low": 0.25, "high": 0.4, "n": 50},
-        "auroc": {"value": 0.5 + skill / 4, "low": 0.48 + skill / 4, "high": 0.53 + skill / 4, "n": len(truth)},
+        "auroc": {
+            "value": 0.5 + skill / 4,
+            "low": 0.48 + skill / 4,
+            "high": 0.53 + skill / 4,
+            "n": len(truth),
+        },
         "dprime": 2 * skill,
         "criterion": -leaning,
-        "consistency": {"all_agree": 0.2, "pairwise": {"value": 0.8, "low": 0.75, "high": 0.84, "n": len(truth)}},
+        "consistency": {
+            "all_agree": 0.2,
+            "pairwise": {"value": 0.8, "low": 0.75, "high": 0.84, "n": len(truth)},
+        },
         "by_relation": {r: figure(pool[relations == r]) for r in dict.fromkeys(relations)},
         "by_meta_category": {c: figure(pool[categories == c]) for c in dict.fromkeys(categories)},
         "blind_floor": {

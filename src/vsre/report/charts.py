@@ -17,7 +17,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def swarm_offsets(values: Sequence[float], width: float, room: float, dot: float) -> list[float]:
-    """How far each dot stands above or below the line, so that dots closer than `width` do not hide each other."""
+    """How far each dot stands off the line, so that dots closer than `width` do not hide each other."""
     bins: dict[int, list[int]] = {}
     for i, value in enumerate(values):
         bins.setdefault(int(value // width), []).append(i)
@@ -37,15 +37,15 @@ def strip(
     floor: float | None,
     scale: Scale,
 ) -> Markup:
-    """One model's accuracy under every wording: a dot each; below them Test-G with its interval, and Test-S."""
-    middle, base, height = 27.0, 60.0, 72.0
+    """One model's accuracy under every wording, a dot each; below, Test-G with its interval, and Test-S."""
+    middle, base, height = 31.0, 64.0, 80.0
     parts = [line(scale(t), 0, scale(t), height, "grid") for t in scale.ticks()]
     if floor is not None:
         parts.append(line(scale(floor), 0, scale(floor), height, "floor"))
     span = scale.high - scale.low
     ordered = sorted(dots, key=lambda d: d[1])
     for (template, value), dy in zip(
-        ordered, swarm_offsets([v for _, v in ordered], span / 80, 22, 5.2), strict=True
+        ordered, swarm_offsets([v for _, v in ordered], span / 80, 23, 5.2), strict=True
     ):
         title = el("title", f"{template}: {percent(value)}")
         parts.append(el("circle", title, cx=pct(scale(value)), cy=px(middle + dy), r="3.4", cls="dot"))
@@ -78,9 +78,9 @@ def interval_mark(
     return parts
 
 
-def x_axis(scale: Scale, step: float = 0.1) -> Markup:
+def x_axis(scale: Scale) -> Markup:
     """The tick labels of a chart in percent, to stand above or below several charts of one scale."""
-    texts = [label(scale(t), 12, f"{100 * t:.0f}") for t in scale.ticks(step)]
+    texts = [label(scale(t), 12, f"{100 * t:.0f}") for t in scale.ticks()]
     return el("svg", Markup("").join(texts), cls="chart axis", width="100%", height="16", aria_hidden="true")
 
 
@@ -93,7 +93,7 @@ def _y_lines(height: float) -> list[Markup]:
 
 
 def template_chart(name: str, templates: Sequence[dict[str, Any]], height: float = 120) -> Markup:
-    """Over the templates of a pack: the answered share as bars, acc_t and acc_a as lines (paper, section 5)."""
+    """Over the templates of a pack: the answered share as bars, acc_t and acc_a as lines."""
     n = max(1, len(templates))
     parts = _y_lines(height)
     lines: dict[str, list[tuple[float, float]]] = {"acc_a": [], "acc_t": []}
@@ -154,13 +154,13 @@ def yes_no_chart(name: str, templates: Sequence[dict[str, Any]], half: float = 5
 
 def dot_rows(name: str, series: Sequence[tuple[str, str, Estimate]], scale: Scale, gap: float = 9) -> Markup:
     """One row of a dot chart: for each (label, class, figure) a dot on its interval, one under the other."""
-    height = gap * len(series) + 9
+    height = gap * len(series) + 11
     parts = [line(scale(t), 0, scale(t), height, "grid mid" if t == 0.5 else "grid") for t in scale.ticks()]
     told = []
     for i, (who, cls, e) in enumerate(series):
         told.append(f"{who} {percent(e.value)}")
         title = f"{who}: {percent(e.value)}" + ("" if e.n is None else f" of {e.n}")
-        parts += interval_mark(scale, e, 9 + gap * i, cls, title, 3.6)
+        parts += interval_mark(scale, e, 10 + gap * i, cls, title, 3.6)
     return chart(f"{name}: {', '.join(told)}", height, parts)
 
 

@@ -1,12 +1,14 @@
 """Differences between two runs, with their uncertainty, and the words for them.
 
-Two runs answer the same questions about the same images, so their difference is far better known than the two
-intervals side by side suggest: images are resampled together for both (a paired bootstrap, clustered by image).
+Two runs answer the same questions about the same images, so their difference is far better known than their
+two intervals side by side suggest: images are resampled together for both (a paired bootstrap over images).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +66,7 @@ def _right_by_image(run: Run, pack: str) -> dict[str, tuple[int, int]] | None:
 
 
 def difference(before: Run, after: Run, figure: str, *, seed: int = 0) -> Difference | None:
-    """How much better `after` is in acc_t of "test_s", "test_g" or "unseen"; None where either lacks the figure."""
+    """How much better `after` is in acc_t of "test_s", "test_g" or "unseen"; None where one lacks it."""
     a, b = before.estimate(figure, "acc_t"), after.estimate(figure, "acc_t")
     if a.value is None or b.value is None:
         return None
@@ -90,8 +92,8 @@ def _paired_interval(table: np.ndarray, seed: int) -> tuple[float, float]:
 def unpaired(a: Estimate, b: Estimate) -> Difference | None:
     """The difference of two independent figures from their own intervals, taken as normal.
 
-    A figure without an interval counts as known exactly, which suits a blind floor given as a bare number; where
-    neither has one nothing can be said.
+    A figure without an interval counts as known exactly, which suits a blind floor given as a bare number;
+    where neither has one nothing can be said.
     """
     if a.value is None or b.value is None:
         return None
@@ -114,8 +116,8 @@ def blind_floor(run: Run) -> tuple[str, Estimate]:
     return max(known, key=lambda pair: pair[1].value or 0.0) if known else ("not measured", Estimate())
 
 
-def finding(before: Run, after: Run) -> str:
-    """One sentence: what was found, from the figures alone."""
+def finding(before: Run, after: Run, name: Callable[[str], str] = str) -> str:
+    """One sentence: what was found, from the figures alone; `name` dresses the models' names."""
     figure = next(
         (f for f in ("test_g", "test_s", "unseen") if after.estimate(f, "acc_t").value is not None), None
     )
@@ -128,13 +130,13 @@ def finding(before: Run, after: Run) -> str:
         "With one fixed wording" if count == 1 else f"Over {count or 'many'} wordings of the same questions"
     )
     score = after.estimate(figure, "acc_t")
-    said = f"{over}, {after.name} is right {100 * (score.value or 0):.1f} % of the time"
+    said = f"{over}, {name(after.name)} is right {100 * (score.value or 0):.1f} % of the time"
     if before is not after:
         change = difference(before, after, figure)
         earlier = before.estimate(figure, "acc_t").value
         if change is not None and earlier is not None:
-            said += f", {before.name} {100 * earlier:.1f} %: {change.words()}"
-    name, floor = blind_floor(after)
+            said += f", {name(before.name)} {100 * earlier:.1f} %: {change.words()}"
+    guesser, floor = blind_floor(after)
     if floor.value is None:
         return said + "."
     above = unpaired(floor, score)
@@ -142,17 +144,19 @@ def finding(before: Run, after: Run) -> str:
         "same": ", which this sample cannot tell apart from the model",
         "lower": ", which is more than the model",
     }
-    blind = f"a guesser that never sees the picture ({name}) is right {100 * floor.value:.1f} % of the time"
+    blind = (
+        f"a guesser that never sees the picture ({guesser}) is right {100 * floor.value:.1f} % of the time"
+    )
     return f"{said}; {blind}{tail.get(above.verdict, '') if above else ''}."
 
 
 def steps(runs: list[Run]) -> list[dict[str, str]]:
     """Each run against the one before it, one row a run, in words."""
     rows = []
-    for before, after in zip(runs, runs[1:], strict=False):
+    for before, after in itertools.pairwise(runs):
         row = {"step": f"{before.name} → {after.name}"}
         for figure, label in (("test_s", "Test-S"), ("test_g", "Test-G"), ("unseen", "unseen")):
             change = difference(before, after, figure)
-            row[label] = "not measured" if change is None else change.words()
+            row[label] = change.words() if change is not None else "not measured"
         rows.append(row)
     return rows

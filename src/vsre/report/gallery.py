@@ -12,15 +12,16 @@ from typing import Any
 
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-from PIL import Image, ImageOps
+from PIL import Image
 
+from vsre.errors import VsreError
 from vsre.report.compare import PACKS
 from vsre.report.inputs import Run
+from vsre.sources.images import load_image
 from vsre.triplets import parquet_files
 
 THUMBNAIL = 160
-_MOST_PIXELS = 120_000_000
-_PER_GROUP = 4
+_PER_GROUP = 5
 _COLUMNS = (
     *("pack", "template", "key", "image_id", "subject", "relation", "object", "caption", "truth"),
     *("prompt", "answer", "reading", "correct", "p_yes", "error"),
@@ -81,22 +82,24 @@ def _answers(run: Run, pack: str, template: str | None) -> dict[str, Sample]:
 
 
 def gallery(before: Run, after: Run, seed: int) -> tuple[list[Group], str]:
-    """Groups of cards and the template they were asked in: after's right and wrong answers of both kinds, then
-    where the two runs differ. Empty where the run kept no samples.
+    """Groups of cards, and the template they were asked in.
+
+    The groups are the right and wrong answers of `after` to true and to false statements, then the triplets
+    on which the two runs differ. Empty where the run kept no samples.
     """
     chosen = _template_for_gallery(after)
     if chosen is None:
         return [], ""
     new = _answers(after, *chosen)
     old = _answers(before, *chosen) if before is not after else {}
+    shown: set[str] = set()
 
     def group(title: str, wanted: Callable[[Sample, Sample], bool], both: bool) -> Group:
         keys = [k for k, row in new.items() if (not both or k in old) and wanted(old.get(k, {}), row)]
+        drawn = _drawn(set(keys) - shown, seed, _PER_GROUP)
+        shown.update(drawn)
         runs = [(before.name, old), (after.name, new)] if old else [(after.name, new)]
-        cards = [
-            Card(new[k], [(n, rows[k]) for n, rows in runs if k in rows])
-            for k in _drawn(keys, seed, _PER_GROUP)
-        ]
+        cards = [Card(new[k], [(n, rows[k]) for n, rows in runs if k in rows]) for k in drawn]
         return Group(title, len(keys), cards)
 
     name = after.name
@@ -181,14 +184,10 @@ def _picture(row: dict[str, Any]) -> Picture:
     if not image or not image["bytes"]:
         return Picture(why="no picture at hand", subject_box=boxes[0], object_box=boxes[1])
     try:
-        with Image.open(io.BytesIO(image["bytes"])) as opened:
-            if opened.width * opened.height > _MOST_PIXELS:
-                return Picture(why=f"too large to show ({opened.width} x {opened.height} pixels)")
-            opened.draft("RGB", (2 * THUMBNAIL, 2 * THUMBNAIL))
-            small = ImageOps.exif_transpose(opened).convert("RGB")
-            small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        return Picture(why=f"picture cannot be read ({type(error).__name__})")
+        small = load_image(image["bytes"])
+    except VsreError as error:
+        return Picture(why=str(error))
+    small.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     small.save(out, "JPEG", quality=82, optimize=True)
     uri = "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()

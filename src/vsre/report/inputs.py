@@ -21,8 +21,8 @@ Role = Literal["base", "rung", "expert", "shipped"]
 class ReportRun(BaseModel):
     """One model's diagnosis, as a row of the report.
 
-    `folder` is a run folder of `vsre diagnose` (run.json, metrics.json, samples/*.parquet); `logs` are the JSONL
-    logs of the stages that trained the model, in order; `note` is one line a reader should know about it.
+    `folder` is a run folder of `vsre diagnose` (run.json, metrics.json, samples/*.parquet); `logs` are the
+    JSONL logs of the stages that trained the model, in order; `note` is one line a reader should know.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -37,8 +37,8 @@ class ReportRun(BaseModel):
 class ReportMeta(BaseModel):
     """Everything a report says beside the figures; what is left empty is left out of the page.
 
-    Tables are lists of rows (column name to value) and may have any columns; dictionaries are shown as name and
-    value. `times` holds seconds for each step. `triplets` is the tested data set (for pictures and boxes).
+    Tables are lists of rows (column name to value) and may have any columns; dictionaries are shown as name
+    and value. `times` holds seconds for each step. `triplets` is the tested data set, for pictures and boxes.
     `seed` draws the gallery.
     """
 
@@ -46,9 +46,9 @@ class ReportMeta(BaseModel):
 
     title: str = "Does the model see where things are?"
     question: str = (
-        "We showed pictures to vision-language models and asked whether one thing stands in a certain relation to "
-        "another (left of, behind, inside ...), each question in many wordings, to learn whether the answer follows "
-        "the picture or the wording."
+        "We showed pictures to vision-language models and asked whether one thing stands in a certain "
+        "relation to another (left of, behind, inside …), each question in many wordings, to learn whether "
+        "the answer follows the picture or the wording."
     )
     protocol: str | None = None
     protocol_note: str = ""
@@ -79,7 +79,7 @@ class Estimate:
 
     @classmethod
     def of(cls, thing: Any) -> Estimate:
-        """From null, a number, or {"value", "low", "high", "n"}; anything that is not a finite number is unknown."""
+        """From null, a number, or {"value", "low", "high", "n"}; what is not a finite number is unknown."""
         if isinstance(thing, Estimate):
             return thing
         parts = thing if isinstance(thing, dict) else {"value": thing}
@@ -125,7 +125,7 @@ class Run:
         return [t for t in self.metrics.get("templates") or [] if isinstance(t, dict)]
 
     def samples(self, columns: Sequence[str], where: pads.Expression | None = None) -> pa.Table | None:
-        """The sample rows that match, with these columns only; None when there are none or a column is missing."""
+        """These columns of the sample rows that match; None when there are none or a column is missing."""
         if not self.files:
             return None
         data = pads.dataset([str(f) for f in self.files], format="parquet")

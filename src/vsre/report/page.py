@@ -36,8 +36,9 @@ _HERE = Path(__file__).parent
 def write_report(out_html: Path | str, runs: Sequence[ReportRun], meta: ReportMeta) -> Path:
     """Write the report of some runs, in the order given, to one self-contained HTML file; returns its path.
 
-    The first run (of role "base") and the last (of role "expert") are contrasted. Figures that a run lacks show as a
-    dash with the reason. Raises VsreError when there is no run, or a run folder holds no readable metrics.json.
+    The first run (of role "base") and the last (of role "expert") are contrasted. Figures that a run lacks
+    show as a dash with the reason. Raises VsreError when there is no run, or when a run folder holds no
+    readable metrics.json.
     """
     loaded = [load_run(run) for run in runs]
     if not loaded:
@@ -62,7 +63,7 @@ def _environment() -> jinja2.Environment:
         finalize=lambda v: clean(v) if isinstance(v, str) and not isinstance(v, Markup) else v,
     )
     environment.filters.update(value=value_text, duration=duration, percent=charts.percent)
-    environment.globals.update(columns_of=columns_of, dash=results.DASH)
+    environment.globals.update(columns_of=columns_of)
     return environment
 
 
@@ -72,15 +73,15 @@ def _context(runs: list[Run], meta: ReportMeta) -> dict[str, Any]:
     groups, template = gallery.gallery(before, after, meta.seed)
     wordings = gallery.wordings(before, after, meta.seed)
     gallery.add_pictures([*(c for g in groups for c in g.cards), *wordings], meta.triplets)
-    protocol = meta.protocol or next(
-        (p for r in runs if isinstance(p := r.metrics.get("protocol"), str)), None
+    protocols = list(
+        dict.fromkeys(p for p in (meta.protocol, *(r.metrics.get("protocol") for r in runs)) if p)
     )
     return {
         "css": Markup((_HERE / "templates" / "style.css").read_text(encoding="utf-8")),
         "meta": meta,
-        "protocol": protocol,
-        "leaky": protocol == "paper",
-        "found": compare.finding(before, after),
+        "protocol": ", ".join(map(str, protocols)) or "not stated",
+        "leaky": "paper" in protocols,
+        "found": Markup(compare.finding(before, after, _strong)),
         "steps": compare.steps(runs),
         "columns": list(
             zip(results.COLUMNS, (results.shared_n(c, runs) for c in results.COLUMNS), strict=True)
@@ -101,10 +102,14 @@ def _context(runs: list[Run], meta: ReportMeta) -> dict[str, Any]:
         "wordings": wordings,
         "losses": _losses(runs),
         "small_n": SMALL_N,
-        "seeds": {"protocol": protocol or "not stated", "gallery": meta.seed, **meta.seeds},
+        "seeds": {"gallery": meta.seed, **meta.seeds},
         "versions": {"vsre": vsre.__version__, "python": platform.python_version(), **meta.versions},
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     }
+
+
+def _strong(name: str) -> str:
+    return Markup("<strong>{}</strong>").format(clean(name))
 
 
 def _strips(runs: list[Run]) -> dict[str, Any]:
@@ -181,16 +186,16 @@ def _packs(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def _template_table(runs: list[Run]) -> list[dict[str, Any]]:
-    table: dict[tuple[str, str], dict[str, Any]] = {}
-    for run in runs:
-        for t in run.templates():
-            at = (str(t.get("pack")), str(t.get("template")))
-            row = table.setdefault(at, {"pack": at[0], "template": at[1], "figures": {}})
-            row["figures"][run.name] = [
-                charts.percent(Estimate.of(t.get(k)).value).removesuffix(" %")
-                for k in ("answered", "acc_t", "acc_a", "yes_acc", "no_acc")
-            ]
-    return list(table.values())
+    """One row a template, five figures a run, in the order of `runs`."""
+    names = ("answered", "acc_t", "acc_a", "yes_acc", "no_acc")
+    found = [{(str(t.get("pack")), str(t.get("template"))): t for t in run.templates()} for run in runs]
+    places = dict.fromkeys(at for templates in found for at in templates)
+    rows = []
+    for at in places:
+        figures = [Estimate.of(templates.get(at, {}).get(name)) for templates in found for name in names]
+        shown = [charts.percent(e.value).removesuffix(" %") for e in figures]
+        rows.append({"pack": at[0], "template": at[1], "figures": shown})
+    return rows
 
 
 def _figure_of(thing: Any) -> Estimate:

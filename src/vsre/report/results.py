@@ -1,4 +1,4 @@
-"""The result table: one row a model, then the blind floor and chance; as HTML cells, for a console, as Markdown."""
+"""The result table: one row a model, then the blind floor and chance; for the page, a console, Markdown."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from vsre.report.compare import blind_floor
 from vsre.report.inputs import Estimate, ReportRun, Run, load_run
+from vsre.report.text import clean
 
 DASH = "–"
 
@@ -39,18 +41,18 @@ class Column:
 
 
 COLUMNS = (
-    Column("Test-S", "right, one fixed wording, %", (("test_s", "acc_t"),), floor=True, chance=0.5),
+    Column("Test-S", "one fixed wording", (("test_s", "acc_t"),), floor=True, chance=0.5),
+    Column("Test-G", "mean over all wordings of the pool", (("test_g", "acc_t"),), floor=True, chance=0.5),
+    Column("Unseen", "wordings never trained on", (("unseen", "acc_t"),), floor=True, chance=0.5),
+    Column("Yes/no gap", "right on true less right on false", (("bias",), ("test_g", "bias")), chance=0.0),
     Column(
-        "Test-G", "right, mean over the pool's wordings, %", (("test_g", "acc_t"),), floor=True, chance=0.5
+        "Answered",
+        "answers that can be read",
+        (("test_g", "answered"), ("answered",), ("test_s", "answered")),
     ),
-    Column("Unseen", "right, wordings nothing trained on, %", (("unseen", "acc_t"),), floor=True, chance=0.5),
-    Column("Yes/no gap", "0 is best, points", (("bias",), ("test_g", "bias")), chance=0.0),
+    Column("Consistency", "pairs of wordings that agree", (("consistency", "pairwise"),)),
     Column(
-        "Answered", "readable answers, %", (("test_g", "answered"), ("answered",), ("test_s", "answered"))
-    ),
-    Column("Consistency", "wordings that agree, pairs, %", (("consistency", "pairwise"),)),
-    Column(
-        "AUROC", "tells true from false", (("auroc",), ("test_g", "auroc")), scale=1, digits=3, chance=0.5
+        "AUROC", "0.5 is blind, 1 perfect", (("auroc",), ("test_g", "auroc")), scale=1, digits=3, chance=0.5
     ),
 )
 
@@ -110,7 +112,7 @@ def rows(runs: Sequence[Run]) -> list[Row]:
         cells = (Cell(c.number(floor.value), c.interval(floor)) if c.floor else Cell("") for c in COLUMNS)
         table.append(Row("Blind floor", "floor", f"never sees the picture: {name}", tuple(cells)))
     chance = (Cell("" if c.chance is None else c.number(c.chance)) for c in COLUMNS)
-    table.append(Row("Chance", "floor", "a fair coin", tuple(chance)))
+    table.append(Row("Chance", "chance", "a fair coin", tuple(chance)))
     return table
 
 
@@ -127,7 +129,7 @@ def result_table(runs: Sequence[ReportRun | Run], *, title: str = "Result") -> T
         table.add_column(column.title, justify="right")
     for row in rows(loaded):
         cells = ["\n".join(filter(None, (c.number, c.interval, c.n))) for c in row.cells]
-        table.add_row(row.name, *cells, style="dim" if row.kind == "floor" else None)
+        table.add_row(Text(clean(row.name)), *cells, style="dim" if row.kind in ("floor", "chance") else None)
     return table
 
 
@@ -137,7 +139,7 @@ def markdown_table(runs: Sequence[ReportRun | Run]) -> str:
     lines = ["| Model | " + " | ".join(c.title for c in COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
     for row in rows(loaded):
         cells = [" ".join(filter(None, (c.number, c.interval, c.n))) for c in row.cells]
-        name = row.name.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+        name = clean(row.name).replace("|", "\\|").replace("<", "&lt;")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", _caption(loaded)]) + "\n"
 

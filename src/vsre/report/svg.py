@@ -1,8 +1,8 @@
 """Small parts of charts: elements, scales, axes.
 
-A chart is an SVG as wide as its container, without a viewBox: positions along x are percentages, positions along y and
-all type are pixels. So it stays crisp and legible from a phone to a wide screen, without script. Colours come from
-the page's style sheet (classes), which knows light and dark.
+A chart is an SVG as wide as its container, without a viewBox: positions along x are percentages, positions
+along y and all type are pixels. So it stays crisp and legible from a phone to a wide screen, without script.
+Colours come from the page's style sheet (classes), which knows light and dark.
 """
 
 from __future__ import annotations
@@ -76,14 +76,16 @@ class Scale:
         span = self.high - self.low or 1.0
         return 100 * min(1.0, max(0.0, (value - self.low) / span))
 
-    def ticks(self, step: float = 0.1) -> list[float]:
+    def ticks(self) -> list[float]:
+        """Tens, or quarters where tens would crowd a narrow screen."""
+        step = 0.1 if self.high - self.low < 0.55 else 0.25
         first = math.ceil(round(self.low / step, 6))
         last = math.floor(round(self.high / step, 6))
         return [round(i * step, 6) for i in range(first, last + 1)]
 
 
 def polyline(points: Iterable[tuple[float, float]], height: float, cls: str) -> Markup:
-    """A line through (x %, y px) points: drawn in a stretched inner picture whose strokes keep their width."""
+    """A line through (x %, y px) points, in a stretched inner picture whose strokes keep their width."""
     path = " ".join(f"{x:.2f},{y:.1f}" for x, y in points)
     return el(
         "svg",

@@ -11,8 +11,8 @@ LIMIT = 300
 def clean(text: Any, limit: int = LIMIT) -> str:
     """At most `limit` characters, cut with an ellipsis, control and formatting characters made visible.
 
-    Control characters would be lost or break the page, and those that reverse the writing direction would let an answer
-    rewrite the text around it. Line breaks become spaces.
+    Control characters would be lost or break the page, and those that reverse the writing direction would let
+    an answer rewrite the text around it. Line breaks become spaces.
     """
     raw = str(text)
     cut = raw[: limit - 1].rstrip() + "…" if len(raw) > limit else raw
@@ -29,7 +29,7 @@ def _visible(character: str) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A value from a description as a reader wants it: thousands grouped, floats short, lists joined, null a dash."""
+    """A value as a reader wants it: thousands grouped, floats short, lists joined, null a dash."""
     if value is None or value == "":
         return "–"
     if isinstance(value, bool):
