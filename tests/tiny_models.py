@@ -1,7 +1,7 @@
 """Tiny random models with the real classes, saved as checkpoint folders in a second or two.
 
-`tiny_vsre` and `tiny_llava` write a model with its processor and return the folder. Pictures are 96 pixels; all seeds
-are fixed.
+`tiny_vsre` and `tiny_llava` write a model with its processor and return the folder. Pictures are 96 pixels;
+all seeds are fixed.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def tiny_vsre(folder: Path, encoders: tuple[str, ...] = ("clip", "siglip", "dino
 
 
 def tiny_llava(folder: Path) -> Path:
-    """A LLaVA (CLIP only, 36 visual tokens) in FOLDER/llava: square resize, no crop, the same chat template."""
+    """A LLaVA (CLIP only, 36 visual tokens) in FOLDER/llava: no crop, the same chat template."""
     torch.manual_seed(3)
     tokenizer = tiny_tokenizer()
     config = LlavaConfig(

@@ -21,7 +21,7 @@ from transformers import (
 
 from vsre.errors import VsreError
 from vsre.model.adapters import adapter_parameters
-from vsre.model.checkpoints import SAFE, load_config
+from vsre.model.checkpoints import load_config, load_weights
 from vsre.model.config import VsreConfig
 from vsre.model.frame import VsreImageProcessor
 from vsre.model.modeling import VsreForConditionalGeneration
@@ -62,7 +62,8 @@ def plan(
 ) -> Plan:
     """The plan for a language model's config and encoder specs; reads nothing.
 
-    Raises VsreError when the visual tokens leave fewer than `room_for_text` of the language model's positions.
+    Raises VsreError when the visual tokens leave fewer than `room_for_text` of the language model's
+    positions.
     """
     if not encoders:
         raise VsreError(
@@ -85,9 +86,9 @@ def plan(
     if tokens + room_for_text > positions:
         each = ", ".join(f"{row.encoder} {row.tokens}" for row in rows)
         raise VsreError(
-            f"{tokens} visual tokens ({each}) leave {positions - tokens} of the language model's {positions} positions "
-            f"for text, fewer than {room_for_text}. Use fewer encoders, smaller inputs, or a language model with a "
-            "longer context."
+            f"{tokens} visual tokens ({each}) leave {positions - tokens} of the language model's {positions} "
+            f"positions for text, fewer than {room_for_text}. Use fewer encoders, smaller inputs, or a "
+            "language model with a longer context."
         )
     return Plan(
         rows=rows,
@@ -106,7 +107,10 @@ def plan_checkpoints(
     keep_cls: bool = False,
     room_for_text: int = ROOM_FOR_TEXT,
 ) -> Plan:
-    """The plan for checkpoints; reads their configs, no weights. Raises VsreError as `plan` and `check_spec` do."""
+    """The plan for checkpoints; reads their configs, no weights.
+
+    Raises VsreError as `plan` does, and when a spec contradicts its checkpoint's config.
+    """
     config, _ = load_config(llm)
     specs = [spec.with_cls() if keep_cls else spec for spec in encoders]
     made = plan(config.get_text_config(decoder=True), specs, room_for_text=room_for_text)
@@ -126,11 +130,11 @@ def build_vsre(
 ) -> tuple[VsreForConditionalGeneration, VsreProcessor]:
     """A VSRE model with pretrained encoders and language model and new adapters, and its processor.
 
-    `llm` is a causal language model or a vision-language model such as LLaVA, whose language model is taken: a hub id,
-    a folder or `zoo:NAME`. With `llm_from` the language model's weights and tokenizer come from that checkpoint, which
-    must have the same architecture. `keep_cls` keeps the CLS tokens. `dtype` defaults to float32. New adapters are
-    drawn from torch's global generator: seed it for a reproducible model. Token budget, grids and specs are checked
-    before any weight is read; what cannot work raises VsreError.
+    `llm` is a causal language model or a vision-language model such as LLaVA, whose language model is taken:
+    a hub id, a folder or `zoo:NAME`. With `llm_from` the language model's weights and tokenizer come from
+    that checkpoint, which must have the same architecture. `keep_cls` keeps the CLS tokens. `dtype` defaults
+    to float32. New adapters are drawn from torch's global generator: seed it for a reproducible model. Token
+    budget, grids and specs are checked before any weight is read; what cannot work raises VsreError.
     """
     specs = [spec.with_cls() if keep_cls else spec for spec in encoders]
     plan_checkpoints(llm, specs, room_for_text=room_for_text)
@@ -176,7 +180,7 @@ def load_encoder(spec: EncoderSpec, dtype: torch.dtype) -> PreTrainedModel:
     """The vision encoder a spec names; of a full CLIP, SigLIP or SAM checkpoint the vision part only."""
     config, path = load_config(spec.checkpoint)
     vision = vision_config(config)
-    return MODEL_MAPPING[type(vision)].from_pretrained(path, config=vision, dtype=dtype, **SAFE)
+    return load_weights(MODEL_MAPPING[type(vision)], path, dtype, config=vision)
 
 
 def load_language_model(checkpoint: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
@@ -185,8 +189,8 @@ def load_language_model(checkpoint: str | Path, dtype: torch.dtype) -> tuple[Pre
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     text_config = config.get_text_config(decoder=True)
     if text_config is config:
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **SAFE), tokenizer
-    whole = AutoModelForImageTextToText.from_pretrained(path, dtype=dtype, **SAFE)
+        return load_weights(AutoModelForCausalLM, path, dtype), tokenizer
+    whole = load_weights(AutoModelForImageTextToText, path, dtype)
     decoder = whole.get_decoder()
     if decoder.get_output_embeddings() is not None:
         return decoder, tokenizer
@@ -210,13 +214,16 @@ def _check_same_architecture(llm: str | Path, llm_from: str | Path) -> None:
         a, b = getattr(wanted, field, None), getattr(given, field, None)
         if a != b:
             raise VsreError(
-                f"llm_from={llm_from}: its language model has {field} {b}, that of {llm} has {a}. Take the weights "
-                "from a checkpoint of the same architecture, or give it as the language model."
+                f"llm_from={llm_from}: its language model has {field} {b}, that of {llm} has {a}. Take the "
+                "weights from a checkpoint of the same architecture, or give it as the language model."
             )
 
 
 def module_groups(model: nn.Module) -> dict[str, list[nn.Module]]:
-    """The modules of "encoders", "adapters" and "llm", of VSRE or LLaVA; together they hold every parameter."""
+    """The modules of "encoders", "adapters" and "llm" of a VSRE or LLaVA model.
+
+    Together they hold every parameter. Raises VsreError for any other model.
+    """
     if isinstance(model, VsreForConditionalGeneration):
         return {
             "encoders": list(model.encoders.values()),
@@ -230,7 +237,8 @@ def module_groups(model: nn.Module) -> dict[str, list[nn.Module]]:
             "llm": [model.model.language_model, model.lm_head],
         }
     raise VsreError(
-        f"{type(model).__name__}: only VSRE and LLaVA models can be split into encoders, adapters and language model."
+        f"{type(model).__name__}: only VSRE and LLaVA models can be split into encoders, adapters and "
+        "language model. Use a checkpoint of one of these."
     )
 
 

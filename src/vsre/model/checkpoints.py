@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
 
 import vsre
@@ -15,9 +17,6 @@ from vsre.errors import VsreError
 
 ZOO = Path(vsre.__file__).parent / "zoo" / "weights"
 ZOO_PREFIX = "zoo:"
-
-SAFE: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False}
-"""Keyword arguments for every `from_pretrained` that reads weights."""
 
 
 def zoo_names() -> list[str]:
@@ -28,8 +27,8 @@ def zoo_names() -> list[str]:
 def resolve_checkpoint(checkpoint: str | Path) -> str:
     """A folder's path or a hub id that `from_pretrained` takes.
 
-    `zoo:NAME` gives the folder inside the package. Raises VsreError when the name or folder does not exist, or when
-    the folder has no config.json.
+    `zoo:NAME` gives the folder inside the package. Raises VsreError when the name or folder does not exist,
+    or when the folder has no config.json.
     """
     text = str(checkpoint)
     if text.startswith(ZOO_PREFIX):
@@ -43,8 +42,8 @@ def resolve_checkpoint(checkpoint: str | Path) -> str:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise VsreError(
-                f"{text}: this folder has no config.json, so it is not a checkpoint. Point to the folder that "
-                "`save_pretrained` wrote (it holds config.json and model.safetensors)."
+                f"{text}: this folder has no config.json, so it is not a checkpoint. Point to the folder "
+                "that `save_pretrained` wrote (it holds config.json and model.safetensors)."
             )
         return str(folder)
     if (
@@ -60,13 +59,35 @@ def resolve_checkpoint(checkpoint: str | Path) -> str:
 
 
 def load_config(checkpoint: str | Path) -> tuple[PreTrainedConfig, str]:
-    """A checkpoint's config and its resolved path or id; reads no weights. Raises VsreError when there is none."""
+    """A checkpoint's config and its resolved path or id; reads no weights.
+
+    Raises VsreError when there is none.
+    """
     path = resolve_checkpoint(checkpoint)
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False), path
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise VsreError(
-            f"{checkpoint}: its config cannot be read ({reason}). Give a folder with a config.json of a "
-            "transformers model, `zoo:NAME`, or a hub id that this machine can reach or has cached."
+            f"{checkpoint}: its config cannot be read ({first_line(error)}). Give a folder with a config.json "
+            "of a transformers model, `zoo:NAME`, or a hub id that this machine can reach or has cached."
         ) from error
+
+
+def load_weights(loader: Any, path: str, dtype: torch.dtype, **kwargs: Any) -> Any:
+    """What `loader.from_pretrained` makes of a resolved checkpoint, from safetensors only.
+
+    Raises VsreError when there are none or they are damaged.
+    """
+    try:
+        return loader.from_pretrained(path, dtype=dtype, use_safetensors=True, **kwargs)
+    except (OSError, SafetensorError) as error:
+        raise VsreError(
+            f"{path}: its weights cannot be read ({first_line(error)}). Only safetensors are read: save the "
+            "model with save_pretrained, or copy or download its model.safetensors again."
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its kind."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

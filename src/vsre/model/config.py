@@ -16,8 +16,8 @@ class VsreConfig(PreTrainedConfig):
     """Config of VsreForConditionalGeneration.
 
     `encoders` is a list of {"spec": the fields of EncoderSpec, "config": a transformers vision config as a
-    dictionary}, in the order in which the visual tokens follow one another. `image_token_id` is the placeholder that
-    visual tokens replace.
+    dictionary}, in the order in which the visual tokens follow one another. `image_token_id` is the
+    placeholder that visual tokens replace.
     """
 
     model_type = "vsre"

@@ -1,8 +1,9 @@
 """The square frame: every encoder sees the whole picture at the same place.
 
-A picture is scaled to fit a square of S pixels, S the largest encoder's input, and padded around its centre; nothing
-is cropped. The model then scales that one frame for each encoder on its own device and places it inside the pixels
-that the encoder's patches cover, so that a fraction of the frame is the same place in every grid of features.
+A picture is scaled to fit a square of S pixels, S the largest encoder's input, and padded around its centre;
+nothing is cropped. The model then scales that one frame for each encoder on its own device and places it
+inside the pixels that the encoder's patches cover, so that a fraction of the frame is the same place in every
+grid of features.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from transformers.image_utils import PILImageResampling, SizeDict
 from vsre.model.specs import EncoderSpec
 from vsre.triplets import Box
 
+ORIENTATION = 0x0112  # the EXIF tag
 BACKGROUND = (124, 116, 104)
 """The padding's colour: ImageNet's mean grey, near zero once an encoder's mean is taken off."""
 
@@ -48,8 +50,9 @@ def box_in_frame(box: Box, width: int, height: int) -> Box:
 def to_frame(
     image: Image.Image, size: int, *, resample: int = PILImageResampling.BICUBIC, background: Any = BACKGROUND
 ) -> Image.Image:
-    """The picture in its frame: RGB, size x size, scaled with antialiasing, padded, turned as its EXIF says."""
-    upright = ImageOps.exif_transpose(image)
+    """The picture in its frame: RGB, size x size, antialiased, padded, turned as its EXIF data say."""
+    turned = image.getexif().get(ORIENTATION, 1) != 1
+    upright = ImageOps.exif_transpose(image) if turned else image
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
         # What is transparent is no part of the picture, so it looks like the padding.
         rgba = upright.convert("RGBA")
@@ -68,9 +71,9 @@ def to_frame(
 class VsreImageProcessor(PilBackend):
     """Pictures to frames: `pixel_values` (number of pictures, 3, S, S), uint8.
 
-    `size` is {"height": S, "width": S}. Scaling to each encoder and normalising are the model's work, so that four
-    encoders cost one picture's transfer. Takes PIL images, uint8 arrays or tensors, paths and URLs, as all
-    transformers image processors do.
+    `size` is {"height": S, "width": S}. Scaling to each encoder and normalising are the model's work, so that
+    four encoders cost one picture's transfer. Takes PIL images, uint8 arrays or tensors, paths and URLs, as
+    all transformers image processors do.
     """
 
     model_input_names = ["pixel_values"]  # noqa: RUF012 (the base class sets the convention)
@@ -82,9 +85,7 @@ class VsreImageProcessor(PilBackend):
     do_rescale = False
     do_normalize = False
 
-    def process_image(
-        self, image: Any, size: SizeDict | None = None, resample: Any = None, **kwargs: Any
-    ) -> np.ndarray:
+    def process_image(self, image: Any, *, size: SizeDict, resample: Any = None, **kwargs: Any) -> np.ndarray:
         """One picture as an array (3, S, S), uint8."""
         if not isinstance(image, Image.Image):
             image = to_pil_image(image, input_data_format=kwargs.get("input_data_format"))
@@ -98,10 +99,13 @@ class VsreImageProcessor(PilBackend):
 
 
 def encoder_pixels(frame: torch.Tensor, spec: EncoderSpec) -> torch.Tensor:
-    """What one encoder sees of the frames (B, 3, S, S), uint8 or float in [0, 1]: (B, 3, s, s), float32, normalised.
+    """What one encoder sees of frames (B, 3, S, S), uint8 or float in [0, 1].
 
-    The frame is scaled (antialiased bicubic) to the pixels that patches cover; the strip that SigLIP's patches leave
-    over lies at the right and the bottom and holds zeros. A frame of that size already is taken as it is.
+    Returns (B, 3, s, s), float32, normalised, s the encoder's input.
+
+    The frame is scaled (antialiased bicubic) to the pixels that patches cover; the strip that SigLIP's
+    patches leave over lies at the right and the bottom and holds zeros. A frame of that size already is taken
+    as it is.
     """
     pixels = frame.float() / 255 if frame.dtype == torch.uint8 else frame.float()
     if pixels.shape[-1] != spec.usable:

@@ -1,4 +1,4 @@
-"""VsreForConditionalGeneration: frozen encoders, an adapter each, and any causal language model of transformers.
+"""VsreForConditionalGeneration: frozen encoders, their adapters, and any causal language model.
 
 frame (B, 3, S, S) -> each encoder's pixels -> frozen features -> adapter -> (B, N, hidden), one after another
                    -> written over the embeddings of the `<image>` tokens -> language model
@@ -24,7 +24,7 @@ from vsre.model.specs import EncoderSpec
 
 @dataclass
 class VsreOutput(CausalLMOutputWithPast):
-    """A causal language model's output and `image_hidden_states` (B, N, hidden), the visual tokens it read."""
+    """A causal language model's output, and the visual tokens it read: (pictures, N, hidden)."""
 
     image_hidden_states: torch.Tensor | None = None
 
@@ -45,7 +45,8 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
     main_input_name = "input_ids"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
-    _no_split_modules = ["Projector", "SamAdapter"]  # noqa: RUF012 (those of the sub-models are added by post_init)
+    # post_init adds those of the encoders and the language model
+    _no_split_modules = ["Projector", "SamAdapter"]  # noqa: RUF012
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -79,8 +80,9 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return loaded
 
     def _init_weights(self, module: nn.Module) -> None:
-        # Only adapter layers get here: sub-models initialise themselves. PyTorch's own rule scales with the fan-in, so
-        # visual tokens start at a like size whatever the widths; a fixed 0.02 would shrink them in narrow models.
+        # Only adapter layers get here: sub-models initialise themselves. PyTorch's own rule scales with the
+        # fan-in, so visual tokens start at a like size whatever the widths; a fixed 0.02 would shrink them in
+        # narrow models.
         if isinstance(module, nn.Linear | nn.Conv2d):
             module.reset_parameters()
 
@@ -99,20 +101,31 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def encode(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
         """The frozen features of frames (B, 3, S, S), uint8 or float in [0, 1], by encoder name.
 
-        (B, tokens, channels), or (B, channels, g, g) for SAM. They do not change while training, so they can be kept.
+        (B, tokens, channels), or (B, channels, g, g) for SAM. They do not change while training, so they can
+        be kept.
         """
+        if pixel_values.ndim != 4 or pixel_values.shape[-1] != pixel_values.shape[-2]:
+            raise VsreError(
+                f"pixel_values have the shape {tuple(pixel_values.shape)}, but square frames "
+                "(pictures, 3, S, S) are needed. Make them with VsreImageProcessor."
+            )
         features = {}
         for spec in self.specs:
-            encoder = self.encoders[spec.name]
-            pixels = encoder_pixels(pixel_values.to(encoder.device), spec).to(encoder.dtype)  # (B, 3, s, s)
+            encoder: Any = self.encoders[spec.name]
+            # (B, 3, S, S) -> (B, 3, s, s)
+            pixels = encoder_pixels(pixel_values.to(encoder.device), spec).to(encoder.dtype)
             layer = False if spec.layer == -1 else spec.layer
             features[spec.name] = select_features(encoder(pixels, output_hidden_states=layer), spec)
         return features
 
     def project(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The visual tokens (B, N, hidden) of what `encode` gave: each through its adapter, then side by side."""
-        tokens = [self.adapters[spec.name](features[spec.name]) for spec in self.specs]  # each (B, n, hidden)
-        return torch.cat(tokens, dim=1)  # (B, sum of n, hidden)
+        """The visual tokens (B, N, hidden) of what `encode` gave: one encoder's after another's."""
+        tokens = []
+        for spec in self.specs:
+            adapter = self.adapters[spec.name]
+            weight = next(adapter.parameters())
+            tokens.append(adapter(features[spec.name].to(weight.device, weight.dtype)))  # (B, n, hidden)
+        return torch.cat(tokens, dim=1)  # (B, N, hidden), N the sum of n
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The visual tokens (B, N, hidden) of frames (B, 3, S, S), uint8 or float in [0, 1]."""
@@ -129,9 +142,9 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
         wanted, given = int(places.sum()), image_features.shape[0] * image_features.shape[1]
         if wanted != given:
             raise VsreError(
-                f"The text has {wanted} <image> tokens, but {image_features.shape[0]} pictures give {given} visual "
-                f"tokens ({image_features.shape[1]} each). Make the inputs with the VsreProcessor saved with this "
-                "model, and do not truncate them."
+                f"The text has {wanted} <image> tokens, but {image_features.shape[0]} pictures give {given} "
+                f"visual tokens ({image_features.shape[1]} each). Make the inputs with the VsreProcessor "
+                "saved with this model, and do not truncate them."
             )
         return embeddings.masked_scatter(places.unsqueeze(-1), image_features)
 
@@ -152,10 +165,11 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """One pass of the language model over text and pictures.
 
         `pixel_values` (pictures, 3, S, S) or, instead, `image_features` (pictures, N, hidden) from
-        `get_image_features` fill the `<image>` tokens of `input_ids` (B, L) in order; a row may hold any number of
-        pictures. `attention_mask` is (B, L), or (B, 1, L, L) boolean with `position_ids` (B, L) for packed sequences.
-        `labels` (B, L), -100 where nothing is learned, give the language model's own loss; `num_items_in_batch` and
-        `shift_labels` are passed on to it. Raises VsreError when tokens and pictures do not match.
+        `get_image_features` fill the `<image>` tokens of `input_ids` (B, L) in order; a row may hold any
+        number of pictures. `attention_mask` is (B, L), or (B, 1, L, L) boolean with `position_ids` (B, L) for
+        packed sequences. `labels` (B, L), -100 where nothing is learned, give the language model's own loss;
+        `num_items_in_batch` and `shift_labels` are passed on to it. Raises VsreError when tokens and pictures
+        do not match.
         """
         if pixel_values is not None and image_features is not None:
             raise VsreError("Give pixel_values or image_features, not both: they say the same.")
@@ -197,7 +211,8 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def _expand_inputs_for_generation(
         self, expand_size: int = 1, input_ids: torch.Tensor | None = None, **kwargs: Any
     ) -> tuple[torch.Tensor | None, dict[str, Any]]:
-        # transformers repeats along the first dimension, which would mix up the pictures of rows that hold several.
+        # transformers repeats along the first dimension, which would mix up the pictures of rows that hold
+        # several.
         images = {name: kwargs.pop(name, None) for name in ("pixel_values", "image_features")}
         rows = input_ids
         input_ids, kwargs = super()._expand_inputs_for_generation(expand_size, input_ids=input_ids, **kwargs)

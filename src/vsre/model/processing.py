@@ -23,15 +23,15 @@ def chat_template() -> str:
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Give a tokenizer the `<image>` token and a padding token where it lacks them; returns how many it gained.
+    """Give a tokenizer the `<image>` token and a padding token where it lacks them.
 
-    Pads on the left, as generation needs. Raises VsreError for a tokenizer without an end token, since answers could
-    not end.
+    Returns how many tokens it gained. It pads on the left from now on, as generation needs. Raises VsreError
+    for a tokenizer without an end token, since answers could not end.
     """
     if tokenizer.eos_token is None:
         raise VsreError(
-            f"{tokenizer.name_or_path or 'The tokenizer'}: it has no end-of-sequence token, so an answer could not "
-            "end. Set tokenizer.eos_token before building the model."
+            f"{tokenizer.name_or_path or 'The tokenizer'}: it has no end-of-sequence token, so an answer "
+            "could not end. Set tokenizer.eos_token before building the model."
         )
     gained = tokenizer.add_special_tokens(
         {"additional_special_tokens": [IMAGE_TOKEN]}, replace_extra_special_tokens=False
@@ -45,10 +45,10 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> int:
 class VsreProcessor(ProcessorMixin):
     """Image processor, tokenizer and chat template of a VSRE model.
 
-    Each `<image>` in the text becomes `num_image_tokens` placeholders, one a visual token. `apply_chat_template` takes
-    messages whose content is a string or a list of {"type": "image", "image": picture} and {"type": "text", "text":
-    words}; with `return_assistant_tokens_mask` it marks the tokens of the answers. Raises VsreError for a tokenizer
-    without the `<image>` token.
+    Each `<image>` in the text becomes `num_image_tokens` placeholders, one a visual token.
+    `apply_chat_template` takes messages whose content is a string or a list of {"type": "image", "image":
+    picture} and {"type": "text", "text": words}; with `return_assistant_tokens_mask` it marks the tokens of
+    the answers. Raises VsreError for a tokenizer without the `<image>` token.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class VsreProcessor(ProcessorMixin):
         self.image_token_id = tokenizer.convert_tokens_to_ids(image_token)
         if self.image_token_id is None or self.image_token_id == tokenizer.unk_token_id:
             raise VsreError(
-                f"The tokenizer has no {image_token} token. Add it with vsre.model.prepare_tokenizer and resize the "
-                "model's embeddings, as build_vsre does."
+                f"The tokenizer has no {image_token} token. Add it with vsre.model.prepare_tokenizer and "
+                "resize the model's embeddings, as build_vsre does."
             )
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
 

@@ -1,4 +1,4 @@
-"""The configs of the checkpoints the paper used, written out, so that real shapes can be checked without a download.
+"""The configs of the paper's checkpoints, written out: real shapes can be checked without a download.
 
 They hold what decides shapes and parameter counts; a checkpoint's own config.json is what a real run reads.
 """

@@ -1,11 +1,11 @@
 """Encoder specs: what is taken from each vision encoder, and where it lands on the picture.
 
-The merged vision encoder of arXiv 2412.18224 (section on the model) reads four frozen encoders. One rule each:
+The merged vision encoder of arXiv 2412.18224 reads four frozen encoders. One rule each:
 
 - CLIP: the penultimate layer, as LLaVA-1.5 does; the CLS token is dropped (576 tokens at 336 pixels).
 - SigLIP: the last layer after its final norm; it has no CLS token (729 tokens at 384 pixels).
-- DINOv2: the last layer after its final norm, at 224 pixels with interpolated position embeddings; the CLS token is
-  dropped (256 tokens). The checkpoint's own 518 pixels would give 1,369.
+- DINOv2: the last layer after its final norm, at 224 pixels with interpolated position embeddings; the CLS
+  token is dropped (256 tokens). The checkpoint's own 518 pixels would give 1,369.
 - SAM: the neck's output, 64x64x256 at 1,024 pixels, brought to 16x16 by its adapter (256 tokens).
 
 Together 1,817 visual tokens; `EncoderSpec.with_cls` keeps both CLS tokens (577 and 257), 1,819.
@@ -39,9 +39,10 @@ HALF: Channels = (0.5, 0.5, 0.5)
 class EncoderSpec:
     """One vision encoder: checkpoint, input, layer, CLS token, grid and adapter.
 
-    `hidden_size` is the width of the features (for SAM the neck's channels). `layer` counts as Python does: -1 is the
-    encoder's output after its final norm, -2 the hidden state before the last block. `cls` says whether the features
-    open with a CLS token and what becomes of it. Raises VsreError for a name, grid or size that cannot work.
+    `hidden_size` is the width of the features (for SAM the neck's channels). `layer` counts as Python does:
+    -1 is the encoder's output after its final norm, -2 the hidden state before the last block. `cls` says
+    whether the features open with a CLS token and what becomes of it. Raises VsreError for a name, grid or
+    size that cannot work.
     """
 
     name: str
@@ -59,8 +60,8 @@ class EncoderSpec:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", self.name):
             raise VsreError(
-                f"Encoder spec {self.name!r}: a name starts with a letter and has letters, digits, - and _ only, "
-                "because it names the encoder's weights. Give another name."
+                f"Encoder spec {self.name!r}: a name starts with a letter and has letters, digits, - and _ "
+                "only, because it names the encoder's weights. Give another name."
             )
         if self.grid < 1:
             raise VsreError(
@@ -69,9 +70,9 @@ class EncoderSpec:
             )
         if self.adapter == "sam" and self.grid % SAM_REDUCTION:
             raise VsreError(
-                f"Encoder spec {self.name}: its grid of {self.grid}x{self.grid} is not divisible by {SAM_REDUCTION}, "
-                "which the SAM adapter's two stride-2 convolutions need. Choose image_size and patch_size so that "
-                f"image_size / patch_size is a multiple of {SAM_REDUCTION}."
+                f"Encoder spec {self.name}: its grid of {self.grid}x{self.grid} is not divisible by "
+                f"{SAM_REDUCTION}, which the SAM adapter's two stride-2 convolutions need. Choose image_size "
+                f"and patch_size so that image_size / patch_size is a multiple of {SAM_REDUCTION}."
             )
 
     @property
@@ -81,7 +82,7 @@ class EncoderSpec:
 
     @property
     def usable(self) -> int:
-        """Pixels along one side that patches cover (378 of SigLIP's 384): the picture is placed inside them."""
+        """Pixels along one side that patches cover (378 of SigLIP's 384); the picture lies inside them."""
         return self.grid * self.patch_size
 
     @property
@@ -106,9 +107,8 @@ class EncoderSpec:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> EncoderSpec:
         """The spec that `to_dict` wrote."""
-        return cls(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-        )
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -227,8 +227,8 @@ def spec_from_config(config: PreTrainedConfig, name: str, checkpoint: str) -> En
 def spec_from_checkpoint(checkpoint: str | Path, *, name: str | None = None) -> EncoderSpec:
     """The spec of any checkpoint of a known family: a folder, `zoo:NAME` or a hub id.
 
-    Reads its config and, where there is one, the mean and std of its image processor; no weights. The name defaults to
-    the checkpoint's last part. Raises VsreError when the checkpoint or its family is unknown.
+    Reads its config and, where there is one, the mean and std of its image processor; no weights. The name
+    defaults to the checkpoint's last part. Raises VsreError when the checkpoint or its family is unknown.
     """
     config, path = load_config(checkpoint)
     default = re.sub(r"[^A-Za-z0-9_-]", "-", str(checkpoint).rstrip("/").replace(":", "/").split("/")[-1])
