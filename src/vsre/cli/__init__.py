@@ -1,0 +1,50 @@
+"""The command line: one verb per job.
+
+Exit codes: 0 done, 2 bad input (the message says what, where and what to do), 1 a failure of vsre itself,
+130 stopped by the person.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Before transformers is imported: no telemetry, and none of its notes on torchvision, which vsre does without.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import typer
+
+from vsre.cli import data, experiments, models
+from vsre.cli.output import errors
+from vsre.errors import VsreError
+
+app = typer.Typer(
+    name="vsre",
+    help="Measure and fix how vision-language models see space.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for group in (data, models, experiments):
+    group.register(app)
+
+
+def main() -> None:
+    """Run the command line; see the module's exit codes."""
+    try:
+        app()
+    except VsreError as error:
+        errors.print(f"[bold red]error[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print("stopped; the same command goes on from here")
+        sys.exit(130)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

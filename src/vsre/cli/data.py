@@ -1,0 +1,157 @@
+"""Verbs that make and look at data: scenes, vsr, templates, rewrite, repaint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from vsre.cli.output import JsonFile, console, key_table, progress_bar, write_json
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(scenes)
+    app.command()(vsr)
+    app.command()(templates)
+    app.command()(rewrite)
+    app.command()(repaint)
+
+
+def scenes(
+    out: Annotated[Path, typer.Argument(help="Folder to write: annotations, images, instances.json, scenes.jsonl.")],
+    train: Annotated[int, typer.Option(help="Units of the train split; a unit is two scenes.")] = 200,
+    dev: Annotated[int, typer.Option(help="Units of the dev split.")] = 20,
+    test: Annotated[int, typer.Option(help="Units of the test split.")] = 40,
+    split: Annotated[str, typer.Option(help="caption-disjoint or concept-disjoint.")] = "caption-disjoint",
+    size: Annotated[int, typer.Option(help="Pixels along a side.")] = 192,
+    seed: int = 0,
+    workers: int = 2,
+    json_file: JsonFile = None,
+) -> None:
+    """Draw the embedded world: scenes with true and false captions, in VSR's file format plus COCO instances."""
+    from vsre.sources.scenes import write_world
+
+    with progress_bar("scenes") as tick:
+        summary = write_world(
+            out, train_units=train, dev_units=dev, test_units=test, seed=seed, size=size, split=split, workers=workers,
+            progress=tick,
+        )  # fmt: skip
+    key_table(f"scenes in {out}", summary)
+    write_json(json_file, summary)
+
+
+def vsr(
+    out: Annotated[Path, typer.Argument(help="Folder to write: one sub-folder of Parquet files a split.")],
+    annotations: Annotated[
+        list[Path], typer.Option("--annotations", "-a", help="VSR's folder of annotations, or JSONL files.")
+    ],
+    images: Annotated[
+        list[Path] | None, typer.Option("--images", "-i", help="Folder(s) of COCO images; none: annotations only.")
+    ] = None,
+    instances: Annotated[
+        list[Path] | None, typer.Option("--instances", help="COCO instance JSON file(s), for the boxes.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="random, zero-shot or turn-s, of a published folder.")] = None,
+    protocol: Annotated[str, typer.Option(help="clean, clean-concepts or paper (leaks).")] = "clean",
+    survey: Annotated[bool, typer.Option(help="Only count: all six files of a published folder.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Read VSR (or anything in its format) to triplets, under a protocol."""
+    from vsre.sources.vsr import import_vsr, summary_table, survey_vsr
+
+    if survey:
+        summary = survey_vsr(annotations[0])
+        key_table(f"{annotations[0]}", summary)
+        return write_json(json_file, summary)
+    with progress_bar("images") as tick:
+        summary = import_vsr(
+            annotations[0] if len(annotations) == 1 and annotations[0].is_dir() else annotations,
+            out,
+            images=images or None,
+            instances=instances or (),
+            split=split,
+            protocol=protocol,
+            progress=lambda name, done, total: tick(done, total),
+        )
+    header, rows = summary_table(summary)
+    table = Table(*header, title=f"triplets in {out}", title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    if summary["set_aside"]["rows"]:
+        key_table(f"set aside, with file and row in {out / 'set_aside.jsonl'}", summary["set_aside"]["reasons"])
+    if "overlap" in summary:
+        key_table(f"protocol {protocol}: {summary['protocol']['note']}", {"overlap": summary["overlap"]})
+    write_json(json_file, summary)
+    return None
+
+
+def templates(
+    pack: Annotated[str | None, typer.Argument(help="A shipped pack, or a YAML file of yours to check.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """List the template packs, or one pack's templates; checks a file of yours line by line."""
+    from vsre.rewrite import load_pack, shipped_packs
+
+    if pack is None:
+        packs = [load_pack(name) for name in shipped_packs()]
+        table = Table("pack", "templates", "purpose")
+        for p in packs:
+            table.add_row(p.name, str(len(p.templates)), escape(p.purpose))
+        console.print(table)
+        return write_json(json_file, {p.name: len(p.templates) for p in packs})
+    found = load_pack(pack)
+    table = Table("id", "format", "style", "text", title=f"{found.name}: {found.purpose}", title_justify="left")
+    for t in found.templates:
+        table.add_row(t.id, t.format.name, t.style, escape(t.text))
+    console.print(table)
+    write_json(json_file, [{"id": t.id, "text": t.text, "format": t.format.name, "style": t.style} for t in found.templates])
+    return None
+
+
+def rewrite(
+    triplets: Annotated[Path, typer.Argument(help="Triplets: a split folder or a Parquet file.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the questions.")],
+    pack: Annotated[str, typer.Option(help="Template pack: a shipped name or a YAML file.")] = "pool",
+    per_triplet: Annotated[int | None, typer.Option(help="Templates a triplet; default: all of the pack.")] = None,
+    seed: int = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Ask every triplet through a pack of templates; writes questions as Parquet."""
+    from vsre.rewrite import rewrite as run
+
+    summary = run(triplets, out, pack, per_triplet, seed)
+    key_table(f"questions in {out}", {k: v for k, v in summary.items() if k != "templates"})
+    write_json(json_file, summary)
+
+
+def repaint(
+    triplets: Annotated[Path, typer.Argument(help="Triplets of a train split.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the repainted triplets.")],
+    setting: Annotated[list[str] | None, typer.Option(help="t2i, i2i, inpaint; may be repeated.")] = None,
+    per_triplet: Annotated[int, typer.Option(help="Pictures a triplet and setting.")] = 1,
+    scenes_file: Annotated[Path | None, typer.Option("--scenes", help="scenes.jsonl of the embedded world.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many triplets.")] = None,
+    seed: int = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Paint new pictures for triplets, each with its caption, label and kind of negative."""
+    from vsre.repaint import repaint as run
+
+    with progress_bar("pictures") as tick:
+        summary = run(
+            triplets,
+            out,
+            settings=tuple(setting or ("t2i", "i2i", "inpaint")),
+            per_triplet=per_triplet,
+            seed=seed,
+            limit=limit,
+            scenes=scenes_file,
+            progress=tick,
+        )
+    key_table(f"repainted triplets in {out}", summary)
+    write_json(json_file, summary)
+

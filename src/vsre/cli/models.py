@@ -1,0 +1,155 @@
+"""Verbs that train, diagnose and report: train, diagnose, report, zoo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from vsre.cli.output import JsonFile, console, errors, key_table, write_json
+from vsre.errors import VsreError
+
+zoo = typer.Typer(help="The shipped tiny models: list them, or make one from nothing.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(train)
+    app.command()(diagnose)
+    app.command()(report)
+    app.add_typer(zoo, name="zoo")
+
+
+def train(
+    stages: Annotated[Path, typer.Argument(help="YAML file: the ordered list of stages with their data.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; a second call goes on from here.")],
+    checkpoint: Annotated[str | None, typer.Option(help="Tune this model: a hub id, a folder, or zoo:base.")] = None,
+    llm: Annotated[str | None, typer.Option(help="Build VSRE on this language model ...")] = None,
+    encoders: Annotated[str, typer.Option(help="... and these encoders, by comma.")] = "clip,siglip,dinov2,sam",
+    keep_cls: Annotated[bool, typer.Option(help="Keep the CLS tokens of CLIP and DINOv2.")] = False,
+    seed: int = 0,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Check grids and token budget, load nothing.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Train through stages: adapters, then adapters and language model, or any other list.
+
+    Encoders are clip, siglip, dinov2, sam (the paper's checkpoints), zoo:NAME, a hub id or a folder.
+    """
+    from vsre.model import plan_checkpoints
+    from vsre.recipes.start import encoder_specs, open_model
+    from vsre.train import load_stages, run_stages
+
+    if (checkpoint is None) == (llm is None):
+        raise VsreError("Give --checkpoint to tune a model, or --llm (with --encoders) to build VSRE on one.")
+    todo = load_stages(stages)
+    names = [e.strip() for e in encoders.split(",") if e.strip()]
+    if llm is not None:
+        made = plan_checkpoints(llm, encoder_specs(names), keep_cls=keep_cls)
+        table = Table("encoder", "input", "grid", "visual tokens", "adapter", "adapter parameters")
+        for r in made.rows:
+            table.add_row(r.encoder, str(r.image_size), r.grid, str(r.tokens), r.adapter, f"{r.adapter_parameters:,}")
+        errors.print(table)
+        errors.print(f"{made.tokens:,} visual tokens of {made.positions:,} positions; {made.text_room:,} left for text")
+        if plan_only:
+            return write_json(json_file, {"tokens": made.tokens, "positions": made.positions})
+    model, processor = open_model(checkpoint, llm, names, seed=seed, keep_cls=keep_cls)
+    summary = run_stages(model, processor, todo, out, seed=seed)
+    key_table(f"trained: {summary['model']}", {f"{i:02d}": s for i, s in enumerate(summary["stages"], 1)})
+    write_json(json_file, summary)
+    return None
+
+
+def diagnose(
+    model: Annotated[str, typer.Argument(help="Any image-text-to-text model: a folder, a hub id, or zoo:NAME.")],
+    triplets: Annotated[Path, typer.Option("--triplets", "-t", help="The test triplets: a split folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; a second call goes on from here.")],
+    pack: Annotated[list[str] | None, typer.Option(help="Template packs; default: test-s, pool, held-out.")] = None,
+    train_triplets: Annotated[
+        Path | None, typer.Option("--train", help="Training triplets, to fit the blind floor on.")
+    ] = None,
+    protocol: Annotated[str | None, typer.Option(help="The protocol the model was trained under, for the record.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many pictures, drawn by the seed.")] = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    seed: int = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure a model: VSR under every template, bias, consistency, and the blind floor beside it."""
+    from vsre.diagnose import TransformersEngine
+    from vsre.diagnose import diagnose as run
+    from vsre.report import ReportRun, result_table
+
+    packs = pack or ["test-s", "pool", "held-out"]
+    metrics = run(
+        TransformersEngine(model, device=device, dtype=dtype),
+        triplets,
+        packs,
+        out,
+        limit=limit,
+        seed=seed,
+        protocol=protocol,
+        train_path=train_triplets,
+    )
+    console.print(result_table([ReportRun(name=model, folder=out)]))
+    write_json(json_file, metrics)
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of `vsre diagnose`, the baseline first.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")] = Path("report.html"),
+    triplets: Annotated[
+        Path | None, typer.Option("--triplets", "-t", help="The tested triplets, for pictures and boxes.")
+    ] = None,
+    title: str = "Does the model see where things are?",
+    json_file: JsonFile = None,
+) -> None:
+    """Write one self-contained HTML report over diagnosed runs."""
+    from vsre.report import ReportMeta, ReportRun, as_json, result_table, write_report
+
+    specs = [
+        ReportRun(name=folder.name, folder=folder, role="base" if i == 0 else "rung") for i, folder in enumerate(runs)
+    ]
+    path = write_report(out, specs, ReportMeta(title=title, triplets=triplets, command="vsre report"))
+    console.print(result_table(specs))
+    console.print(f"report: {path}", highlight=False, soft_wrap=True)
+    write_json(json_file, {"report": str(path), "results": as_json(specs)})
+
+
+@zoo.command("ls")
+def zoo_ls(json_file: JsonFile = None) -> None:
+    """The shipped models, their sizes and what they know."""
+    import json
+
+    from vsre.zoo.train import ORDER, WEIGHTS
+
+    table, rows = Table("model", "MB", "trained by", "figures"), []
+    for name in ORDER:
+        card = WEIGHTS / name / "card.json"
+        if not card.is_file():
+            table.add_row(name, "–", f"not here; vsre zoo train {name}", "")
+            continue
+        record = json.loads(card.read_text())
+        size = sum(f.stat().st_size for f in card.parent.iterdir()) / 1e6
+        rows.append({"name": name, "megabytes": round(size, 2), "figures": record["figures"]})
+        shown = ", ".join(f"{k} {v}" for k, v in record["figures"].items())
+        table.add_row(f"zoo:{name}", f"{size:.1f}", escape(record["settings"]["objective"]), escape(shown))
+    console.print(table)
+    write_json(json_file, rows)
+
+
+@zoo.command("train")
+def zoo_train(
+    name: Annotated[str, typer.Argument(help="A model of `vsre zoo ls`, or all.")],
+    work: Annotated[Path, typer.Option(help="Scenes, logs and checkpoints; a second call goes on from here.")] = Path(
+        "zoo-work"
+    ),
+    out: Annotated[Path | None, typer.Option(help="Where to write; default: into the package.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Fewer steps, for a trial.")] = None,
+) -> None:
+    """Make a shipped model from nothing."""
+    from vsre.zoo.train import ORDER, WEIGHTS, train_zoo
+
+    for each in ORDER if name == "all" else (name,):
+        train_zoo(each, work, out or WEIGHTS, steps=steps, say=lambda text: console.print(escape(text), highlight=False))

@@ -1,0 +1,96 @@
+"""What a report says about how its figures came about: data, models, stages, versions, machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import vsre
+from vsre.model import plan_checkpoints
+from vsre.recipes.schema import Recipe
+from vsre.recipes.start import encoder_specs
+from vsre.train import parse_stages
+
+
+def source_rows(imported: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a split of the source."""
+    return [
+        {
+            "data": split,
+            "triplets": entry["triplets"],
+            "images": entry["images"],
+            "true": f"{entry['true'] / entry['triplets']:.1%}" if entry["triplets"] else "–",
+            "with boxes": entry["both_boxes"],
+            "set aside": sum(entry["set_aside"].values()),
+            "removed by the protocol": sum(entry["removed"].values()),
+        }
+        for split, entry in imported["splits"].items()
+    ]
+
+
+def data_rows(summaries: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row a question source."""
+    return [
+        {
+            "data": name,
+            "triplets": summary["rewrite"]["triplets"],
+            "questions": summary["rewrite"]["questions"],
+            "pack": summary["rewrite"]["pack"],
+            "templates": len(summary["rewrite"]["templates"]),
+            "seed": summary["rewrite"]["seed"],
+        }
+        for name, summary in summaries.items()
+    ]
+
+
+def model_rows(recipe: Recipe, out: Path) -> list[dict[str, Any]]:
+    """What each model is made of, and how many visual tokens it reads a picture by."""
+    rows = []
+    for model in recipe.models:
+        row: dict[str, Any] = {"model": model.name, "start": model.start.checkpoint or model.start.llm}
+        if model.start.encoders:
+            plan = plan_checkpoints(str(model.start.llm), encoder_specs(model.start.encoders))
+            row["encoders"] = ", ".join(f"{r.encoder} {r.grid} -> {r.tokens}" for r in plan.rows)
+            row["visual tokens"] = plan.tokens
+        row["about"] = model.note
+        rows.append(row)
+    return rows
+
+
+def stage_rows(recipe: Recipe) -> list[dict[str, Any]]:
+    rows = []
+    for model in recipe.models:
+        for stage in model.stages:
+            parsed = parse_stages([stage | {"data": [{"triplets": n, "questions": n} for n in stage["data"]]}])[0]
+            rows.append(
+                {
+                    "model": model.name,
+                    "stage": parsed.name,
+                    "trains": ", ".join(parsed.train),
+                    "data": ", ".join(stage["data"]),
+                    "images a step": parsed.batch_images,
+                    "questions an image": parsed.questions_per_image,
+                    "steps": parsed.max_steps or f"{parsed.epochs:g} epochs",
+                    "learning rate": f"{parsed.lr:g}",
+                }
+            )
+    return rows
+
+
+def versions() -> dict[str, str]:
+    names = ("torch", "transformers", "datasets", "accelerate", "pillow", "numpy")
+    return {"vsre": vsre.__version__, "python": platform.python_version()} | {n: version(n) for n in names}
+
+
+def hardware() -> dict[str, Any]:
+    found: dict[str, Any] = {"processor cores": os.cpu_count(), "torch threads": torch.get_num_threads()}
+    if hasattr(os, "sysconf"):
+        found["memory"] = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
+    if torch.cuda.is_available():
+        found["GPU"] = torch.cuda.get_device_name(0)
+    return found

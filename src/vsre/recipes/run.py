@@ -1,0 +1,229 @@
+"""Running a recipe: data, models, diagnosis, report; every step in its folder, every step resumed after a kill.
+
+OUT/world/             the embedded world's files, in VSR's format (or your own VSR copy, read where it is)
+OUT/triplets/SPLIT/    the source as triplets, after the protocol
+OUT/data/NAME/         a question source: triplets (repainted ones have their own) and questions
+OUT/models/NAME/       training: stages, checkpoints, logs, final weights
+OUT/runs/NAME/         diagnosis: run.json, samples, metrics.json
+OUT/report.html, OUT/results.json
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vsre.diagnose import TransformersEngine, diagnose
+from vsre.errors import VsreError
+from vsre.model import plan_checkpoints, resolve_checkpoint
+from vsre.recipes.facts import data_rows, hardware, model_rows, source_rows, stage_rows, versions
+from vsre.recipes.schema import ModelSpec, Recipe, SceneSource
+from vsre.recipes.start import encoder_specs, open_model
+from vsre.repaint import repaint
+from vsre.report import ReportMeta, ReportRun, as_json, write_report
+from vsre.rewrite import rewrite
+from vsre.sources.protocols import protocol_named
+from vsre.sources.scenes import write_world
+from vsre.sources.vsr import import_vsr
+from vsre.train import DataSource, run_stages
+
+
+class Steps:
+    """The light steps of a recipe: each is done once for its settings, and its time is kept."""
+
+    def __init__(self, out: Path, console: Console) -> None:
+        self.out, self.console = out, console
+        self.times: dict[str, float] = {}
+
+    def once(self, folder: Path, settings: dict[str, Any], make: Callable[[], dict[str, Any]], say: str) -> dict[str, Any]:
+        """Run `make` unless FOLDER/step.json says it was done with these settings; return its summary."""
+        mark = folder / "step.json"
+        settings = json.loads(json.dumps(settings, default=str))
+        if mark.is_file():
+            done = json.loads(mark.read_text())
+            if done["settings"] != settings:
+                raise VsreError(
+                    f"{folder}: made by other settings than this recipe's. Choose another --out or delete the folder."
+                )
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            self.console.print(f"[bold]{say}[/]", highlight=False)
+            began = time.perf_counter()
+            summary = make()
+            folder.mkdir(parents=True, exist_ok=True)
+            done = {"settings": settings, "summary": summary, "seconds": round(time.perf_counter() - began, 1)}
+            partial = mark.with_suffix(".tmp")
+            partial.write_text(json.dumps(done, indent=1, default=str) + "\n")
+            partial.replace(mark)
+        self.times[say] = done["seconds"]
+        return done["summary"]
+
+
+def run_recipe(recipe: Recipe, out: Path, *, console: Console, command: str = "") -> dict[str, Any]:
+    """Carry out a recipe in `out`; called again it goes on where it was stopped.
+
+    Returns {"recipe", "results": the result table, "report", "seconds"}. Raises VsreError for input that cannot be
+    used and when `out` holds another recipe's work.
+    """
+    began = time.perf_counter()
+    out.mkdir(parents=True, exist_ok=True)
+    steps = Steps(out, console)
+    _check_models(recipe)
+    source = _source(recipe, out, steps)
+    data, data_summaries = _data(recipe, out, steps)
+    runs: list[ReportRun] = []
+    trained: dict[str, Any] = {}
+    for model in recipe.models:
+        checkpoint, logs, figures = _train(model, recipe, data, out, console)
+        trained[model.name] = figures
+        steps.times[f"train {model.name}"] = figures.get("seconds", 0.0)
+        runs.append(_diagnose(model, checkpoint, logs, recipe, out, steps))
+    meta = ReportMeta(
+        title=recipe.title,
+        protocol=recipe.protocol,
+        protocol_note=protocol_named(recipe.protocol).note,
+        datasets=source_rows(source["import"]) + data_rows(data_summaries),
+        set_aside=[{"reason": k, "rows": v} for k, v in source["import"]["set_aside"]["reasons"].items()],
+        checks=source.get("world", {}).get("blind", {}),
+        painter=[s["repaint"] | {"data": n} for n, s in data_summaries.items() if "repaint" in s],
+        models=model_rows(recipe, out),
+        stages=stage_rows(recipe),
+        seeds={"recipe": recipe.seed},
+        versions=versions(),
+        hardware=hardware(),
+        times=dict(steps.times),
+        notes=[recipe.about] if recipe.about else [],
+        command=command or f"vsre run {recipe.name} --out {out.name}",
+        triplets=out / "triplets" / "test",
+        seed=recipe.seed,
+    )
+    report = write_report(out / "report.html", runs, meta)
+    result = {
+        "recipe": recipe.name,
+        "protocol": recipe.protocol,
+        "results": as_json(runs),
+        "report": str(report),
+        "seconds": round(time.perf_counter() - began, 1),
+        "times": steps.times,
+    }
+    (out / "results.json").write_text(json.dumps(result, indent=1, default=str) + "\n")
+    return result | {"runs": runs}
+
+
+def _check_models(recipe: Recipe) -> None:
+    """Every checkpoint is there and every token budget holds before any work is done."""
+    for model in recipe.models:
+        if model.start.checkpoint is not None:
+            resolve_checkpoint(model.start.checkpoint)
+        elif model.start.llm is not None:
+            plan_checkpoints(model.start.llm, encoder_specs(model.start.encoders))
+
+
+def _source(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
+    """Draw or find the source, and read it to triplets under the protocol."""
+    source, found = recipe.source, {}
+    settings = {"source": source.model_dump(), "protocol": recipe.protocol, "seed": recipe.seed}
+    if isinstance(source, SceneSource):
+        world = out / "world"
+        units = {k: getattr(source, k) for k in ("train_units", "dev_units", "test_units", "size", "split")}
+        found["world"] = steps.once(
+            world, settings, lambda: write_world(world, seed=recipe.seed, workers=2, **units), "draw the scenes"
+        )
+        annotations: Any = world / "annotations" / source.split
+        images, instances, origin = [world / "images"], [world / "instances.json"], "scenes"
+    else:
+        annotations = {"train": source.train, "test": source.test}
+        images, instances, origin = source.images, source.instances, "vsr"
+    folder = out / "triplets"
+    found["import"] = steps.once(
+        folder,
+        settings,
+        lambda: import_vsr(
+            annotations, folder, images=images, instances=instances, protocol=recipe.protocol, origin=origin
+        ),
+        "read the triplets",
+    )
+    return found
+
+
+def _data(recipe: Recipe, out: Path, steps: Steps) -> tuple[dict[str, DataSource], dict[str, Any]]:
+    """The recipe's question sources: repainted where it says so, then rewritten through their packs."""
+    sources, summaries = {}, {}
+    for name, spec in recipe.data.items():
+        folder, triplets = out / "data" / name, out / "triplets" / "train"
+        summaries[name] = {}
+        if spec.repaint is not None:
+            painted, settings = folder / "triplets", spec.repaint.model_dump() | {"seed": recipe.seed}
+            original = triplets
+            summaries[name]["repaint"] = steps.once(
+                painted,
+                settings,
+                lambda original=original, painted=painted, spec=spec: repaint(  # type: ignore[misc]
+                    original,
+                    painted,
+                    settings=spec.repaint.settings,
+                    per_triplet=spec.repaint.per_triplet,
+                    seed=recipe.seed,
+                ),
+                f"repaint: {name}",
+            )
+            triplets = painted
+        questions = folder / "questions"
+        summaries[name]["rewrite"] = steps.once(
+            questions,
+            {"pack": spec.pack, "per_triplet": spec.per_triplet, "seed": recipe.seed},
+            lambda triplets=triplets, questions=questions, spec=spec: rewrite(  # type: ignore[misc]
+                triplets, questions, spec.pack, spec.per_triplet, recipe.seed
+            ),
+            f"rewrite: {name}",
+        )
+        sources[name] = DataSource(triplets=triplets, questions=questions)
+    return sources, summaries
+
+
+def folder_name(name: str) -> str:
+    """A model's name as a folder name: "base + turn-s" -> "base-turn-s"."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+
+
+def _train(
+    model: ModelSpec, recipe: Recipe, data: dict[str, DataSource], out: Path, console: Console
+) -> tuple[str, list[Path], dict[str, Any]]:
+    """The checkpoint to diagnose, the training logs, and the figures of the training."""
+    start = model.start
+    if not model.stages:
+        if start.checkpoint is None:
+            raise VsreError(f"{model.name}: fresh adapters are never diagnosed untrained. Give it stages.")
+        return resolve_checkpoint(start.checkpoint), [], {}
+    console.print(f"[bold]train: {model.name}[/]", highlight=False)
+    net, processor = open_model(start.checkpoint, start.llm, start.encoders, seed=recipe.seed)
+    folder = out / "models" / folder_name(model.name)
+    figures = run_stages(net, processor, model.stages_on(data), folder, seed=recipe.seed, console=console)
+    return figures["model"], sorted(folder.glob("*/log.jsonl")), figures
+
+
+def _diagnose(
+    model: ModelSpec, checkpoint: str, logs: list[Path], recipe: Recipe, out: Path, steps: Steps
+) -> ReportRun:
+    folder = out / "runs" / folder_name(model.name)
+    steps.console.print(f"[bold]diagnose: {model.name}[/]", highlight=False)
+    began = time.perf_counter()
+    diagnose(
+        TransformersEngine(checkpoint),
+        out / "triplets" / "test",
+        recipe.diagnose.packs,
+        folder,
+        limit=recipe.diagnose.limit,
+        seed=recipe.seed,
+        protocol=recipe.protocol,
+        train_path=out / "triplets" / "train",
+    )
+    steps.times[f"diagnose {model.name}"] = round(time.perf_counter() - began, 1)
+    return ReportRun(name=model.name, folder=folder, role=model.role, logs=tuple(logs), note=model.note)

@@ -1,0 +1,122 @@
+"""`vsre zoo train NAME`: make a shipped model from nothing, resumably, with its card."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import PreTrainedTokenizerFast, set_seed
+
+from vsre.errors import VsreError
+from vsre.zoo.cards import write_card
+from vsre.zoo.encoders import MAKERS
+from vsre.zoo.evaluate import mask_iou, nearest_neighbour, retrieval
+from vsre.zoo.fit import FitConfig, FitResult, fit
+from vsre.zoo.language import make_llm, make_tokenizer
+from vsre.zoo.pool import Pool, make_pool
+
+WEIGHTS = Path(__file__).parent / "weights"
+ORDER = ("llm", "clip", "siglip", "dinov2", "sam", "base")
+"""What needs another comes after it: base is built on clip and llm."""
+
+Say = Callable[[str], None]
+
+
+@cache
+def load_settings() -> dict[str, Any]:
+    settings: dict[str, Any] = yaml.safe_load(resources.files("vsre.zoo").joinpath("zoo.yaml").read_text())
+    return settings
+
+
+def _pool(work: Path, which: str, say: Say, *, share: float = 1.0) -> Pool:
+    settings = load_settings()
+    wanted = settings[which]
+    n = max(256, int(wanted["scenes"] * share))
+    say(f"{n} scenes ({which})")
+    return make_pool(work / "pools", n, wanted["seed"], settings["size"])
+
+
+def _tokenizer(work: Path) -> PreTrainedTokenizerFast:
+    folder = work / "tokenizer"
+    if not (folder / "tokenizer.json").is_file():
+        make_tokenizer(load_settings()["llm"]["vocab_size"]).save_pretrained(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def _made(settings: dict[str, Any], result: FitResult, data: str) -> dict[str, Any]:
+    fit_settings = settings["fit"]
+    return {
+        "data": data,
+        "steps": result.steps,
+        "batch": fit_settings["batch"],
+        "learning rate": fit_settings["lr"],
+        "seed": fit_settings.get("seed", 0),
+        "hours of this call": round(result.hours, 2),
+        "last loss": round(result.loss, 4),
+        "torch": torch.__version__,
+    }
+
+
+def _figures(name: str, objective: Any, work: Path, tokenizer: PreTrainedTokenizerFast, say: Say) -> dict[str, float]:
+    unseen = _pool(work, "held_out_scenes", say)
+    objective.eval()
+    if name in ("clip", "siglip"):
+        return retrieval(objective, unseen, tokenizer)
+    if name == "dinov2":
+        seen = _pool(work, "pool", say)
+        gallery = Pool(seen.images[:2000], seen.objects[:2000], seen.facts[:2000])
+        return nearest_neighbour(objective, gallery, unseen)
+    return mask_iou(objective, unseen)
+
+
+def train_zoo(
+    name: str, work: Path, out: Path = WEIGHTS, *, steps: int | None = None, seconds: float | None = None, say: Say = print
+) -> bool:
+    """Make the zoo model `name` in `out`/NAME; scenes, logs and checkpoints lie in `work`.
+
+    A second call goes on from the last checkpoint. `steps` overrides the number of steps (for tests and trials),
+    `seconds` stops early, with a checkpoint; the return value says whether the model is finished and written.
+    """
+    settings = load_settings()
+    if name not in ORDER:
+        raise VsreError(f"There is no zoo model {name!r}. Choose one of: {', '.join(ORDER)}.")
+    started = time.monotonic()
+    tokenizer = _tokenizer(work)
+    target = out / name
+    if name == "base":
+        from vsre.zoo.base import train_base  # it needs the whole training package, the others do not
+
+        return train_base(settings, work, out, steps=steps, say=say)
+    own = settings[name]
+    config = FitConfig(**own["fit"] | ({"steps": steps} if steps else {}))
+    set_seed(config.seed)
+    model: Any
+    if name == "llm":
+        model, collate = make_llm(own, tokenizer)
+        data = "text exchanges, no pictures"
+    else:
+        pool = _pool(work, "pool", say, share=min(1.0, config.steps / own["fit"]["steps"]))
+        model, collate = MAKERS[name](own, pool, tokenizer)
+        data = f"{len(pool)} scenes (stream seed {settings['pool']['seed']})"
+    hook = (lambda step: model.update_teacher()) if name == "dinov2" else None
+    say(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters, {config.steps} steps of {config.batch}")
+    result = fit(model, collate, config, work / name, after_step=hook, seconds=seconds)
+    if not result.finished:
+        say(f"{name}: stopped at step {result.steps} of {config.steps}; call again to go on")
+        return False
+    figures = {} if name == "llm" else _figures(name, model, work, tokenizer, say)
+    shutil.rmtree(target, ignore_errors=True)
+    shipped = model if name == "llm" else model.encoder()
+    shipped.save_pretrained(target)
+    if name == "llm":
+        tokenizer.save_pretrained(target)
+    write_card(target, name, settings=own, made=_made(own, result, data), figures=figures)
+    say(f"{name}: written to {target} after {time.monotonic() - started:.0f} s; {figures}")
+    return True
