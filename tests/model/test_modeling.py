@@ -232,6 +232,11 @@ def test_eager_and_sdpa_agree(
     assert {m.config._attn_implementation for m in eager.encoders.values()} == {"eager"}
     assert eager.language_model.config._attn_implementation == "eager"
     assert model.language_model.config._attn_implementation == "sdpa"
+    mixed = AutoModelForImageTextToText.from_pretrained(
+        tiny_vsre_folder, attn_implementation={"": "sdpa", "text_config": "eager"}
+    )
+    assert {m.config._attn_implementation for m in mixed.encoders.values()} == {"sdpa"}
+    assert mixed.language_model.config._attn_implementation == "eager"
     real = inputs.attention_mask.bool()  # what stands on padding is arbitrary
     torch.testing.assert_close(
         eager(**inputs).logits[real], model(**inputs).logits[real], atol=1e-5, rtol=1e-4

@@ -68,8 +68,8 @@ def load_config(checkpoint: str | Path) -> tuple[PreTrainedConfig, str]:
         return AutoConfig.from_pretrained(path, trust_remote_code=False), path
     except (OSError, ValueError, KeyError) as error:
         raise VsreError(
-            f"{checkpoint}: its config cannot be read ({first_line(error)}). Give a folder with a config.json "
-            "of a transformers model, `zoo:NAME`, or a hub id that this machine can reach or has cached."
+            f"{checkpoint}: its config cannot be read ({first_line(error)}). Give a folder with the "
+            "config.json of a transformers model, `zoo:NAME`, or a hub id that is cached or can be reached."
         ) from error
 
 
