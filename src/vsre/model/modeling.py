@@ -38,9 +38,9 @@ def select_features(output: Any, spec: EncoderSpec) -> torch.Tensor:
 class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """The merged vision encoder before a causal language model (arXiv 2412.18224, section on the model).
 
-    The encoders are frozen: they take no gradient and stay in evaluation mode whatever `train()` says. SAM has
-    no flash attention: `attn_implementation={"": "sdpa", "text_config": "flash_attention_2"}` gives it to the
-    language model alone.
+    The encoders are frozen: they take no gradient and stay in evaluation mode whatever `train()` says. SAM
+    has no flash attention: `attn_implementation={"": "sdpa", "text_config": "flash_attention_2"}` gives it to
+    the language model alone.
     """
 
     config_class = VsreConfig
