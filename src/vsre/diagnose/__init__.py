@@ -1,0 +1,23 @@
+"""Diagnose: any image-text model asked in many wordings, and the figures that tell its faults apart."""
+
+from vsre.diagnose.blind import blind_floor, read_statements
+from vsre.diagnose.decoding import Decoding
+from vsre.diagnose.engines import Engine, TransformersEngine
+from vsre.diagnose.metrics import summarise
+from vsre.diagnose.prompts import Prompt
+from vsre.diagnose.replies import Reply
+from vsre.diagnose.run import DiagnosisRun, diagnose, load_run
+
+__all__ = [
+    "Decoding",
+    "DiagnosisRun",
+    "Engine",
+    "Prompt",
+    "Reply",
+    "TransformersEngine",
+    "blind_floor",
+    "diagnose",
+    "load_run",
+    "read_statements",
+    "summarise",
+]

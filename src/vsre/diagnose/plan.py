@@ -1,0 +1,88 @@
+"""What a run will ask, told before the first answer: templates, questions, fingerprints, what is skipped."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from vsre.diagnose.blind import Statement
+from vsre.errors import VsreError
+from vsre.rewrite import Template, TemplatePack, load_pack
+from vsre.triplets import Triplet, read_triplets
+
+
+@dataclass
+class Plan:
+    """What a run will ask, known before the first answer."""
+
+    templates: list[Template]
+    packs: dict[str, str]
+    fingerprint: str = ""
+    questions: int = 0
+    skipped: dict[str, int] = field(default_factory=lambda: {"no_boxes": 0, "duplicate_rows": 0})
+    statements: list[Statement] = field(default_factory=list)
+
+
+def plan_run(
+    triplets_path: str | Path, packs: Sequence[str | Path | TemplatePack], *, limit: int | None = None
+) -> Plan:
+    """Count the questions and take fingerprints; reads the triplets without their pictures."""
+    loaded = [pack if isinstance(pack, TemplatePack) else load_pack(pack) for pack in packs]
+    if not loaded:
+        raise VsreError(
+            "No template pack was named. Name one or more, such as diagnosis, pool, test-s or held-out."
+        )
+    templates = {(t.pack, t.id): t for pack in loaded for t in pack.templates}
+    plan = Plan(list(templates.values()), {pack.name: _sha(map(repr, pack.templates)) for pack in loaded})
+    rows = []
+    for triplets in by_image(read_triplets(triplets_path, images=False), limit, plan.skipped):
+        for t in triplets:
+            questions = len(askable(t, plan.templates))
+            plan.questions += questions
+            plan.skipped["no_boxes"] += len(plan.templates) - questions
+            plan.statements.append(Statement(t.image_id, t.caption, t.relation, t.label))
+            rows.append(f"{t.key}{t.label}{t.subject}|{t.relation}|{t.object}{t.subject_box}{t.object_box}")
+    plan.fingerprint = _sha(rows)
+    if not rows:
+        raise VsreError(f"{triplets_path}: no triplets in it, so there is nothing to ask.")
+    if not plan.questions:
+        raise VsreError(
+            f"{triplets_path}: all templates asked for give boxes, and no triplet here has both of its boxes."
+        )
+    return plan
+
+
+def by_image(
+    triplets: Iterable[Triplet], limit: int | None, skipped: dict[str, int] | None = None
+) -> Iterator[list[Triplet]]:
+    """The triplets of each image, which lie together in the file; repeated rows once. Stops at `limit` triplets."""
+    keys: set[str] = set()
+    for _, group in groupby(triplets, key=lambda t: t.image_id):
+        fresh = []
+        for triplet in group:
+            if triplet.key in keys:
+                if skipped is not None:
+                    skipped["duplicate_rows"] += 1
+                continue
+            keys.add(triplet.key)
+            fresh.append(triplet)
+        if fresh:
+            yield fresh
+        if limit is not None and len(keys) >= limit:
+            return
+
+
+def askable(triplet: Triplet, templates: Sequence[Template]) -> list[Template]:
+    boxes = triplet.subject_box is not None and triplet.object_box is not None
+    return [t for t in templates if boxes or not t.needs_boxes]
+
+
+def _sha(parts: Iterable[str]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode())
+        digest.update(b"\n")
+    return "sha256:" + digest.hexdigest()[:24]

@@ -1,0 +1,125 @@
+"""The samples of a run: one row a question, in Parquet files that are complete from the moment they appear."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vsre.diagnose.replies import Reply
+from vsre.errors import VsreError
+from vsre.relations.grammar import caption, negated
+from vsre.relations.ontology import relation as find_relation
+from vsre.rewrite import Question, Template
+from vsre.rewrite.reading import read_answer
+from vsre.triplets import Triplet
+
+YES, NO, UNANSWERED, ERROR = "yes", "no", "unanswered", "error"
+
+SCHEMA = pa.schema(
+    [
+        ("model", pa.string()),
+        ("pack", pa.string()),
+        ("template", pa.string()),
+        ("key", pa.string()),
+        ("image_id", pa.string()),
+        ("subject", pa.string()),
+        ("relation", pa.string()),
+        ("meta_category", pa.string()),
+        ("object", pa.string()),
+        ("caption", pa.string()),
+        ("truth", pa.bool_()),
+        ("prompt", pa.string()),
+        ("answer", pa.string()),
+        ("reading", pa.string()),
+        ("correct", pa.bool_()),
+        ("p_yes", pa.float64()),
+        ("logp_yes", pa.float64()),
+        ("logp_no", pa.float64()),
+        ("error", pa.string()),
+    ]
+)
+"""`answer` is the model's raw text, `reading` what it means (yes, no, unanswered, error). `correct` is null on errors:
+they are neither right nor wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question of the run with the triplet and the template it comes from."""
+
+    triplet: Triplet
+    template: Template
+    question: Question
+
+
+def to_sample(model: str, asked: Asked, reply: Reply) -> dict[str, Any]:
+    """One row of SCHEMA."""
+    question, triplet = asked.question, asked.triplet
+    if reply.error is None:
+        said = (triplet.subject, triplet.relation, triplet.object)
+        value = read_answer(
+            reply.text or "", asked.template.format, statement=caption(*said), negated=negated(*said)
+        ).value
+        reading = UNANSWERED if value is None else YES if value else NO
+    else:
+        value, reading = None, ERROR
+    return {
+        "model": model,
+        "pack": question.pack,
+        "template": question.template,
+        "key": question.key,
+        "image_id": question.image_id,
+        "subject": triplet.subject,
+        "relation": triplet.relation,
+        "meta_category": meta_category(triplet.relation),
+        "object": triplet.object,
+        "caption": triplet.caption,
+        "truth": question.truth,
+        "prompt": question.prompt,
+        "answer": reply.text,
+        "reading": reading,
+        "correct": None if reading == ERROR else value is question.truth,
+        "p_yes": reply.p_yes,
+        "logp_yes": reply.logp_yes,
+        "logp_no": reply.logp_no,
+        "error": reply.error,
+    }
+
+
+@cache
+def meta_category(relation: str) -> str:
+    """The ontology's category of a relation; "other" for a relation that VSR does not have."""
+    try:
+        return find_relation(relation).meta_category
+    except VsreError:
+        return "other"
+
+
+def write_part(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write rows as the next part-NNNNN.parquet; the file appears whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"part-{len(sample_files(folder)):05d}.parquet"
+    draft = path.with_suffix(".tmp")
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), draft, compression="zstd")
+    draft.replace(path)
+    return path
+
+
+def sample_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("part-*.parquet"))
+
+
+def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """All samples in the order they were asked; an empty table where there are none yet."""
+    tables = [
+        pq.read_table(file, columns=list(columns) if columns else None) for file in sample_files(folder)
+    ]
+    if not tables:
+        empty = SCHEMA.empty_table()
+        return empty.select(list(columns)) if columns else empty
+    return pa.concat_tables(tables)
