@@ -1,0 +1,317 @@
+"""Arrangements of two things: side by side, one behind the other, stacked, contained, hanging above, and so on.
+
+An arrangement draws (subject, object) placed in an otherwise empty scene, or None where these classes or this draw do
+not allow it. It only proposes: whether a statement is true of the result is for `relations.geometry` to say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsre.sources.scenes.scene import Placed, ground
+from vsre.sources.scenes.sprites import SPRITES, drawn, extent
+
+Two = tuple[Placed, Placed]
+Arrangement = Callable[[Random, str, str], Two | None]
+
+_EDGE = 0.01
+_SMALLEST = 0.17
+"""Things are drawn no smaller than this (root of the area), or they could not be recognised."""
+
+
+def fresh(rng: Random, name: str, z: float, *, scale: float = 1.0, **changes: object) -> Placed:
+    """A thing of a class with random sprite, flip and direction, standing on the ground at x = 0.5."""
+    variant = rng.randrange(len(SPRITES[name]))
+    sprite = SPRITES[name][variant]
+    flip = rng.random() < 0.5
+    placed = Placed(
+        name=name,
+        x=0.5,
+        y=ground(z),
+        z=round(z, 3),
+        size=max(sprite.size * scale / z, _SMALLEST),
+        variant=variant,
+        flip=flip,
+        open=sprite.opening is not None and sprite.opening.kind == "door" and rng.random() < 0.3,
+    )
+    if sprite.turns:
+        placed = aligned(placed, rng.choice((0, 45, 90, 135)))
+    return placed.moved(**changes) if changes else placed
+
+
+def aligned(placed: Placed, axis: float) -> Placed:
+    """Turned so that its long side has this direction (degrees)."""
+    now = placed.axis
+    return placed if now is None else placed.moved(angle=(placed.angle + axis - now) % 360)
+
+
+def fits(*placed: Placed) -> bool:
+    """Do all stand wholly inside the picture?"""
+    return all(
+        x0 >= _EDGE and y0 >= _EDGE and x1 <= 1 - _EDGE and y1 <= 1 - _EDGE
+        for x0, y0, x1, y1 in (p.box for p in placed)
+    )
+
+
+def _width(placed: Placed) -> float:
+    return extent(placed.sprite, placed.flip, placed.angle)[0] * placed.size
+
+
+def _height(placed: Placed) -> float:
+    return extent(placed.sprite, placed.flip, placed.angle)[1] * placed.size
+
+
+def _checked(a: Placed, b: Placed) -> Two | None:
+    return (a, b) if fits(a, b) else None
+
+
+def _abreast(rng: Random, a: Placed, b: Placed, gap: float) -> Two | None:
+    """Put two things side by side, in either order, with a gap between their boxes."""
+    wa, wb = _width(a), _width(b)
+    total = wa + wb + gap
+    if total > 1 - 2 * _EDGE:
+        return None
+    start = rng.uniform(_EDGE, 1 - _EDGE - total)
+    if rng.random() < 0.5:
+        return _checked(a.moved(x=start + wa / 2), b.moved(x=start + wa + gap + wb / 2))
+    return _checked(a.moved(x=start + wb + gap + wa / 2), b.moved(x=start + wb / 2))
+
+
+def side(least: float, most: float, *, nearest: float = 1.05, farthest: float = 1.5) -> Arrangement:
+    """Side by side on one base line, so far apart (fractions of the picture)."""
+
+    def arrange(rng: Random, a: str, b: str) -> Two | None:
+        z = rng.uniform(nearest, farthest)
+        return _abreast(rng, fresh(rng, a, z), fresh(rng, b, z), rng.uniform(least, most))
+
+    return arrange
+
+
+def facing(toward: bool, *, both: bool = False, least: float = 0.03, most: float = 0.3) -> Arrangement:
+    """Side by side, the subject looking at the object (or away from it); `both`: each looking at the other."""
+
+    def arrange(rng: Random, a: str, b: str) -> Two | None:
+        z = rng.uniform(1.15, 1.6)
+        two = _abreast(rng, fresh(rng, a, z), fresh(rng, b, z), rng.uniform(least, most))
+        if two is None or not two[0].facing:
+            return None
+        way = 1 if two[1].x > two[0].x else -1
+        looker = _looking(two[0], way if toward else -way)
+        other = two[1]
+        if both:
+            if not other.facing:
+                return None
+            other = _looking(other, -way)
+        return looker, other
+
+    return arrange
+
+
+def _looking(placed: Placed, way: int) -> Placed:
+    return placed if placed.facing == way else placed.moved(flip=not placed.flip)
+
+
+def queue(least: float = 0.02, most: float = 0.15) -> Arrangement:
+    """One after the other, both looking the same way."""
+
+    def arrange(rng: Random, a: str, b: str) -> Two | None:
+        z = rng.uniform(1.15, 1.6)
+        two = _abreast(rng, fresh(rng, a, z), fresh(rng, b, z), rng.uniform(least, most))
+        if two is None or not two[0].facing or not two[1].facing:
+            return None
+        way = rng.choice((-1, 1))
+        return _looking(two[0], way), _looking(two[1], way)
+
+    return arrange
+
+
+def _profile(placed: Placed, right: bool, size: int = 192) -> tuple[NDArray[np.float64], int]:
+    """Per row of the picture the outermost x (fractions) of a thing on one side, and its first row."""
+    x0, y0, x1, y1 = placed.box
+    w, h = max(2, round((x1 - x0) * size)), max(2, round((y1 - y0) * size))
+    solid = np.asarray(drawn(placed.sprite, placed.flip, placed.angle, w, h).getchannel("A")) > 127
+    columns = np.arange(w)
+    edge = (
+        np.where(solid, columns, -9999).max(axis=1) if right else np.where(solid, columns, 9999).min(axis=1)
+    )
+    return edge / size, round(y1 * size) - h
+
+
+def touching(rng: Random, a: str, b: str) -> Two | None:
+    """Side by side and touching: pushed together until the drawn outlines meet."""
+    z = rng.uniform(1.05, 1.5)
+    two = _abreast(rng, fresh(rng, a, z), fresh(rng, b, z), 0.0)
+    if two is None:
+        return None
+    left, right = sorted(two, key=lambda p: p.x)
+    (ends, top_left), (starts, top_right) = _profile(left, True), _profile(right, False)
+    first, last = max(top_left, top_right), min(top_left + len(ends), top_right + len(starts))
+    if last - first < 4:
+        return None
+    space = starts[first - top_right : last - top_right] - ends[first - top_left : last - top_left]
+    shift = float(space.min()) + (right.x - _width(right) / 2) - (left.x - _width(left) / 2) - 1.5 / 192
+    if not 0 <= shift <= 0.35 * min(_width(left), _width(right)):
+        return None
+    moved_right = right.moved(x=right.x - shift)
+    first_placed, second = (left, moved_right) if two[0] is left else (moved_right, left)
+    return _checked(first_placed.moved(link="touches", host=1), second)
+
+
+def depth(subject_near: bool, *, overlap: tuple[float, float] = (0.1, 0.7)) -> Arrangement:
+    """One before the other, the nearer hiding a part of the farther."""
+
+    def arrange(rng: Random, a: str, b: str) -> Two | None:
+        z = rng.uniform(1.0, 1.12)
+        far = z * rng.uniform(1.4, 1.7)
+        near = fresh(rng, a if subject_near else b, z, scale=0.92, x=rng.uniform(0.25, 0.75))
+        back = fresh(rng, b if subject_near else a, far, scale=1.2)
+        reach = (_width(near) + _width(back)) / 2
+        back = back.moved(x=near.x + rng.choice((-1, 1)) * reach * (1 - rng.uniform(*overlap)))
+        if not fits(near, back):
+            return None
+        (nx0, ny0, nx1, ny1), (bx0, by0, bx1, by1) = near.box, back.box
+        hidden = max(0, min(nx1, bx1) - max(nx0, bx0)) * max(0, min(ny1, by1) - max(ny0, by0))
+        if hidden > 0.55 * (bx1 - bx0) * (by1 - by0):
+            return None
+        return (near, back) if subject_near else (back, near)
+
+    return arrange
+
+
+def stacked(subject_up: bool, *, where: tuple[float, float] = (0.0, 1.0), ends: bool = False) -> Arrangement:
+    """One on the other. `where`: the part of the support's length used; `ends`: its very ends instead."""
+
+    def arrange(rng: Random, a: str, b: str) -> Two | None:
+        z = rng.uniform(1.02, 1.35)
+        upper, lower = (a, b) if subject_up else (b, a)
+        base = fresh(rng, lower, z, scale=1.2, x=rng.uniform(0.25, 0.75))
+        if base.sprite.top is None or SPRITES[upper][0].height > 2.5 * base.sprite.height:
+            return None
+        x0, x1, y = base.sprite.top
+        left, line, right, _ = base.region(x0, y, x1, y)
+        item = fresh(rng, upper, z, scale=rng.uniform(0.62, 0.85))
+        width = _width(item)
+        room = right - left - 0.7 * width
+        if room < 0:
+            return None
+        start = left + 0.35 * width
+        at = start + room * (rng.choice((0.0, 1.0)) if ends else rng.uniform(*where))
+        item = item.moved(x=at, y=line + 0.008, link="on", host=1 if subject_up else 0)
+        return _checked(item, base) if subject_up else _checked(base, item)
+
+    return arrange
+
+
+def contained(subject_inside: bool) -> Arrangement:
+    """One inside the other."""
+
+    def arrange(rng: Random, a: str, b: str) -> Two | None:
+        z = rng.uniform(1.0, 1.25)
+        inner, outer = (a, b) if subject_inside else (b, a)
+        box = fresh(rng, outer, z, scale=1.3, x=rng.uniform(0.3, 0.7), open=True)
+        shape = box.sprite.opening
+        if shape is None or SPRITES[inner][0].height > 1.3 * box.sprite.height:
+            return None
+        x0, y0, x1, y1 = box.region(shape.x0, shape.y0, shape.x1, shape.y1)
+        item = fresh(rng, inner, z)
+        unit_w, unit_h = extent(item.sprite, item.flip, item.angle)
+        if shape.kind == "door":
+            size = min(0.9 * (x1 - x0) / unit_w, 0.9 * (y1 - y0) / unit_h)
+            base = y1 - 0.03 * (y1 - y0)
+        else:
+            size = min(0.62 * (x1 - x0) / unit_w, 1.6 * (box.box[3] - box.box[1]) / unit_h)
+            base = y1 + 0.22 * size * unit_h
+            base = min(base, box.box[3] - 0.02)
+        size = min(size, item.size)
+        if size < _SMALLEST:
+            return None
+        slack = (x1 - x0 - size * unit_w) / 2
+        at = (x0 + x1) / 2 + rng.uniform(-0.6, 0.6) * max(slack, 0)
+        item = item.moved(x=at, y=base, size=size, link="in", host=1 if subject_inside else 0)
+        return _checked(item, box) if subject_inside else _checked(box, item)
+
+    return arrange
+
+
+def sheltered(subject_below: bool) -> Arrangement:
+    """One standing between the legs of the other."""
+
+    def arrange(rng: Random, a: str, b: str) -> Two | None:
+        z = rng.uniform(1.0, 1.2)
+        lower, upper = (a, b) if subject_below else (b, a)
+        roof = fresh(rng, upper, z, scale=1.45, x=rng.uniform(0.3, 0.7))
+        if roof.sprite.canopy is None or SPRITES[lower][0].height > 2 * roof.sprite.height:
+            return None
+        x0, x1, y = roof.sprite.canopy
+        left, top, right, _ = roof.region(x0, y, x1, y)
+        item = fresh(rng, lower, z)
+        unit_w, unit_h = extent(item.sprite, item.flip, item.angle)
+        base = roof.y - 0.012
+        size = min(item.size, 0.95 * (base - top) / unit_h, 0.8 * (right - left) / unit_w)
+        if size < 0.85 * _SMALLEST:
+            return None
+        slack = (right - left - size * unit_w) / 2
+        at = (left + right) / 2 + rng.uniform(-0.7, 0.7) * slack
+        item = item.moved(x=at, y=base, size=size, link="sheltered", host=1 if subject_below else 0)
+        return _checked(item, roof) if subject_below else _checked(roof, item)
+
+    return arrange
+
+
+def hanging(subject_up: bool, *, shift: float = 0.25) -> Arrangement:
+    """One in the air, or on a shelf when it cannot fly, above the other."""
+
+    def arrange(rng: Random, a: str, b: str) -> Two | None:
+        z = rng.uniform(1.05, 1.4)
+        upper, lower = (a, b) if subject_up else (b, a)
+        base = fresh(rng, lower, z, scale=0.88, x=rng.uniform(0.2, 0.8))
+        item = fresh(rng, upper, z, scale=0.82)
+        gap = rng.uniform(0.05, 0.16)
+        item = item.moved(
+            x=base.x + rng.uniform(-shift, shift) * (_width(base) + _width(item)) / 2,
+            y=base.y - _height(base) - gap,
+            link="air" if item.sprite.flies else "shelf",
+        )
+        return _checked(item, base) if subject_up else _checked(base, item)
+
+    return arrange
+
+
+def angled(parallel: bool) -> Arrangement:
+    """Two long things, side by side, in one direction or at a right angle."""
+
+    def arrange(rng: Random, a: str, b: str) -> Two | None:
+        z = rng.uniform(1.05, 1.35)
+        first, second = fresh(rng, a, z), fresh(rng, b, z)
+        if first.axis is None or second.axis is None:
+            return None
+        if not (first.sprite.turns or second.sprite.turns):
+            if parallel != (abs(first.axis - second.axis) < 1):
+                return None
+        elif second.sprite.turns:
+            second = aligned(second, (first.axis + (0 if parallel else 90)) % 180)
+        else:
+            first = aligned(first, (second.axis + (0 if parallel else 90)) % 180)
+        return _abreast(rng, first, second, rng.uniform(0.02, 0.25))
+
+    return arrange
+
+
+def scattered(rng: Random, a: str, b: str) -> Two | None:
+    """Anywhere on the ground, or in the air for what flies."""
+    return _checked(anywhere(rng, a), anywhere(rng, b))
+
+
+def anywhere(rng: Random, name: str) -> Placed:
+    """One thing at a random place."""
+    z = 1.05 * math.exp(rng.uniform(0, 0.55))
+    placed = fresh(rng, name, z)
+    if placed.sprite.flies and rng.random() < 0.5:
+        placed = placed.moved(y=rng.uniform(_height(placed) + 0.02, placed.y - 0.1), link="air")
+    half = _width(placed) / 2
+    return placed.moved(x=rng.uniform(half + _EDGE, 1 - half - _EDGE)) if half < 0.48 else placed

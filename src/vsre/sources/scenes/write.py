@@ -1,0 +1,187 @@
+"""Write a world to disk in VSR's and COCO's own file formats, so that one reader serves both.
+
+OUT/annotations/PROTOCOL/{train,dev,test}.jsonl   captions as VSR publishes them
+OUT/images/*.jpg
+OUT/instances.json                                COCO instances: visible boxes, masks as run lengths
+OUT/scenes.jsonl                                  the exact scenes, one line an image
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from vsre.errors import VsreError
+from vsre.relations.grammar import caption
+from vsre.relations.ontology import RELATIONS
+from vsre.sources.coco import CATEGORY_ID, SUPERCATEGORY
+from vsre.sources.scenes.blind import blind_floor
+from vsre.sources.scenes.render import Shape, encode, mask_box, run_lengths
+from vsre.sources.scenes.scene import Scene
+from vsre.sources.scenes.units import SPLITS, Statement, World, draw_unit
+
+CAPTIONS_PER_IMAGE = 12
+_SPLIT_DIGIT = {name: number for number, name in enumerate(SPLITS, start=1)}
+
+
+def image_number(split: str, index: int, which: int) -> int:
+    """The COCO image id of a unit's first or second image: the split's digit, then eight digits."""
+    return _SPLIT_DIGIT[split] * 100_000_000 + 2 * index + which
+
+
+def _instances(scene: Scene, found: list[Shape], image_id: int) -> list[dict[str, Any]]:
+    annotations = []
+    for number, (placed, shape) in enumerate(zip(scene.objects, found, strict=True)):
+        box = mask_box(shape.visible)
+        if box is None:
+            continue
+        x0, y0, x1, y1 = box
+        annotations.append(
+            {
+                "id": image_id * 10 + number,
+                "image_id": image_id,
+                "category_id": CATEGORY_ID[placed.name],
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "area": int(shape.visible.sum()),
+                "iscrowd": 0,
+                "segmentation": {"size": list(shape.visible.shape), "counts": run_lengths(shape.visible)},
+            }
+        )
+    return annotations
+
+
+Drawn = tuple[list[bytes], list[dict[str, Any]], list[list[dict[str, Any]]], list[tuple[Statement, bool]]]
+
+
+def _draw(index: int, *, world: World, seed: int, size: int) -> Drawn | None:
+    """What one unit adds to the files: JPEGs, scenes, instances, statements."""
+    unit = draw_unit(world, seed, index, size=size)
+    if unit is None:
+        return None
+    numbers = [image_number(world.split, index, which) for which in (0, 1)]
+    return (
+        [encode(scene) for scene in unit.scenes],
+        [scene.to_json() for scene in unit.scenes],
+        [_instances(s, f, n) for s, f, n in zip(unit.scenes, unit.shapes, numbers, strict=True)],
+        list(unit.statements),
+    )
+
+
+def _select(statements: list[tuple[Statement, bool]], counts: Counter[str]) -> list[tuple[Statement, bool]]:
+    """The target and the captions of the relations that are rarest so far, at most CAPTIONS_PER_IMAGE."""
+    chosen, rest = statements[:1], statements[1:]
+    counts[chosen[0][0][1]] += 1
+    while rest and len(chosen) < CAPTIONS_PER_IMAGE:
+        best = min(range(len(rest)), key=lambda i: counts[rest[i][0][1]])
+        counts[rest[best][0][1]] += 1
+        chosen.append(rest.pop(best))
+    return chosen
+
+
+def _row(statement: Statement, label: bool, file_name: str) -> dict[str, Any]:
+    subject, relation, object = statement
+    votes = ("[1, 2]", "[]") if label else ("[]", "[1, 2]")
+    return {
+        "image": file_name,
+        "image_link": "",
+        "caption": caption(subject, relation, object),
+        "label": int(label),
+        "relation": relation,
+        "subj": subject,
+        "obj": object,
+        "annotator_id": 0,
+        "vote_true_validator_id": votes[0],
+        "vote_false_validator_id": votes[1],
+        "reference_frame": None,
+    }
+
+
+def _units(world: World, count: int, seed: int, size: int, workers: int) -> Iterator[Drawn | None]:
+    draw = partial(_draw, world=world, seed=seed, size=size)
+    if workers <= 1:
+        yield from map(draw, range(count))
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        yield from pool.map(draw, range(count), chunksize=16)
+
+
+def write_world(
+    out: Path,
+    *,
+    train_units: int,
+    dev_units: int,
+    test_units: int,
+    seed: int,
+    size: int = 192,
+    split: str = "caption-disjoint",
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Draw a world and write it under `out`; returns (and writes to summary.json) what was made.
+
+    A unit is two images. `progress(done, total)` is called after each. The files depend on the other arguments only,
+    not on `workers`. Raises VsreError where `out` already holds a world.
+    """
+    out = Path(out)
+    if (out / "instances.json").exists():
+        raise VsreError(f"{out}: there is a world here already. Choose another folder or remove this one.")
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    (out / "annotations" / split).mkdir(parents=True, exist_ok=True)
+    wanted = dict(zip(SPLITS, (train_units, dev_units, test_units), strict=True))
+    rows: dict[str, list[dict[str, Any]]] = {}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    done, failed = 0, 0
+    with (out / "scenes.jsonl").open("w", encoding="utf-8") as scenes:
+        for name, count in wanted.items():
+            counts: Counter[str] = Counter()
+            rows[name] = []
+            for index, unit in enumerate(_units(World(split, name), count, seed, size, workers)):
+                done += 1
+                if progress:
+                    progress(done, sum(wanted.values()))
+                if unit is None:
+                    failed += 1
+                    continue
+                jpegs, exact, instances, statements = unit
+                chosen = _select(statements, counts)
+                for which in (0, 1):
+                    number = image_number(name, index, which)
+                    file_name = f"{number:012d}.jpg"
+                    (out / "images" / file_name).write_bytes(jpegs[which])
+                    images.append({"id": number, "file_name": file_name, "width": size, "height": size})
+                    annotations += instances[which]
+                    scenes.write(json.dumps({"image": file_name, "split": name, **exact[which]}) + "\n")
+                    rows[name] += [_row(s, truth == (which == 0), file_name) for s, truth in chosen]
+            lines = "".join(json.dumps(row) + "\n" for row in rows[name])
+            (out / "annotations" / split / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    categories = [{"id": i, "name": n, "supercategory": SUPERCATEGORY[n]} for n, i in CATEGORY_ID.items()]
+    coco = {"images": images, "annotations": annotations, "categories": categories}
+    (out / "instances.json").write_text(json.dumps(coco), encoding="utf-8")
+    summary = _summary(split, seed, size, rows, images, failed)
+    (out / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    return summary
+
+
+def _summary(
+    protocol: str, seed: int, size: int, rows: dict[str, list[dict[str, Any]]], images: list[Any], failed: int
+) -> dict[str, Any]:
+    everything = [row for part in rows.values() for row in part]
+    relations = Counter(row["relation"] for row in everything)
+    return {
+        "protocol": protocol,
+        "seed": seed,
+        "size": size,
+        "images": len(images),
+        "captions": {name: len(part) for name, part in rows.items()},
+        "units_not_drawn": failed,
+        "classes": len({row["subj"] for row in everything} | {row["obj"] for row in everything}),
+        "relations": dict(relations.most_common()),
+        "meta_categories": dict(Counter(RELATIONS[row["relation"]].meta_category for row in everything)),
+        "blind_floor": {name: blind_floor(rows["train"], rows[name]) for name in ("dev", "test")},
+    }
