@@ -1,0 +1,97 @@
+"""Which of several lettered options a model's answer names: the reading that benchmarks with options need."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vsre.rewrite.clean import LONGEST, answer_part, plain, sentences, stated_conclusion
+from vsre.rewrite.labels import DOUBTS, REFUSALS, conditional, core
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`letter` is a key of the options, or None for unanswered; `reason` says in a few words why."""
+
+    letter: str | None
+    reason: str
+
+
+_NONE = Choice(None, "names no option")
+
+
+def read_choice(text: str, options: Mapping[str, str]) -> Choice:
+    """Read a raw answer to a question with lettered options ({"A": "left of the dog", "B": "right of the dog"}).
+
+    An option is named by its letter standing alone or behind words like "the answer is", or by its whole text. Several
+    different ones are no answer; an article "A" is not a letter; nothing is guessed. Never raises.
+    """
+    answer = answer_part(text)
+    if answer is None:
+        return Choice(None, "the reasoning never ends")
+    clean = plain(answer[-LONGEST:])
+    if not clean:
+        return Choice(None, "empty")
+    names = {letter.casefold(): letter for letter in options}
+    texts: dict[str, str | None] = {}
+    for letter, option in options.items():
+        said = _words(plain(option))
+        texts[said] = (
+            None if said in texts else letter
+        )  # two options that read alike cannot be told by their text
+    conclusion = stated_conclusion(clean)
+    if conclusion is not None and (choice := _choose(conclusion, names, texts)) != _NONE:
+        return choice
+    if len(answer) > LONGEST:
+        return Choice(None, f"longer than {LONGEST} characters without a conclusion")
+    return _choose(clean, names, texts)
+
+
+def _choose(clean: str, names: Mapping[str, str], texts: Mapping[str, str | None]) -> Choice:
+    if letter := texts.get(_words(clean)):
+        return Choice(letter, "the option's text")
+    found = sentences(clean)
+    if any(REFUSALS.search(" ".join(s.pieces)) for s in found):
+        return Choice(None, "declines to answer")
+    named: set[str] = set()
+    for sentence in found:
+        if sentence.asks or conditional(sentence.pieces[0]):
+            continue
+        whole = texts.get(_words(" ".join(sentence.pieces)))
+        heard = {whole} if whole else set().union(*(_letters(p, names, texts) for p in sentence.pieces))
+        if heard and any(DOUBTS.search(p) for p in sentence.pieces):
+            return Choice(None, "in doubt")
+        named |= heard
+    if len(named) > 1:
+        return Choice(None, f"names {' and '.join(sorted(named))}")
+    return Choice(named.pop(), "the option named") if named else _NONE
+
+
+def _letters(piece: str, names: Mapping[str, str], texts: Mapping[str, str | None]) -> set[str]:
+    bare = core(piece)
+    for said in (piece, bare):
+        if said in names:
+            return {names[said]}
+        if letter := texts.get(_words(said)):
+            return {letter}
+    words = bare.split()
+    if set(words) <= names.keys() | {"both", "and", "or"}:
+        return {names[w] for w in words if w in names}
+    first, _, rest = bare.partition(" ")
+    if first in names:
+        behind = texts.get(_words(rest))
+        if behind or re.match(r"is (?:the )?(?:correct|right|best|true|my answer|answer)\b", rest):
+            return {names[first]} | ({behind} if behind else set())
+    letter = "|".join(map(re.escape, names))
+    pattern = (
+        rf"\b(?:answer|option|choice|letter)\b.{{0,80}}? (?:is|be) (?:option |letter |choice )?({letter})$"
+    )
+    found = re.search(pattern, piece) or re.search(
+        rf"\b(?:choose|select|pick|say|answer|go with) (?:option |letter |choice )?({letter})$", piece
+    )
+    return {names[found[1]]} if found else set()
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"[^\W_]+", text))

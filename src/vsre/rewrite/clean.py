@@ -1,0 +1,106 @@
+"""An answer as a model gave it, brought to plain words: decoration off, cut into sentences and their pieces."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+
+LONGEST = 20_000
+"""Characters that are read as an answer; of a longer text only the end is looked at, for a stated conclusion."""
+
+# A base model goes on after its answer and plays the next turn too.
+_END_OF_TURN = re.compile(
+    r"</s>|<\|(?:im_end|endoftext|eot_id|end|eos)\|>|<end_of_turn>|<eos>|<\|im_start\|>|\[INST\]"
+    r"|\b(?:USER|Human|User) ?:|\n\s*(?:Question|Q|###\s*\w+) ?:"
+)
+_REWRITES = [
+    (re.compile(r"~~[^~]*~~"), " "),  # struck through is taken back
+    (re.compile(r"\\boxed\s*\{"), "\nfinal answer: "),
+    (re.compile(r"<answer>", re.IGNORECASE), "\nfinal answer: "),
+    (re.compile(r"(?m)^\s*####(?!#)"), "\nfinal answer: "),
+    (re.compile(r"\\(?:text|mathrm|mathbf|textbf|mathsf|rm|bf)\b|\\[()\[\]]"), " "),
+    (re.compile(r"<[^<>\n]{1,40}>"), " | "),  # tags and special tokens
+    (re.compile(r"[\[(]\s*-?[\d.]+(?:\s*,\s*-?[\d.]+)+\s*[\])]"), " "),  # boxes: their points end no sentence
+    (re.compile(r"\.(?=\d)"), ""),
+    (re.compile(r"[*`#]|(?<!\w)_+|_+(?!\w)"), ""),
+    (re.compile(r"['’‘‛`´ʼ]"), "'"),
+]
+_CONTRACTIONS = [
+    (re.compile(r"\bn/a\b"), "not applicable"),
+    (re.compile(r"\b(?:can'?t|can not)\b"), "cannot"),
+    (re.compile(r"\bwon'?t\b"), "will not"),
+    (re.compile(r"\bain'?t\b"), "is not"),
+    (re.compile(r"\b(is|are|does|do|did|was|were|would|could|should|has|have)n'?t\b"), r"\1 not"),
+    (re.compile(r"\b(it|that|there|he|she|this)'s\b"), r"\1 is"),
+    (re.compile(r"\bi'd\b"), "i would"),
+    (re.compile(r"\bi'm\b"), "i am"),
+    (re.compile(r"\bthey're\b"), "they are"),
+]
+_INVISIBLE = {"Cf", "Cc", "Cs", "Co"}
+
+_SENTENCE = re.compile(r"([^.!?。！？؟।…\n]*)([.!?。！？؟।…\n]*)")
+_PIECE = re.compile(
+    r"[,;:()\[\]{}\"“”„‟«»‹›「」『』<>|/\\=&+~→—–、،؛•·¿¡$]|\b(?:because|since)\b|(?:^|\s)-+(?:\s|$)|(?<!\w)'|'(?!\w)"
+)
+
+
+_CONCLUSION = re.compile(
+    r"\bfinal (?:answer|verdict|conclusion)\b[^\n.:]{0,40}?(?::|\bis\b)|"
+    r"\b(?:so|thus|therefore|hence|consequently|overall|in conclusion|to conclude)\b,? (?:\w+ ){0,4}?"
+    r"(?:answer|conclusion|verdict)\b[^\n.:]{0,60}?(?::|\bis\b|\bwould be\b)"
+)
+_LAST_LINE = re.compile(r"(?m)^\s*(?:the |my )?answer ?(?::|is\b)")
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """The pieces of one sentence (what stands between its marks of punctuation), and whether it asks."""
+
+    pieces: tuple[str, ...]
+    asks: bool
+
+
+def answer_part(text: str) -> str | None:
+    """The text without the model's reasoning block and without turns it went on to play; None where the reasoning
+    never ended."""
+    if "</think>" in text:
+        text = text.rsplit("</think>", 1)[1]
+    elif "<think>" in text:
+        return None
+    text = text.strip()
+    end = _END_OF_TURN.search(text, 1)
+    return text[: end.start()] if end and any(c.isalnum() for c in text[: end.start()]) else text
+
+
+def plain(text: str) -> str:
+    """Lower case, standard forms of letters (full-width ones too), no markdown, LaTeX or tags, no contractions."""
+    text = unicodedata.normalize("NFKC", text)
+    text = "".join(
+        c for c in text if c in "\n\t" or (unicodedata.category(c) not in _INVISIBLE and c != "\ufe0f")
+    )
+    for pattern, instead in _REWRITES:
+        text = pattern.sub(instead, text)
+    text = "".join(f", {c}, " if unicodedata.category(c) == "So" else c for c in text.casefold())
+    for pattern, instead in _CONTRACTIONS:
+        text = pattern.sub(instead, text)
+    return text.strip()
+
+
+def sentences(text: str) -> list[Sentence]:
+    """The sentences of a plain text that say anything."""
+    found = []
+    for body, end in _SENTENCE.findall(text):
+        pieces = tuple(words for piece in _PIECE.split(body) if (words := " ".join(piece.split())))
+        if pieces:
+            found.append(Sentence(pieces, "?" in end or "؟" in end or "？" in end))
+    return found
+
+
+def stated_conclusion(text: str) -> str | None:
+    """What follows the last "final answer:", "so the answer is" or box of a plain text; None where there is none."""
+    markers = [*_CONCLUSION.finditer(text)]
+    last_line = [*_LAST_LINE.finditer(text)]
+    if len(last_line) == 1:  # several "Answer:" lines are several answers, not one conclusion
+        markers += last_line
+    return text[max(m.end() for m in markers) :] if markers else None

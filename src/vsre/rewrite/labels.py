@@ -1,0 +1,177 @@
+"""The labels of an answer format, and how a piece of a sentence may give one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from vsre.rewrite.formats import AnswerFormat
+
+
+def _read_lexicon() -> dict[str, Any]:
+    # BaseLoader keeps every scalar a string: the other loaders take "yes" and "no" for booleans.
+    return yaml.load(
+        files("vsre.rewrite").joinpath("lexicon.yaml").read_text("utf-8"), Loader=yaml.BaseLoader
+    )
+
+
+def _pattern(text: str) -> str:
+    return text.replace("| ", "|")  # a folded YAML line leaves a space behind the bar it was broken at
+
+
+_LEXICON = _read_lexicon()
+REFUSALS = re.compile("|".join(_pattern(r) for r in _LEXICON["refusal"]))
+DOUBTS = re.compile(rf"\b(?:{_pattern(_LEXICON['doubt'])})\b")
+_OPENER = re.compile(rf"(?:{_pattern(_LEXICON['opener'])})\b ?")
+_CLOSER = re.compile(rf" (?:{_pattern(_LEXICON['closer'])})$")
+_CONDITIONAL = re.compile(_LEXICON["conditional"])
+_FOLLOWERS = frozenset(_LEXICON["followers"].split())
+_WITHHELD = re.compile(r"\b(?:if|whether|unless|neither|never|nor|cannot|both|either)\b|^to ")
+_ADVERBS = r"(?:(?:simply|clearly|definitely|certainly|likely|probably|most|also|actually|therefore|thus|indeed|in fact|a|an) )*"
+
+
+_IS_RIGHT = re.compile(r"is (?:the )?(?:correct|right|best|true|my answer|answer)\b")
+_QUOTE = r"[\"'“”‘’«»()]*"
+
+
+def conditional(piece: str) -> bool:
+    """Whether a sentence that starts with this piece says what would be, not what is."""
+    return bool(_CONDITIONAL.match(piece))
+
+
+def core(piece: str) -> str:
+    """A piece without the words that lead to a label ("the answer is") or follow it ("in this image")."""
+    while True:
+        shorter = _CLOSER.sub("", _OPENER.sub("", piece, count=1) if _OPENER.match(piece) else piece).strip()
+        if not shorter or shorter == piece:
+            return piece
+        piece = shorter
+
+
+def _any(words: Iterable[str]) -> str:
+    return "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
+
+
+def _said(yes: str, no: str) -> dict[str, bool]:
+    """Two entries of the lexicon as what each of their words means."""
+    return {word: value for key, value in ((yes, True), (no, False)) for word in _words(_LEXICON[key])}
+
+
+def _words(entry: list[Any]) -> Iterator[str]:
+    for word in entry:
+        yield from [word] if isinstance(word, str) else word
+
+
+def _end(before: str, labels: Mapping[str, bool]) -> re.Pattern[str]:
+    return re.compile(rf"\b{before}({_any(labels)})(?: (?:to say )?that .*)?$")
+
+
+_ALONE = _said("yes_alone", "no_alone")
+_SENTENCES = _said("yes_sentence", "no_sentence")
+
+
+class Labels:
+    """The yes and no words of one format: the lexicon's and its own. Letters count only under a lettered format,
+    and an article is not a letter."""
+
+    def __init__(self, format: AnswerFormat) -> None:
+        own = {format.yes.casefold(): True, format.no.casefold(): False}
+        meanings = dict.fromkeys(format.yes_words, True) | dict.fromkeys(format.no_words, False)
+        self.letters = own if format.lettered else {}
+        named = {} if format.lettered else own
+        verbal = {w: v for w, v in named.items() if w.isalpha() and w != "not"}  # "there is 1", "it is not"
+
+        self.phrases = _said("yes", "no") | meanings | named  # whole pieces
+        self.starts = _said("truth_start", "no_start") | verbal  # before a follower
+        self.adjectives = _said("yes_adjectives", "no_adjectives") | verbal  # behind "is"
+        self.short = {
+            "yes": True,
+            "no": False,
+            "true": True,
+            "false": False,
+            **meanings,
+            **self.letters,
+            **named,
+        }
+        self.short.pop("not", None)
+
+        self._ends = [
+            # "the answer to this is no"
+            (_end(r"(?:answer|response|reply|verdict|conclusion|judge?ment|result|output|choice|decision|option|letter)"
+                  rf"\b.{{0,80}}? (?:is|be|as) {_ADVERBS}(not )?(?:option |letter |choice )?", self.short), self.short),
+            # "I would say yes"
+            (_end(r"(?:say|(?:answer|respond|reply)(?: with)?|conclude|choose|select|pick|go with|vote|type|write|mark|put)"
+                  r" (?:a |for |option |letter |with )*()", self.short), self.short),
+            # "the caption is not accurate"
+            (_end(rf"(?:is|are|was|(?:seems|appears)(?: to be)?|as) {_ADVERBS}(not )?", self.adjectives), self.adjectives),
+        ]  # fmt: skip
+
+        label = rf"\b({_any({*self.short, *self.starts, 'not', 'not true'})})\b"
+        self._either = re.compile(  # "yes or no", "true/false", "(yes) or (no)"
+            rf"(?:\beither )?{_QUOTE}{label}[.)]?{_QUOTE}(?:,? ?-?\bor\b-?| ?[/|]) ?"
+            rf"{_QUOTE}{label}(?:[.)](?=\s|$))?{_QUOTE}"
+        )
+        self._lettered: list[re.Pattern[str]] = []  # "A. yes B. no", in either order
+        if format.lettered:
+            yes, no = (
+                rf"\b{letter.casefold()}\)?[.):]? *(?:{_any(words)})\b"
+                for letter, words in ((format.yes, format.yes_words), (format.no, format.no_words))
+            )
+            between = r"\W{1,4}(?:or )?\(?"
+            self._lettered = [re.compile(yes + between + no), re.compile(no + between + yes)]
+
+    @staticmethod
+    @lru_cache
+    def of(format: AnswerFormat) -> Labels:
+        return Labels(format)
+
+    def without_options(self, clean: str) -> str:
+        """The text without the options said over: they are the question's words, not an answer."""
+        clean = self._either.sub(lambda m: " " if self._meaning(m[1]) != self._meaning(m[2]) else m[0], clean)
+        for pattern in self._lettered:
+            clean = pattern.sub(" ", clean)
+        return clean
+
+    def _meaning(self, word: str) -> bool | None:
+        return self.short.get(word, self.phrases.get(word))
+
+    def alone(self, piece: str, *, whole: bool) -> bool | None:
+        """What a piece says that is a whole sentence, or with `whole` the whole answer."""
+        return _ALONE.get(piece) if whole and piece in _ALONE else _SENTENCES.get(piece)
+
+    def values(self, piece: str, echo: Callable[[str], bool | None]) -> set[bool]:
+        """The labels a piece gives: none, one, or both. `echo` reads a statement that stands behind a letter."""
+        bare = core(piece)
+        for words in (piece, bare):
+            if words in self.phrases:
+                return {self.phrases[words]}
+            if words in self.letters:
+                return {self.letters[words]}
+        if (
+            len(set(bare.split()) - self.short.keys() - {"and", "both", "&"}) == 0
+        ):  # "yes yes", "both a and b"
+            return {self.short[w] for w in bare.split() if w in self.short}
+        if _WITHHELD.search(piece):
+            return set()
+        first, _, rest = bare.partition(" ")
+        if first in self.letters:
+            if _IS_RIGHT.match(rest):
+                return {self.letters[first]}
+            behind = self.values(rest, echo) or {v for v in [echo(rest)] if v is not None}
+            if behind:
+                return {self.letters[first]} | behind
+        if first in _LEXICON["yes_start"]:
+            return {True} | self.values(rest, echo)
+        if first in self.starts and rest.split(" ", 1)[0] in _FOLLOWERS | self.starts.keys():
+            return {self.starts[first]} | self.values(rest, echo)
+        if first == "not" and rest in self.adjectives:
+            return {not self.adjectives[rest]}
+        for pattern, words in self._ends:
+            if found := pattern.search(piece):
+                return {words[found[2]] != bool(found[1])}
+        return set()
