@@ -15,7 +15,7 @@ from rich.console import Console
 from vsre.report import ReportRun, as_json, markdown_table, result_table
 from vsre.report.charts import loss_chart, percent, swarm_offsets
 from vsre.report.compare import Difference, blind_floor, difference, unpaired
-from vsre.report.inputs import Estimate, before_and_after, load_run, read_loss
+from vsre.report.inputs import Estimate, before_and_after, open_run, read_loss
 from vsre.report.svg import Scale, el
 from vsre.report.text import clean, duration, value_text
 
@@ -48,14 +48,14 @@ def test_words_say_what_the_interval_allows(low: float, value: float, high: floa
 
 
 def test_the_difference_of_a_run_with_itself_is_exactly_none(runs: list[ReportRun]) -> None:
-    run = load_run(runs[0])
+    run = open_run(runs[0])
     same = difference(run, run, "test_g")
     assert same is not None
     assert (same.value, same.low, same.high, same.paired) == (0, 0, 0, True)
 
 
 def test_a_paired_interval_is_tighter_than_an_unpaired_one(runs: list[ReportRun]) -> None:
-    weak, strong = map(load_run, runs)
+    weak, strong = map(open_run, runs)
     paired = difference(weak, strong, "test_s")
     apart = unpaired(weak.estimate("test_s", "acc_t"), strong.estimate("test_s", "acc_t"))
     assert paired is not None and apart is not None
@@ -66,7 +66,7 @@ def test_a_paired_interval_is_tighter_than_an_unpaired_one(runs: list[ReportRun]
 
 
 def test_without_samples_the_intervals_themselves_are_used(runs: list[ReportRun]) -> None:
-    weak, strong = map(load_run, runs)
+    weak, strong = map(open_run, runs)
     strong.files = []
     change = difference(weak, strong, "test_g")
     assert change is not None and not change.paired
@@ -75,9 +75,9 @@ def test_without_samples_the_intervals_themselves_are_used(runs: list[ReportRun]
 
 
 def test_the_blind_floor_is_the_best_known_guesser(runs: list[ReportRun]) -> None:
-    run = load_run(runs[0])
+    run = open_run(runs[0])
     run.metrics["blind_floor"] = {"majority": 0.5, "per_relation": None, "ngrams": {"value": 0.54, "n": 9}}
-    assert blind_floor(run) == ("caption words only", Estimate(0.54, n=9))
+    assert blind_floor(run) == ("the words of the statement", Estimate(0.54, n=9))
     run.metrics["blind_floor"] = None
     assert blind_floor(run)[1].value is None
 
@@ -99,7 +99,7 @@ def test_the_markdown_table_is_rectangular(runs: list[ReportRun]) -> None:
 
 def test_programs_get_the_same_figures_as_fractions(runs: list[ReportRun]) -> None:
     rows = as_json(runs)
-    expected = load_run(runs[1]).estimate("test_g", "acc_t")
+    expected = open_run(runs[1]).estimate("test_g", "acc_t")
     assert rows[1]["Test-G"] == {
         "value": expected.value,
         "low": expected.low,
@@ -109,7 +109,7 @@ def test_programs_get_the_same_figures_as_fractions(runs: list[ReportRun]) -> No
 
 
 def test_before_is_the_base_and_after_the_last_expert(runs: list[ReportRun]) -> None:
-    weak, strong = map(load_run, runs)
+    weak, strong = map(open_run, runs)
     assert before_and_after([strong, weak, weak]) == (weak, strong)
     assert before_and_after([weak]) == (weak, weak)
 

@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from PIL import Image
 
+from vsre.diagnose.metrics import HEADLINES
 from vsre.errors import VsreError
-from vsre.report.compare import PACKS
 from vsre.report.inputs import Run
 from vsre.sources.images import load_image
 from vsre.triplets import parquet_files
@@ -84,8 +84,8 @@ def _answers(run: Run, pack: str, template: str | None) -> dict[str, Sample]:
 def gallery(before: Run, after: Run, seed: int) -> tuple[list[Group], str]:
     """Groups of cards, and the template they were asked in.
 
-    The groups are the right and wrong answers of `after` to true and to false statements, then the triplets
-    on which the two runs differ. Empty where the run kept no samples.
+    The groups are the right and wrong answers of `after` to true and to false statements, those it did not
+    give, then the triplets on which the two runs differ. Empty where the run kept no samples.
     """
     chosen = _template_for_gallery(after)
     if chosen is None:
@@ -94,44 +94,32 @@ def gallery(before: Run, after: Run, seed: int) -> tuple[list[Group], str]:
     old = _answers(before, *chosen) if before is not after else {}
     shown: set[str] = set()
 
-    def group(title: str, wanted: Callable[[Sample, Sample], bool], both: bool) -> Group:
-        keys = [k for k, row in new.items() if (not both or k in old) and wanted(old.get(k, {}), row)]
-        drawn = _drawn(set(keys) - shown, seed, _PER_GROUP)
+    def group(title: str, wanted: Callable[[Sample], bool], then: bool | None = None) -> Group:
+        """`then`: what the earlier run's answer must be, right or wrong; None where that does not matter."""
+        keys = {k for k, row in new.items() if wanted(row)}
+        if then is not None:
+            keys = {k for k in keys if k in old and old[k]["correct"] is then}
+        drawn = _drawn(keys - shown, seed, _PER_GROUP)
         shown.update(drawn)
         runs = [(before.name, old), (after.name, new)] if old else [(after.name, new)]
         cards = [Card(new[k], [(n, rows[k]) for n, rows in runs if k in rows]) for k in drawn]
         return Group(title, len(keys), cards)
 
-    name = after.name
+    def answered(right: bool, truth: bool) -> Callable[[Sample], bool]:
+        return lambda row: (
+            row["reading"] in ("yes", "no") and row["correct"] is right and row["truth"] is truth
+        )
+
+    name, was = after.name, before.name
     groups = [
-        group(
-            f"{name}: right, and the statement is true", lambda _, b: bool(b["correct"] and b["truth"]), False
-        ),
-        group(
-            f"{name}: right, and the statement is false",
-            lambda _, b: bool(b["correct"] and not b["truth"]),
-            False,
-        ),
-        group(
-            f"{name}: wrong, and the statement is true", lambda _, b: not b["correct"] and b["truth"], False
-        ),
-        group(
-            f"{name}: wrong, and the statement is false", lambda _, b: not (b["correct"] or b["truth"]), False
-        ),
+        group(f"{name}: right, and the statement is true", answered(True, True)),
+        group(f"{name}: right, and the statement is false", answered(True, False)),
+        group(f"{name}: wrong, and the statement is true", answered(False, True)),
+        group(f"{name}: wrong, and the statement is false", answered(False, False)),
+        group(f"{name}: no readable answer, or an error", lambda row: row["reading"] not in ("yes", "no")),
+        group(f"{was} wrong, {name} right", lambda row: row["correct"] is True, then=False),
+        group(f"{was} right, {name} wrong", lambda row: row["correct"] is False, then=True),
     ]
-    if old:
-        groups += [
-            group(
-                f"{before.name} wrong, {name} right",
-                lambda a, b: bool(not a["correct"] and b["correct"]),
-                True,
-            ),
-            group(
-                f"{before.name} right, {name} wrong",
-                lambda a, b: bool(a["correct"] and not b["correct"]),
-                True,
-            ),
-        ]
     return [g for g in groups if g.cards], f"{chosen[0]}/{chosen[1]}"
 
 
@@ -139,7 +127,7 @@ def _template_for_gallery(run: Run) -> tuple[str, str] | None:
     """Test-S's one template where it was asked, otherwise the first template of the run."""
     asked = [(t.get("pack"), t.get("template")) for t in run.templates()]
     known = [(p, t) for p, t in asked if isinstance(p, str) and isinstance(t, str)]
-    pinned = [pair for pair in known if pair[0] == PACKS["test_s"]]
+    pinned = [pair for pair in known if pair[0] == HEADLINES["test_s"]]
     return next(iter(pinned or known), None)
 
 
@@ -149,14 +137,14 @@ def wordings(before: Run, after: Run, seed: int, count: int = 5) -> list[Wording
     runs = [before] if before is after else [before, after]
     tables = []
     for run in runs:
-        asked = run.samples(("pack", "key"), pc.field("pack") == PACKS["test_g"])
+        asked = run.samples(("pack", "key"), pc.field("pack") == HEADLINES["test_g"])
         if asked is None:
             return []
         tables.append(set(pc.unique(asked["key"]).to_pylist()))
     keys = _drawn(set.intersection(*tables), seed + 1, count)
     found: dict[str, Wordings] = {}
     for run in runs:
-        where = (pc.field("pack") == PACKS["test_g"]) & pc.field("key").isin(keys)
+        where = (pc.field("pack") == HEADLINES["test_g"]) & pc.field("key").isin(keys)
         table = run.samples(columns, where)
         rows = sorted(table.to_pylist(), key=lambda r: r["template"]) if table is not None else []
         for key in keys:

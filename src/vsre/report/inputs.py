@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 from pydantic import BaseModel, ConfigDict, Field
 
+from vsre.diagnose.metrics import HEADLINES
+from vsre.diagnose.samples import sample_files
 from vsre.errors import VsreError
 
 Role = Literal["base", "rung", "expert", "shipped"]
@@ -122,7 +124,18 @@ class Run:
         return Estimate.of(at)
 
     def templates(self) -> list[dict[str, Any]]:
-        return [t for t in self.metrics.get("templates") or [] if isinstance(t, dict)]
+        """The figures of each template, packs together, the headline packs last."""
+        found = [t for t in self.metrics.get("templates") or [] if isinstance(t, dict)]
+        last = list(HEADLINES.values())
+        return sorted(found, key=lambda t: last.index(t["pack"]) if t.get("pack") in last else -1)
+
+    def statements(self, column: str) -> dict[str, int]:
+        """How many triplets stand behind each value of a sample column ("relation", "meta_category")."""
+        table = self.samples((column, "key"))
+        if table is None:
+            return {}
+        counted = table.group_by(column).aggregate([("key", "count_distinct")])
+        return dict(zip(counted[column].to_pylist(), counted["key_count_distinct"].to_pylist(), strict=True))
 
     def samples(self, columns: Sequence[str], where: pads.Expression | None = None) -> pa.Table | None:
         """These columns of the sample rows that match; None when there are none or a column is missing."""
@@ -135,14 +148,14 @@ class Run:
         return table if len(table) else None
 
 
-def load_run(spec: ReportRun) -> Run:
-    """Read a run folder; raises VsreError when it holds no readable metrics.json."""
+def open_run(spec: ReportRun) -> Run:
+    """A run folder's figures, its samples left on disk; VsreError when it has no readable metrics.json."""
     folder = Path(spec.folder)
     metrics = _read_json(
         folder / "metrics.json", f"Run `vsre diagnose` with this output folder first ({spec.name})."
     )
     info = _read_json(folder / "run.json", "") if (folder / "run.json").is_file() else {}
-    return Run(spec, metrics, info, sorted((folder / "samples").glob("*.parquet")))
+    return Run(spec, metrics, info, sample_files(folder / "samples"))
 
 
 def _read_json(path: Path, advice: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 import vsre
+from vsre.diagnose.metrics import HEADLINES
 from vsre.errors import VsreError
 from vsre.report import charts, compare, gallery, results
 from vsre.report.inputs import (
@@ -21,7 +22,7 @@ from vsre.report.inputs import (
     Run,
     before_and_after,
     columns_of,
-    load_run,
+    open_run,
     read_loss,
 )
 from vsre.report.svg import Scale
@@ -40,7 +41,7 @@ def write_report(out_html: Path | str, runs: Sequence[ReportRun], meta: ReportMe
     show as a dash with the reason. Raises VsreError when there is no run, or when a run folder holds no
     readable metrics.json.
     """
-    loaded = [load_run(run) for run in runs]
+    loaded = [open_run(run) for run in runs]
     if not loaded:
         raise VsreError("A report needs at least one run folder of `vsre diagnose`.")
     page = _environment().get_template("page.html.j2").render(_context(loaded, meta))
@@ -95,13 +96,14 @@ def _context(runs: list[Run], meta: ReportMeta) -> dict[str, Any]:
         "packs": _packs(contrasted),
         "between": [(r, _by_pack(r)) for r in runs if r is not before and r is not after],
         "all_templates": _template_table(runs),
-        "categories": _groups("by_meta_category", contrasted),
-        "relations": _groups("by_relation", contrasted),
+        "categories": _groups("meta_category", contrasted),
+        "relations": _groups("relation", contrasted),
         "groups": groups,
         "gallery_template": template,
         "wordings": wordings,
         "losses": _losses(runs),
         "small_n": SMALL_N,
+        "warnings": [(run.name, text) for run in runs for text in run.metrics.get("warnings") or []],
         "seeds": {"gallery": meta.seed, **meta.seeds},
         "versions": {"vsre": vsre.__version__, "python": platform.python_version(), **meta.versions},
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -114,7 +116,7 @@ def _strong(name: str) -> str:
 
 def _strips(runs: list[Run]) -> dict[str, Any]:
     """The figure of the first screen: every model's accuracy under every wording of the pool."""
-    pool = compare.PACKS["test_g"]
+    pool = HEADLINES["test_g"]
     dots: dict[int, list[tuple[str, float]]] = {}
     for i, run in enumerate(runs):
         scores = [
@@ -198,45 +200,26 @@ def _template_table(runs: list[Run]) -> list[dict[str, Any]]:
     return rows
 
 
-def _figure_of(thing: Any) -> Estimate:
-    """A group's accuracy, given as the figure itself or as a group of figures."""
-    if isinstance(thing, dict) and "acc_t" in thing:
-        thing = (
-            {"n": thing.get("n"), **thing["acc_t"]} if isinstance(thing["acc_t"], dict) else thing["acc_t"]
-        )
-    return Estimate.of(thing)
-
-
-def _groups(section: str, runs: list[Run]) -> dict[str, Any]:
-    """Accuracy by relation or meta category for the two contrasted runs, most statements first."""
-    sides = list(zip("ab" if len(runs) == 2 else "b", runs, strict=True))
-    names = dict.fromkeys(name for _, run in sides for name in run.section(section))
+def _groups(column: str, runs: list[Run]) -> dict[str, Any]:
+    """Accuracy over all wordings by "relation" or "meta_category", most statements first."""
+    sides = [
+        (run.name, cls, run.section(f"by_{column}"))
+        for cls, run in zip("ab"[-len(runs) :], runs, strict=True)
+    ]
+    statements = runs[-1].statements(column)
     figures = {
-        name: [(run.name, cls, _figure_of(run.section(section).get(name))) for cls, run in sides]
-        for name in names
+        name: [(who, cls, Estimate.of((found.get(name) or {}).get("acc_t"))) for who, cls, found in sides]
+        for name in dict.fromkeys(name for _, _, found in sides for name in found)
     }
-    values = [
+    edges = [
         v for row in figures.values() for _, _, e in row for v in (e.low, e.high, e.value) if v is not None
     ]
-    scale = Scale.around([0.5, *values])
-    rows = [
-        {
-            "name": name,
-            "n": max((e.n or 0 for _, _, e in row), default=0),
-            "svg": charts.dot_rows(name, row, scale),
-            "figures": [
-                (
-                    who,
-                    charts.percent(e.value),
-                    ""
-                    if e.low is None
-                    else f"[{charts.percent(e.low)}, {charts.percent(e.high)}]".replace(" %", ""),
-                )
-                for who, _, e in row
-            ],
-        }
-        for name, row in figures.items()
-    ]
+    scale = Scale.around([0.5, *edges])
+    rows = []
+    for name, row in figures.items():
+        told = [(who, charts.percent(e.value), results.COLUMNS[0].interval(e)) for who, _, e in row]
+        svg = charts.dot_rows(name, row, scale)
+        rows.append({"name": name, "n": statements.get(name, 0), "svg": svg, "figures": told})
     return {"rows": sorted(rows, key=lambda r: (-r["n"], r["name"])), "axis": charts.x_axis(scale)}
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vsre.report.compare import blind_floor
-from vsre.report.inputs import Estimate, ReportRun, Run, load_run
+from vsre.report.inputs import Estimate, ReportRun, Run, open_run
 from vsre.report.text import clean
 
 DASH = "–"
@@ -22,16 +22,14 @@ class Column:
 
     title: str
     about: str
-    paths: tuple[tuple[str, ...], ...]
+    path: tuple[str, ...]
     scale: float = 100.0
     digits: int = 1
     floor: bool = False
     chance: float | None = None
 
     def of(self, run: Run) -> Estimate:
-        """The first of the figure's places that is known."""
-        found = [run.estimate(*path) for path in self.paths]
-        return next((e for e in found if e.value is not None), Estimate())
+        return run.estimate(*self.path)
 
     def number(self, value: float | None) -> str:
         return DASH if value is None else f"{self.scale * value:.{self.digits}f}".replace("-", "−")
@@ -41,19 +39,13 @@ class Column:
 
 
 COLUMNS = (
-    Column("Test-S", "one fixed wording", (("test_s", "acc_t"),), floor=True, chance=0.5),
-    Column("Test-G", "mean over all wordings of the pool", (("test_g", "acc_t"),), floor=True, chance=0.5),
-    Column("Unseen", "wordings never trained on", (("unseen", "acc_t"),), floor=True, chance=0.5),
-    Column("Yes/no gap", "right on true less right on false", (("bias",), ("test_g", "bias")), chance=0.0),
-    Column(
-        "Answered",
-        "answers that can be read",
-        (("test_g", "answered"), ("answered",), ("test_s", "answered")),
-    ),
-    Column("Consistency", "pairs of wordings that agree", (("consistency", "pairwise"),)),
-    Column(
-        "AUROC", "0.5 is blind, 1 perfect", (("auroc",), ("test_g", "auroc")), scale=1, digits=3, chance=0.5
-    ),
+    Column("Test-S", "one fixed wording", ("test_s", "acc_t"), floor=True, chance=0.5),
+    Column("Test-G", "mean over all wordings of the pool", ("test_g", "acc_t"), floor=True, chance=0.5),
+    Column("Unseen", "wordings never trained on", ("unseen", "acc_t"), floor=True, chance=0.5),
+    Column("Yes/no gap", "accuracy on true against false; 0 is best", ("bias",), chance=0.0),
+    Column("Answered", "answers that can be read", ("answered",)),
+    Column("Consistency", "pairs of wordings that agree", ("consistency", "pairwise")),
+    Column("AUROC", "0.5 is blind, 1 perfect", ("auroc",), scale=1, digits=3, chance=0.5),
 )
 
 
@@ -90,9 +82,8 @@ def _cell(column: Column, run: Run, *, say_n: bool) -> Cell:
 
 def missing_reason(run: Run, column: Column) -> str:
     """Why a figure is absent, where the run says so; otherwise that it was not measured."""
-    reasons = run.section("missing")
-    told = [reasons[path[0]] for path in column.paths if isinstance(reasons.get(path[0]), str)]
-    return told[0] if told else "not measured"
+    reason = run.section("missing").get(column.path[0])
+    return reason if isinstance(reason, str) else "not measured"
 
 
 def rows(runs: Sequence[Run]) -> list[Row]:
@@ -108,16 +99,17 @@ def rows(runs: Sequence[Run]) -> list[Row]:
         for run in runs
     ]
     if runs:
-        name, floor = blind_floor(runs[-1])
+        found = [blind_floor(run) for run in runs]
+        name, floor = next((pair for pair in found if pair[1].value is not None), found[0])
         cells = (Cell(c.number(floor.value), c.interval(floor)) if c.floor else Cell("") for c in COLUMNS)
-        table.append(Row("Blind floor", "floor", f"never sees the picture: {name}", tuple(cells)))
+        table.append(Row("Blind floor", "floor", f"no picture; goes by {name}", tuple(cells)))
     chance = (Cell("" if c.chance is None else c.number(c.chance)) for c in COLUMNS)
     table.append(Row("Chance", "chance", "a fair coin", tuple(chance)))
     return table
 
 
 def _loaded(runs: Sequence[ReportRun | Run]) -> list[Run]:
-    return [run if isinstance(run, Run) else load_run(run) for run in runs]
+    return [run if isinstance(run, Run) else open_run(run) for run in runs]
 
 
 def result_table(runs: Sequence[ReportRun | Run], *, title: str = "Result") -> Table:
