@@ -9,7 +9,7 @@ they measure and clean drawn and repainted data as well.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,16 +83,9 @@ class HeldOut:
             self.add(triplet)
 
     def add(self, triplet: Triplet) -> None:
-        for key in _row_keys(triplet):
-            self.keys.setdefault(key, self.n_rows)
-        self.n_rows += 1
-        names = image_names(triplet)
-        known = next((self.images[name] for name in names if name in self.images), None)
-        if known is None:
-            known = self.n_images
-            self.n_images += 1
-        for name in names:
-            self.images.setdefault(name, known)
+        """Hold a triplet out; said again, with a picture or without, it is the same row."""
+        self.n_rows += _enter(self.keys, _row_keys(triplet), self.n_rows)
+        self.n_images += _enter(self.images, image_names(triplet), self.n_images)
         self.concepts |= {triplet.subject, triplet.object}
 
     def found(self, triplet: Triplet) -> tuple[str, ...]:
@@ -153,6 +146,14 @@ class Overlap:
             "images": self.held.n_images,
             "images_in_train": len(self.images),
         }
+
+
+def _enter(numbers: dict[str, int], names: Collection[str], new: int) -> bool:
+    """Give the names of one thing its number, the one that some of them have or a new one; True where new."""
+    known = [numbers[name] for name in names if name in numbers]
+    for name in names:
+        numbers.setdefault(name, known[0] if known else new)
+    return not known
 
 
 def _row_keys(triplet: Triplet) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from vsre.sources.vsr.reader import Progress, ReadCounts, RowIndex, index_rows, 
 from vsre.sources.vsr.set_aside import SetAside
 from vsre.triplets import Triplet, write_triplets
 
-Annotations = Path | Sequence[Path] | Mapping[str, Sequence[Path]]
+Annotations = str | Path | Sequence[Path] | Mapping[str, Sequence[Path]]
 """A folder, files, or the files of each split by its name."""
 
 SPLITS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -39,10 +39,10 @@ def find_splits(annotations: Annotations, split: str | None = None) -> dict[str,
     file in it is a split of the file's name. Raises VsreError where a file is missing, naming it.
     """
     if isinstance(annotations, Mapping):
-        return {name: list(files) for name, files in annotations.items()}
+        return {name: [Path(file) for file in files] for name, files in annotations.items()}
     if split is not None and split not in SPLITS:
         raise VsreError(f"no split {split!r} of VSR. There are: {', '.join(SPLITS)}.")
-    paths = [annotations] if isinstance(annotations, Path) else list(annotations)
+    paths = [Path(annotations)] if isinstance(annotations, str | Path) else [Path(p) for p in annotations]
     if split is not None:
         if len(paths) != 1 or not paths[0].is_dir():
             raise VsreError(
@@ -70,7 +70,7 @@ def find_splits(annotations: Annotations, split: str | None = None) -> dict[str,
 
 def import_vsr(
     annotations: Annotations,
-    out: Path,
+    out: str | Path,
     *,
     images: Sequence[Path] | None,
     instances: Sequence[Path] = (),
@@ -85,33 +85,27 @@ def import_vsr(
     `annotations` and `split` are as in `find_splits`, `images` and `instances` as in `read_vsr`. Where
     there are a train and a test split, `protocol` (see `protocols.PROTOCOLS`) takes rows from train; the
     other splits stay as they are, and how much of each stands in the written training data is in the
-    summary as `overlap`. `progress` is called with a split's name, the images done and the images in all.
-    Killed and started again, it starts over. Raises VsreError where a file or folder is missing, where OUT
-    holds splits of another import, or where no row is usable.
+    summary as `overlap`. Rows whose picture is missing are held out like the others: a training set does
+    not depend on which test pictures are at hand. `progress` is called with a split's name, the number of
+    the image at hand and of the images in all. Killed and started again, it starts over. Raises VsreError
+    where a file or folder is missing, where OUT holds splits of another import, or where no row is usable.
     """
-    chosen = protocol_named(protocol)
+    out, chosen = Path(out), protocol_named(protocol)
     splits = find_splits(annotations, split)
     _refuse_other_splits(out, splits)
-    summary: dict[str, Any] = {
-        "split": split,
-        "origin": origin,
-        "with_images": images is not None,
-        "splits": {},
-    }
+    (out / "summary.json").unlink(missing_ok=True)
+    figures: dict[str, Any] = {}
     with SetAside(out / "set_aside.jsonl") as set_aside:
-        indexes: dict[str, RowIndex] = {}
-        unusable: dict[str, Counter[str]] = {}
-        for name, files in splits.items():
-            before = set_aside.counts.copy()
-            indexes[name] = index_rows(files, set_aside, classes)
-            unusable[name] = set_aside.counts - before
+        indexes = {name: index_rows(files, set_aside, classes) for name, files in splits.items()}
         objects = read_objects(instances, {image for index in indexes.values() for image in index.places})
-        held = {name: HeldOut() for name in splits if name != "train"}
-        overlaps = [(name, Overlap(held[name])) for name in held]
+        held = {
+            name: HeldOut(_without_pictures(indexes[name], classes)) for name in splits if name != "train"
+        }
+        overlaps = {name: Overlap(held[name]) for name in held}
         # Train comes last: what it is compared with must be known by then.
-        for name in [*held, *(["train"] if "train" in splits else [])]:
-            counts, removed, before = ReadCounts(), Counter[str](), set_aside.counts.copy()
-            rows: Iterator[Triplet] = read_index(
+        for name in sorted(splits, key=lambda name: name == "train"):
+            counts, tally, removed = ReadCounts(), Tally(), Counter[str]()
+            triplets = read_index(
                 indexes[name],
                 images,
                 objects,
@@ -123,34 +117,38 @@ def import_vsr(
                 progress=_named(progress, name),
             )
             if name != "train":
-                rows = _noted(rows, held[name])
-            else:
-                if "test" in held:
-                    rows = apply_protocol(rows, held["test"], protocol, removed)
-                for _, overlap in overlaps:
-                    rows = overlap.watch(rows)
-            tally = Tally()
-            write_triplets(out / name, tally.watch(rows))
-            unusable[name] += set_aside.counts - before
-            summary["splits"][name] = {
+                triplets = _noted(triplets, held[name])
+            elif "test" in held:
+                triplets = apply_protocol(triplets, held["test"], protocol, removed)
+            if name == "train":
+                for overlap in overlaps.values():
+                    triplets = overlap.watch(triplets)
+            if not write_triplets(out / name, tally.watch(triplets)):
+                (out / name).rmdir()
+            figures[name] = {
                 "files": [f"{file.parent.name}/{file.name}" for file in splits[name]],
-                "rows": counts.rows + unusable[name].total() - (set_aside.counts - before).total(),
+                "rows": indexes[name].rows,
                 "duplicates": counts.duplicates,
-                "set_aside": dict(unusable[name]),
+                "set_aside": dict(set_aside.of(splits[name])),
                 "removed": dict(removed),
                 **vars(tally),
                 "boxes": dict(counts.boxes.most_common()),
                 "turned_upright": counts.turned_upright,
             }
-        if not any(entry["triplets"] for entry in summary["splits"].values()):
+        if not any(entry["triplets"] for entry in figures.values()):
             raise set_aside.nothing_usable(
                 ", ".join(str(file) for files in splits.values() for file in files)
             )
-    summary["splits"] = {name: summary["splits"][name] for name in splits}
-    summary["set_aside"] = {"rows": set_aside.total, "reasons": dict(set_aside.counts.most_common())}
+    summary: dict[str, Any] = {
+        "split": split,
+        "origin": origin,
+        "with_images": images is not None,
+        "splits": {name: figures[name] for name in splits},
+        "set_aside": {"rows": set_aside.total, "reasons": dict(set_aside.counts.most_common())},
+    }
     if {"train", "test"} <= splits.keys():
         summary["protocol"] = {"name": chosen.name, "note": chosen.note}
-        summary["overlap"] = {name: overlap.summary() for name, overlap in overlaps}
+        summary["overlap"] = {name: overlap.summary() for name, overlap in overlaps.items()}
     partial = out / "summary.json.tmp"
     partial.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     partial.replace(out / "summary.json")
@@ -195,6 +193,10 @@ def summary_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]
         share = f"{entry['true'] / n:.1%}" if n else "-"
         rows.append([name, *(f"{value:,}" for value in figures), share, f"{entry['both_boxes']:,}"])
     return header, rows
+
+
+def _without_pictures(index: RowIndex, classes: Collection[str]) -> Iterator[Triplet]:
+    return read_index(index, None, {}, split="", origin="", set_aside=SetAside(), classes=classes)
 
 
 def _noted(triplets: Iterable[Triplet], held: HeldOut) -> Iterator[Triplet]:

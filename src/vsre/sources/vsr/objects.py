@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
+import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +18,7 @@ from vsre.triplets import Box
 
 BOX_KNOWN = "known"
 _SIDES_AGREE = 0.02
+_LONGEST_LINE = 1 << 16
 
 
 @dataclass(slots=True)
@@ -66,7 +69,10 @@ def read_objects(files: Sequence[Path], wanted: Collection[str]) -> dict[str, Im
     for path in files:
         if not path.is_file():
             raise VsreError(f"{path}: no such instance annotation file.")
-        objects = _read_lines(path, wanted) if _is_lines(path) else _read_coco(path, wanted)
+        try:
+            objects = _read_lines(path, wanted) if _is_lines(path) else _read_coco(path, wanted)
+        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise VsreError(f"{path}: the file is damaged ({error}). Copy or download it again.") from error
         for name, value in objects.items():
             found.setdefault(name, value)
     return found
@@ -74,7 +80,7 @@ def read_objects(files: Sequence[Path], wanted: Collection[str]) -> dict[str, Im
 
 def _is_lines(path: Path) -> bool:
     with open_text(path) as file:
-        head = file.readline(1 << 20)
+        head = file.readline(_LONGEST_LINE)
     try:
         row = json.loads(head)
     except (ValueError, RecursionError):

@@ -19,7 +19,7 @@ from vsre.sources.vsr.set_aside import SetAside
 from vsre.triplets import Box, Triplet, image_content_id
 
 Progress = Callable[[int, int], None]
-"""Called with the images done and the images in all."""
+"""Called with the number of the image at hand, from 1, and of the images in all."""
 
 
 class PictureMissing(VsreError):
@@ -43,15 +43,14 @@ class ReadCounts:
 class RowIndex:
     """Where the usable rows of some files stand, image by image: the order of reading, without the rows.
 
+    `rows` counts all rows, unusable ones included.
     `places[image]` lists (number of the file in `files`, row number, byte offset): about 200 bytes a row,
     which is what a reading holds in memory.
     """
 
     files: list[Path] = field(default_factory=list)
     places: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return sum(map(len, self.places.values()))
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +67,14 @@ def index_rows(
     files: Sequence[Path], set_aside: SetAside, classes: Collection[str] = CATEGORY_ID.keys()
 ) -> RowIndex:
     """Check every row and note where the usable ones stand; raises VsreError for a missing file."""
-    index = RowIndex()
+    index, before = RowIndex(), set_aside.total
     for number, path in enumerate(map(Path, files)):
         if not path.is_file():
             raise VsreError(f"{path}: no such annotation file.")
         index.files.append(path)
         for row_number, offset, row in usable_rows(path, classes, set_aside):
             index.places.setdefault(row.image, []).append((number, row_number, offset))
+    index.rows = set_aside.total - before + sum(map(len, index.places.values()))
     return index
 
 
@@ -136,6 +136,8 @@ def read_index(
     with ExitStack() as stack:
         files = [stack.enter_context(path.open("rb")) for path in index.files]
         for done, (name, places) in enumerate(index.places.items(), 1):
+            if progress is not None:
+                progress(done, len(index.places))
             counts.rows += len(places)
             picture = None
             if folders is not None:
@@ -155,8 +157,6 @@ def read_index(
                 seen.add(triplet.key)
                 counts.duplicates += len(rows) - 1
                 yield triplet
-            if progress is not None:
-                progress(done, len(index.places))
 
 
 def read_picture(path: Path) -> Picture:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
@@ -25,11 +26,13 @@ class SetAside:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self.counts: Counter[str] = Counter()
+        self._by_file: dict[str, Counter[str]] = {}
         self.first: dict[str, str] = {}
         self._file: TextIO | None = None
 
     def add(self, file: Path | str, row: int, reason: str, detail: str = "", content: str = "") -> None:
         self.counts[reason] += 1
+        self._by_file.setdefault(str(file), Counter())[reason] += 1
         self.first.setdefault(reason, f"{file}, row {row}" + (f": {detail}" if detail else ""))
         if self._file is not None:
             shown = content if len(content) <= ROW_CHARACTERS else content[:ROW_CHARACTERS] + "..."
@@ -39,6 +42,10 @@ class SetAside:
     @property
     def total(self) -> int:
         return self.counts.total()
+
+    def of(self, files: Iterable[Path]) -> Counter[str]:
+        """The reasons, counted over these files only."""
+        return sum((self._by_file.get(str(file), Counter()) for file in files), Counter[str]())
 
     def nothing_usable(self, where: str) -> VsreError:
         """The error for a source without a usable row: the commonest reasons, each with its first place."""

@@ -1,4 +1,4 @@
-"""What the published files hold, counted: rows, repetitions, and how much of the test the training data hold."""
+"""What the published files hold, counted: rows, repetitions, and how much of the test is trained on."""
 
 from __future__ import annotations
 
