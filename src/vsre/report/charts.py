@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -168,7 +169,7 @@ def loss_chart(name: str, points: Sequence[tuple[float, float]], height: float =
     """A stage's training loss: as logged (faint) and smoothed; the axis starts at zero."""
     steps, losses = np.array(points, dtype=np.float64).T
     keep = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), 400)).round().astype(int))
-    top = float(np.percentile(losses, 99.5)) * 1.05 or 1.0
+    top = _round_up(float(np.percentile(losses, 99.5)))
     first, last = float(steps[0]), float(steps[-1])
     span = last - first or 1.0
     smooth = _smoothed(losses, max(1, len(losses) // 30))
@@ -187,6 +188,14 @@ def loss_chart(name: str, points: Sequence[tuple[float, float]], height: float =
         label(100, height + 16, f"{last:,.0f}", "tick", "end"),
     ]
     return chart(f"{name}: training loss from {smooth[0]:.3f} to {smooth[-1]:.3f}", height + 20, parts)
+
+
+def _round_up(value: float) -> float:
+    """The next half of a power of ten: 1.48 -> 1.5, 0.031 -> 0.035; 1 for what is not above zero."""
+    if value <= 0:
+        return 1.0
+    step = 10.0 ** math.floor(math.log10(value)) / 2
+    return math.ceil(value / step) * step
 
 
 def _smoothed(values: np.ndarray, width: int) -> np.ndarray:

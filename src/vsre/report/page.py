@@ -80,6 +80,7 @@ def _context(runs: list[Run], meta: ReportMeta) -> dict[str, Any]:
     return {
         "css": Markup((_HERE / "templates" / "style.css").read_text(encoding="utf-8")),
         "meta": meta,
+        "checks": _as_rows(meta.checks),
         "protocol": ", ".join(map(str, protocols)) or "not stated",
         "leaky": "paper" in protocols,
         "found": Markup(compare.finding(before, after, _strong)),
@@ -88,6 +89,7 @@ def _context(runs: list[Run], meta: ReportMeta) -> dict[str, Any]:
             zip(results.COLUMNS, (results.shared_n(c, runs) for c in results.COLUMNS), strict=True)
         ),
         "rows": results.rows(runs),
+        "more": results.more(runs),
         "runs": runs,
         "before": before,
         "after": after,
@@ -108,6 +110,17 @@ def _context(runs: list[Run], meta: ReportMeta) -> dict[str, Any]:
         "versions": {"vsre": vsre.__version__, "python": platform.python_version(), **meta.versions},
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     }
+
+
+def _as_rows(mapping: dict[str, Any]) -> list[dict[str, Any]]:
+    """A dictionary as a table: a row a key; groups of figures become columns."""
+    return [
+        {
+            "check": name,
+            **(value if isinstance(value, dict) and "value" not in value else {"accuracy": value}),
+        }
+        for name, value in mapping.items()
+    ]
 
 
 def _strong(name: str) -> str:

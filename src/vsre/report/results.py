@@ -108,6 +108,24 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     return table
 
 
+def more(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """One row a model of what the result table has no room for, as text."""
+    plain = Column("", "", (), scale=1, digits=2)
+    table = []
+    for run in runs:
+        spread = run.section("test_g").get("acc_t_over_templates") or {}
+        edges = [COLUMNS[0].number(Estimate.of(spread.get(k)).value) for k in ("min", "max")]
+        figures = {
+            "d′": (plain, run.estimate("dprime")),
+            "criterion (above 0: leans to no)": (plain, run.estimate("criterion")),
+            "yes less no accuracy": (COLUMNS[0], run.estimate("signed_bias")),
+            "all wordings agree": (COLUMNS[0], run.estimate("consistency", "all_agree")),
+        }
+        cells = {name: f"{c.number(e.value)} {c.interval(e)}".strip() for name, (c, e) in figures.items()}
+        table.append({"model": run.name, **cells, "lowest and highest wording": " to ".join(edges)})
+    return table
+
+
 def _loaded(runs: Sequence[ReportRun | Run]) -> list[Run]:
     return [run if isinstance(run, Run) else open_run(run) for run in runs]
 
