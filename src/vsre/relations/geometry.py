@@ -1,9 +1,10 @@
-"""Whether a relation holds between two things, from their boxes and, where known, masks, depth, facing and contact.
+"""Whether a relation holds between two things, from their boxes and, where known, masks, depth, facing and
+contact.
 
-Every predicate weighs two things: the evidence that people would call the statement true, and the evidence that they
-would call it false. PASS and FAIL are given only where exactly one of the two is positive, so that nobody would
-dispute the answer; everything between, and everything that needs evidence not at hand, is UNDECIDED. Left and right
-are those of the image; in front of means nearer to the viewer and in the way.
+Every predicate weighs two things: the evidence that people would call the statement true, and the evidence
+that they would call it false. PASS and FAIL are given only where exactly one of the two is positive, so that
+nobody would dispute the answer; everything between, and everything that needs evidence not at hand, is
+UNDECIDED. Left and right are those of the image; in front of means nearer to the viewer and in the way.
 
 `PREDICATES` is the whole of it: relation -> predicate. Lengths are fractions of the image's side.
 """
@@ -60,10 +61,10 @@ _INVERSE = {
 class Thing:
     """What is known of one object in an image.
 
-    `mask` is a boolean or 0/1 array of the whole image; `depth` grows with the distance from the viewer, on any scale
-    whose ratios mean something (metres); `facing` is -1 where its front points to the image's left, 1 right, 0 where it
-    points to the viewer or there is no front, None where that is unknown; `axis` is the direction in degrees, counter-
-    clockwise from the image's horizontal, of the long side of a long thing.
+    `mask` is a boolean or 0/1 array of the whole image; `depth` grows with the distance from the viewer, on
+    any scale whose ratios mean something (metres); `facing` is -1 where its front points to the image's left,
+    1 right, 0 where it points to the viewer or there is no front, None where that is unknown; `axis` is the
+    direction in degrees, counter- clockwise from the image's horizontal, of the long side of a long thing.
     """
 
     box: Box
@@ -279,7 +280,7 @@ def _at_back(p: Pair) -> Evidence:
 def _beyond(p: Pair) -> Evidence:
     if p.nearer is None or p.contact is not Contact.NONE:
         return NO, NO
-    return min(-p.nearer - 0.3, -p.bases - 0.05), min(p.nearer - 0.2, p.bases - 0.03)
+    return min(-p.nearer - 0.3, -p.bases - 0.05, 0.12 - p.gap), min(p.nearer - 0.2, p.bases - 0.03)
 
 
 def _ahead_of(p: Pair) -> Evidence:

@@ -1,14 +1,16 @@
 """VSR's 66 relations as one table: meta category, inverse, antonym, symmetry, behaviour under a mirror.
 
-The facts stand in `ontology.csv` and were counted on VSR's published annotations (Liu et al., TACL 2023). How far a
-rule may be trusted is its soundness:
+The facts stand in `ontology.csv` and were counted on VSR's published annotations (Liu et al., TACL 2023). How
+far a rule may be trusted is its soundness:
 
-- inverse: "strict" (above/below), "frame" (true in the viewer's frame only: left/right, front/behind), "approx".
+- inverse: "strict" (above/below), "frame" (true in the viewer's frame only: left/right, front/behind),
+  "approx".
 - antonym: "contrary" (never both true), "complementary" (exactly one is true), "approx" and "weak" (mostly).
   An antonym is safe from true to false only: what is not above need not be below.
 
-VSR gives no meta category for `congruent` and two for `among`. Here `congruent` is "unallocated", the category VSR
-keeps for relations that fit none, and `among` is "topological", beside its nearest neighbour `between`.
+VSR gives no meta category for `congruent` and two for `among`. Here `congruent` is "unallocated", the
+category VSR keeps for relations that fit none, and `among` is "topological", beside its nearest neighbour
+`between`.
 """
 
 from __future__ import annotations
@@ -35,10 +37,10 @@ META_CATEGORIES = (
 class Relation:
     """One relation "The X is NAME the Y." (or "The X NAME the Y.", when it is a verb).
 
-    `inverse` is the relation the object has to the subject, the relation itself when it is symmetric; None where
-    English has no word for it. `mirror` is the relation that holds in the mirrored image: `right of` for `left of`,
-    itself for all but four. `label_ceiling` is the best accuracy the noise of VSR's labels leaves room for, `dissent`
-    the share of VSR's rows in which at least one of the validators disagreed.
+    `inverse` is the relation the object has to the subject, the relation itself when it is symmetric; None
+    where English has no word for it. `mirror` is the relation that holds in the mirrored image: `right of`
+    for `left of`, itself for all but four. `label_ceiling` is the best accuracy the noise of VSR's labels
+    leaves room for, `dissent` the share of VSR's rows in which at least one of the validators disagreed.
     """
 
     name: str

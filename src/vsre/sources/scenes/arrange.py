@@ -1,7 +1,9 @@
-"""Arrangements of two things: side by side, one behind the other, stacked, contained, hanging above, and so on.
+"""Arrangements of two things: side by side, one behind the other, stacked, contained, hanging above, and so
+on.
 
-An arrangement draws (subject, object) placed in an otherwise empty scene, or None where these classes or this draw do
-not allow it. It only proposes: whether a statement is true of the result is for `relations.geometry` to say.
+An arrangement draws (subject, object) placed in an otherwise empty scene, or None where these classes or this
+draw do not allow it. It only proposes: whether a statement is true of the result is for `relations.geometry`
+to say.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vsre.sources.scenes.scene import Placed, ground
-from vsre.sources.scenes.sprites import SPRITES, drawn, extent
+from vsre.sources.scenes.sprites import SPRITES, extent, solid
 
 Two = tuple[Placed, Placed]
 Arrangement = Callable[[Random, str, str], Two | None]
@@ -34,7 +36,7 @@ def fresh(rng: Random, name: str, z: float, *, scale: float = 1.0, **changes: ob
         x=0.5,
         y=ground(z),
         z=round(z, 3),
-        size=max(sprite.size * scale / z, _SMALLEST),
+        size=stepped(max(sprite.size * scale / z, _SMALLEST)),
         variant=variant,
         flip=flip,
         open=sprite.opening is not None and sprite.opening.kind == "door" and rng.random() < 0.3,
@@ -42,6 +44,11 @@ def fresh(rng: Random, name: str, z: float, *, scale: float = 1.0, **changes: ob
     if sprite.turns:
         placed = aligned(placed, rng.choice((0, 45, 90, 135)))
     return placed.moved(**changes) if changes else placed
+
+
+def stepped(size: float) -> float:
+    """The next smaller of a ladder of sizes 3 % apart, so that drawn sprites can be kept and used again."""
+    return 1.03 ** math.floor(math.log(size, 1.03) + 1e-6)
 
 
 def aligned(placed: Placed, axis: float) -> Placed:
@@ -93,7 +100,9 @@ def side(least: float, most: float, *, nearest: float = 1.05, farthest: float = 
 
 
 def facing(toward: bool, *, both: bool = False, least: float = 0.03, most: float = 0.3) -> Arrangement:
-    """Side by side, the subject looking at the object (or away from it); `both`: each looking at the other."""
+    """Side by side, the subject looking at the object (or away from it); `both`: each looking at the
+    other.
+    """
 
     def arrange(rng: Random, a: str, b: str) -> Two | None:
         z = rng.uniform(1.15, 1.6)
@@ -134,10 +143,10 @@ def _profile(placed: Placed, right: bool, size: int = 192) -> tuple[NDArray[np.f
     """Per row of the picture the outermost x (fractions) of a thing on one side, and its first row."""
     x0, y0, x1, y1 = placed.box
     w, h = max(2, round((x1 - x0) * size)), max(2, round((y1 - y0) * size))
-    solid = np.asarray(drawn(placed.sprite, placed.flip, placed.angle, w, h).getchannel("A")) > 127
+    shape = solid(placed.sprite, placed.flip, placed.angle, w, h)
     columns = np.arange(w)
     edge = (
-        np.where(solid, columns, -9999).max(axis=1) if right else np.where(solid, columns, 9999).min(axis=1)
+        np.where(shape, columns, -9999).max(axis=1) if right else np.where(shape, columns, 9999).min(axis=1)
     )
     return edge / size, round(y1 * size) - h
 
@@ -227,8 +236,8 @@ def contained(subject_inside: bool) -> Arrangement:
             size = min(0.62 * (x1 - x0) / unit_w, 1.6 * (box.box[3] - box.box[1]) / unit_h)
             base = y1 + 0.22 * size * unit_h
             base = min(base, box.box[3] - 0.02)
-        size = min(size, item.size)
-        if size < _SMALLEST:
+        size = stepped(min(size, item.size))
+        if size < 0.96 * _SMALLEST:
             return None
         slack = (x1 - x0 - size * unit_w) / 2
         at = (x0 + x1) / 2 + rng.uniform(-0.6, 0.6) * max(slack, 0)
@@ -252,7 +261,7 @@ def sheltered(subject_below: bool) -> Arrangement:
         item = fresh(rng, lower, z)
         unit_w, unit_h = extent(item.sprite, item.flip, item.angle)
         base = roof.y - 0.012
-        size = min(item.size, 0.95 * (base - top) / unit_h, 0.8 * (right - left) / unit_w)
+        size = stepped(min(item.size, 0.95 * (base - top) / unit_h, 0.8 * (right - left) / unit_w))
         if size < 0.85 * _SMALLEST:
             return None
         slack = (right - left - size * unit_w) / 2
@@ -288,15 +297,14 @@ def angled(parallel: bool) -> Arrangement:
     def arrange(rng: Random, a: str, b: str) -> Two | None:
         z = rng.uniform(1.05, 1.35)
         first, second = fresh(rng, a, z), fresh(rng, b, z)
-        if first.axis is None or second.axis is None:
+        one, other = first.axis, second.axis
+        if one is None or other is None:
             return None
-        if not (first.sprite.turns or second.sprite.turns):
-            if parallel != (abs(first.axis - second.axis) < 1):
-                return None
-        elif second.sprite.turns:
-            second = aligned(second, (first.axis + (0 if parallel else 90)) % 180)
-        else:
-            first = aligned(first, (second.axis + (0 if parallel else 90)) % 180)
+        bend = 0 if parallel else 90
+        if second.sprite.turns:
+            second = aligned(second, (one + bend) % 180)
+        elif first.sprite.turns:
+            first = aligned(first, (other + bend) % 180)
         return _abreast(rng, first, second, rng.uniform(0.02, 0.25))
 
     return arrange
@@ -308,10 +316,10 @@ def scattered(rng: Random, a: str, b: str) -> Two | None:
 
 
 def anywhere(rng: Random, name: str) -> Placed:
-    """One thing at a random place."""
-    z = 1.05 * math.exp(rng.uniform(0, 0.55))
+    """One thing at a random place; things farther away leave more room."""
+    z = 1.05 * math.exp(rng.uniform(0, 0.6))
     placed = fresh(rng, name, z)
     if placed.sprite.flies and rng.random() < 0.5:
         placed = placed.moved(y=rng.uniform(_height(placed) + 0.02, placed.y - 0.1), link="air")
-    half = _width(placed) / 2
-    return placed.moved(x=rng.uniform(half + _EDGE, 1 - half - _EDGE)) if half < 0.48 else placed
+    half = min(_width(placed) / 2 + _EDGE, 0.5)
+    return placed.moved(x=rng.uniform(half, 1 - half))

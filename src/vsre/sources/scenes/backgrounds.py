@@ -1,7 +1,7 @@
 """Backgrounds of the embedded world: a ground plane in perspective up to the horizon, and what is behind it.
 
-A background is a kind and a seed; the seed chooses tints, light and texture, so that a scene drawn again with another
-seed shows the same things elsewhere.
+A background is a kind and a seed; the seed chooses tints, light and texture, so that a scene drawn again with
+another seed shows the same things elsewhere.
 """
 
 from __future__ import annotations
@@ -33,13 +33,17 @@ def _noise(softness: float) -> Pixels:
 
 @lru_cache(maxsize=8)
 def _ground_grid(size: int) -> tuple[Pixels, Pixels, Pixels]:
-    """For the rows below the horizon: (u, v) on the ground, where v is distance, and nearness 0..1; each (rows, size)."""
+    """For the rows below the horizon: (u, v) on the ground, where v is distance, and nearness 0..1; each
+    (rows, size).
+    """
     first = round(HORIZON * size)
     t = ((np.arange(first, size, dtype=np.float32) + 0.5) / size - HORIZON) / (1 - HORIZON)
-    distance = 1 / (t + 0.12)
+    distance = (1 / (t + 0.12)).astype(np.float32)
     x = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
-    u = x[None, :] * distance[:, None]
-    return u, np.broadcast_to(distance[:, None], u.shape), np.broadcast_to(t[:, None], u.shape)
+    u = (x[None, :] * distance[:, None]).astype(np.float32)
+    v = np.broadcast_to(distance[:, None], u.shape)
+    near = np.broadcast_to(t.astype(np.float32)[:, None], u.shape)
+    return u, v, near
 
 
 def _grain(rng: random.Random, u: Pixels, v: Pixels, scale: float, softness: float = 0.9) -> Pixels:
@@ -86,7 +90,7 @@ def _room(rng: random.Random, size: int, rows: int) -> tuple[Pixels, Pixels]:
     wall[rows - max(2, size // 40) :] *= 0.82
     floor = _tint(rng, (188, 150, 112), (160, 122, 92), (176, 168, 160), (206, 190, 166), (150, 140, 150))
     ground = _ground(rng, size, floor, 0.035, 26)
-    u, v, near = _ground_grid(size)
+    u, v, _ = _ground_grid(size)
     if rng.random() < 0.5:  # planks
         seam = (u * 3.2 + 100) % 1 < 0.045
     else:  # tiles
@@ -110,7 +114,7 @@ def _beach(rng: random.Random, size: int, rows: int) -> tuple[Pixels, Pixels]:
 def _road(rng: random.Random, size: int, rows: int) -> tuple[Pixels, Pixels]:
     asphalt = _tint(rng, (142, 144, 150), (156, 152, 148), (128, 132, 142))
     ground = _ground(rng, size, asphalt, 0.05, 80)
-    u, v, near = _ground_grid(size)
+    u, v, _ = _ground_grid(size)
     dashes = (np.abs(u - rng.uniform(-0.2, 0.2)) < 0.035) & ((v * 1.3) % 1 < 0.55)
     ground[dashes] = ground[dashes] * 0.35 + 240 * 0.65
     kerb = max(2, round(size * 0.02))

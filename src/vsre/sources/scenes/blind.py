@@ -10,7 +10,9 @@ Row = Mapping[str, Any]
 
 
 def _majority(train: Sequence[Row], test: Sequence[Row], key: Callable[[Row], Any]) -> float:
-    """Accuracy of the commonest training label among rows of the same key; unseen keys and ties count one half."""
+    """Accuracy of the commonest training label among rows of the same key; unseen keys and ties count one
+    half.
+    """
     counts: dict[Any, list[int]] = defaultdict(lambda: [0, 0])
     for row in train:
         counts[key(row)][row["label"]] += 1
@@ -22,7 +24,9 @@ def _majority(train: Sequence[Row], test: Sequence[Row], key: Callable[[Row], An
 
 
 def _opposite(train: Sequence[Row], test: Sequence[Row]) -> tuple[float, float]:
-    """The leave-one-out trick (guess the opposite of the same caption's training labels), and its coverage."""
+    """The leave-one-out trick (guess the opposite of the same caption's training labels), and its
+    coverage.
+    """
     sums: dict[str, list[int]] = defaultdict(list)
     for row in train:
         sums[row["caption"]].append(row["label"])
@@ -48,9 +52,9 @@ def _ngrams(train: Sequence[Row], test: Sequence[Row]) -> float:
 
 
 def blind_floor(train: Sequence[Row], test: Sequence[Row]) -> dict[str, float]:
-    """Accuracies on `test` of models that see captions and labels of `train` only (rows: caption, relation, subj, obj,
-    label 0 or 1): majority, majority per relation, per ordered pair of classes, caption n-grams, and the leave-one-out
-    trick with the share of test captions that occur in train at all.
+    """Accuracies on `test` of models that see captions and labels of `train` only (rows: caption, relation,
+    subj, obj, label 0 or 1): majority, majority per relation, per ordered pair of classes, caption n-grams,
+    and the leave-one-out trick with the share of test captions that occur in train at all.
     """
     if not train or not test:
         return {}

@@ -15,7 +15,6 @@ from vsre.sources.scenes.arrange import (
     contained,
     depth,
     facing,
-    fits,
     hanging,
     queue,
     scattered,
@@ -27,6 +26,7 @@ from vsre.sources.scenes.arrange import (
 from vsre.sources.scenes.backgrounds import BACKGROUNDS
 from vsre.sources.scenes.scene import Placed, Scene
 from vsre.sources.scenes.sprites import CLASSES
+from vsre.triplets import Box
 
 Recipe = tuple[tuple[Arrangement, ...], tuple[Arrangement, ...]]
 
@@ -132,9 +132,9 @@ def draw_scene_for(
 ) -> Scene | None:
     """A scene of which "SUBJECT RELATION OBJECT" is plainly true (`label`) or plainly false.
 
-    None where these classes do not allow it (nothing is inside an apple) or `tries` draws did not succeed. `extras` are
-    the classes of the other things, else drawn at random; one for which no free place is found makes the draw fail.
-    Raises VsreError when the relation cannot be drawn.
+    None where these classes do not allow it (nothing is inside an apple) or `tries` draws did not succeed.
+    `extras` are the classes of the other things, else drawn at random; one for which no free place is found
+    makes the draw fail. Raises VsreError when the relation cannot be drawn.
     """
     if relation not in RECIPES:
         raise VsreError(f"{relation!r} cannot be drawn. The embedded world knows {', '.join(DRAWABLE)}.")
@@ -162,24 +162,34 @@ def with_extras(rng: Random, placed: Sequence[Placed], names: Sequence[str]) -> 
     """The things and further ones at free places, or None where there is no room."""
     objects = list(placed)
     for name in names:
-        for _ in range(30):
-            extra = anywhere(rng, name)
-            if fits(extra) and all(_clear(extra, other) for other in objects):
-                objects.append(extra)
-                break
-        else:
+        extra = _free_place(rng, name, objects)
+        if extra is None:
             return None
+        objects.append(extra)
     return tuple(objects)
 
 
-def _clear(a: Placed, b: Placed) -> bool:
+def _free_place(
+    rng: Random, name: str, objects: Sequence[Placed], *, draws: int = 4, places: int = 7
+) -> Placed | None:
+    for _ in range(draws):
+        extra = anywhere(rng, name)
+        x0, y0, x1, y1 = extra.box
+        for _ in range(places):
+            left = rng.uniform(0.01, max(0.99 - (x1 - x0), 0.01))
+            box = (left, y0, left + x1 - x0, y1)
+            if box[2] <= 0.99 and y0 >= 0.01 and all(_clear(box, extra.z, o.box, o.z) for o in objects):
+                return extra.moved(x=left + (x1 - x0) / 2)
+    return None
+
+
+def _clear(a: Box, a_depth: float, b: Box, b_depth: float) -> bool:
     """Neither hides much of the other, and where they overlap one is plainly behind the other."""
-    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = a.box, b.box
-    width, height = min(ax1, bx1) - max(ax0, bx0), min(ay1, by1) - max(ay0, by0)
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
         return True
-    smaller = min((ax1 - ax0) * (ay1 - ay0), (bx1 - bx0) * (by1 - by0))
-    return width * height < 0.22 * smaller and max(a.z, b.z) > 1.2 * min(a.z, b.z)
+    smaller = min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
+    return width * height < 0.22 * smaller and max(a_depth, b_depth) > 1.2 * min(a_depth, b_depth)
 
 
 def random_scene(rng: Random, classes: Sequence[str], *, count: int | None = None, size: int = 192) -> Scene:
@@ -196,7 +206,7 @@ def random_scene(rng: Random, classes: Sequence[str], *, count: int | None = Non
 
 
 def _settled(a: Placed, b: Placed) -> bool:
-    return _clear(a, b) or max(a.z, b.z) > 1.35 * min(a.z, b.z)
+    return _clear(a.box, a.z, b.box, b.z) or max(a.z, b.z) > 1.35 * min(a.z, b.z)
 
 
 def scene_stream(
@@ -204,8 +214,8 @@ def scene_stream(
 ) -> Iterator[Scene]:
     """Endless random scenes, number `start` onwards; the same seed, split and number give the same scene.
 
-    No scene of a written data set is among them: those are drawn from random numbers of their own. `exclude`: classes
-    that must not be seen, such as the test classes of a concept-disjoint world.
+    No scene of a written data set is among them: those are drawn from random numbers of their own. `exclude`:
+    classes that must not be seen, such as the test classes of a concept-disjoint world.
     """
     classes = [c for c in CLASSES if c not in set(exclude)]
     number = start

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from vsre.sources.scenes.backgrounds import background
 from vsre.sources.scenes.scene import Placed, Scene, ground
-from vsre.sources.scenes.sprites import drawn
+from vsre.sources.scenes.sprites import drawn, solid
 from vsre.triplets import Box
 
 Mask = NDArray[np.bool_]
@@ -31,12 +31,11 @@ class Shape:
         return float(self.visible.sum()) / max(float(self.whole.sum()), 1.0)
 
 
-def _pixels(placed: Placed, size: int) -> tuple[Image.Image, int, int]:
-    """The sprite at its size in pixels and the place of its upper left corner."""
+def _place(placed: Placed, size: int) -> tuple[int, int, int, int]:
+    """Width, height and upper left corner in pixels."""
     x0, y0, x1, y1 = placed.box
-    left, top = round(x0 * size), round(y0 * size)
     width, height = max(2, round((x1 - x0) * size)), max(2, round((y1 - y0) * size))
-    return drawn(placed.sprite, placed.flip, placed.angle, width, height), left, round(y1 * size) - height
+    return width, height, round(x0 * size), round(y1 * size) - height
 
 
 @lru_cache(maxsize=512)
@@ -127,7 +126,8 @@ def paint(scene: Scene, size: int | None = None) -> NDArray[np.uint8]:
             _cast_shadow(canvas, placed, size)
         if placed.link == "shelf":
             _draw_shelf(canvas, placed, size)
-        image, left, top = _pixels(placed, size)
+        width, height, left, top = _place(placed, size)
+        image = drawn(placed.sprite, placed.flip, placed.angle, width, height)
         hidden = _hidden_by_host(scene, placed, size)
         if hidden is None:
             canvas.paste(image, (left, top), image)
@@ -162,9 +162,9 @@ def shapes(scene: Scene, size: int | None = None) -> list[Shape]:
     result: dict[int, Shape] = {}
     for index in reversed(scene.order):
         placed = scene.objects[index]
-        image, left, top = _pixels(placed, size)
+        width, height, left, top = _place(placed, size)
         whole = np.zeros((size, size), dtype=bool)
-        alpha = np.asarray(image.getchannel("A")) > 127
+        alpha = solid(placed.sprite, placed.flip, placed.angle, width, height)
         x0, y0 = max(left, 0), max(top, 0)
         x1, y1 = min(left + alpha.shape[1], size), min(top + alpha.shape[0], size)
         if x0 < x1 and y0 < y1:

@@ -1,4 +1,6 @@
-"""A scene: what stands where in the embedded world, exactly. Everything else (pixels, masks, facts) follows from it."""
+"""A scene: what stands where in the embedded world, exactly. Everything else (pixels, masks, facts) follows
+from it.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,14 @@ def ground(z: float) -> float:
     return HORIZON + (FRONT_ROW - HORIZON) / z
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Placed:
     """One thing in a scene.
 
-    `x` and `y` are the middle of its lower edge and `size` the root of its upright area, as fractions of the picture;
-    `z` is its depth; `angle` turns it counter-clockwise after a possible `flip`. `link` says how it is held: "ground",
-    "air", "shelf", or by its `host` (an index into the scene's objects): "on", "in", "touches", "sheltered". `open` shows
-    a container's inside.
+    `x` and `y` are the middle of its lower edge and `size` the root of its upright area, as fractions of the
+    picture; `z` is its depth; `angle` turns it counter-clockwise after a possible `flip`. `link` says how it
+    is held: "ground", "air", "shelf", or by its `host` (an index into the scene's objects): "on", "in",
+    "touches", "sheltered". `open` shows a container's inside.
     """
 
     name: str
@@ -48,11 +50,11 @@ class Placed:
     host: int | None = None
     open: bool = False
 
-    @property
+    @cached_property
     def sprite(self) -> Sprite:
         return sprite(self.name, self.variant)
 
-    @property
+    @cached_property
     def box(self) -> Box:
         """The whole thing, as if nothing stood before it."""
         w, h = extent(self.sprite, self.flip, self.angle)
@@ -97,7 +99,9 @@ _CONTACTS = {
 
 @dataclass(frozen=True)
 class Scene:
-    """Two to five things before a background. `render`, `masks` and the captions are functions of this alone."""
+    """Two to five things before a background. `render`, `masks` and the captions are functions of this
+    alone.
+    """
 
     kind: str
     seed: int
@@ -163,7 +167,9 @@ class Scene:
         return replace(self, kind=kind, seed=seed)
 
     def swap_class(self, old: str, new: str) -> Scene:
-        """The same scene with another class drawn in the box of `old`: same place, same area, fitted into the box."""
+        """The same scene with another class drawn in the box of `old`: same place, same area, fitted into the
+        box.
+        """
         index = self.index(old)
         was = self.objects[index]
         w, h = was.box[2] - was.box[0], was.box[3] - was.box[1]

@@ -1,9 +1,10 @@
-"""The things of the embedded world: COCO classes, the sprites they are drawn with and what those sprites can do.
+"""The things of the embedded world: COCO classes, the sprites they are drawn with and what those sprites can
+do.
 
-`classes.csv` holds one line a sprite. Regions are fractions of the sprite as it stands: `top` (x0, x1, y) the line on
-which things rest, `opening` a door or the rim of a bowl with the region in which things are seen inside, `canopy`
-(x0, x1, y) the free space between its legs. Sprites are Twemoji's; the few pieces of furniture and kitchen machines
-that have no emoji are drawn here in the same flat manner.
+`classes.csv` holds one line a sprite. Regions are fractions of the sprite as it stands: `top` (x0, x1, y) the
+line on which things rest, `opening` a door or the rim of a bowl with the region in which things are seen
+inside, `canopy` (x0, x1, y) the free space between its legs. Sprites are Twemoji's; the few pieces of
+furniture and kitchen machines that have no emoji are drawn here in the same flat manner.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from functools import lru_cache
 from importlib import resources
 from types import MappingProxyType
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from vsre.errors import VsreError
@@ -40,8 +43,9 @@ class Opening:
 class Sprite:
     """One drawing of a class.
 
-    `height` in metres; `facing` as in `geometry.Thing` for the unflipped sprite; `axis` in degrees, None where it is
-    not a long thing; `turns` says it may be laid in any direction; `flies` that it may be in the air by itself.
+    `height` in metres; `facing` as in `geometry.Thing` for the unflipped sprite; `axis` in degrees, None
+    where it is not a long thing; `turns` says it may be laid in any direction; `flies` that it may be in the
+    air by itself.
     """
 
     name: str
@@ -59,7 +63,8 @@ class Sprite:
 
     @property
     def size(self) -> float:
-        """Its size in the nearest row of a picture: the root of width times height, as a fraction of the picture.
+        """Its size in the nearest row of a picture: the root of width times height, as a fraction of the
+        picture.
 
         Nature's range, from mouse to airplane, is compressed so that everything can be recognised.
         """
@@ -144,7 +149,9 @@ def _on_pole(image: Image.Image, length: float) -> Image.Image:
 
 @lru_cache(maxsize=4096)
 def turned(sprite: Sprite, flip: bool, angle: float) -> Image.Image:
-    """The sprite mirrored left to right, then turned counter-clockwise, trimmed, at REFERENCE scale (RGBA)."""
+    """The sprite mirrored left to right, then turned counter-clockwise, trimmed, at REFERENCE scale
+    (RGBA).
+    """
     image = picture(sprite)
     scale = REFERENCE / image.height
     image = image.resize((max(1, round(image.width * scale)), REFERENCE), Image.Resampling.LANCZOS)
@@ -166,10 +173,16 @@ def extent(sprite: Sprite, flip: bool, angle: float) -> tuple[float, float]:
     return image.width / unit, image.height / unit
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
 def drawn(sprite: Sprite, flip: bool, angle: float, width: int, height: int) -> Image.Image:
     """The turned sprite at a size in pixels (RGBA)."""
     return turned(sprite, flip, angle).resize((width, height), Image.Resampling.LANCZOS)
+
+
+@lru_cache(maxsize=4096)
+def solid(sprite: Sprite, flip: bool, angle: float, width: int, height: int) -> NDArray[np.bool_]:
+    """Where the drawn sprite is more than half opaque, (height, width)."""
+    return np.asarray(drawn(sprite, flip, angle, width, height).getchannel("A")) > 127
 
 
 def _canvas(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:

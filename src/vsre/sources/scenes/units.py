@@ -1,7 +1,8 @@
 """Units: two scenes of the same classes, and the captions that are true of one and false of the other.
 
-As in VSR, every caption has one true and one false image; both belong to one unit and so to one side of every split.
-Whatever text alone says about a caption is therefore true and false equally often: a blind model is at chance.
+As in VSR, every caption has one true and one false image; both belong to one unit and so to one side of every
+split. Whatever text alone says about a caption is therefore true and false equally often: a blind model is at
+chance.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SPLITS = ("train", "dev", "test")
 PROTOCOLS = ("caption-disjoint", "concept-disjoint")
 
 _SHARES = (0.7, 0.1)
-_LEAST_VISIBLE = 0.4
+_LEAST_VISIBLE = 0.5
 _LEAST_SIDE = 0.07
 
 Statement = tuple[str, str, str]
@@ -54,7 +55,9 @@ def _ability(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def concept_splits() -> dict[str, str]:
-    """Class -> split in the concept-disjoint world: of each kind (containers, supports ...) some in every split."""
+    """Class -> split in the concept-disjoint world: of each kind (containers, supports ...) some in every
+    split.
+    """
     splits: dict[str, str] = {}
     groups: dict[str, list[str]] = {}
     for name in sorted(CLASSES, key=lambda n: (_chance(n), n)):
@@ -94,7 +97,8 @@ class World:
 
 @dataclass(frozen=True)
 class Unit:
-    """Two scenes, their masks, and the statements decided in both with opposite truth (here: the truth in the first).
+    """Two scenes, their masks, and the statements decided in both with opposite truth (here: the truth in the
+    first).
 
     `target` is the statement for which the unit was drawn; it comes first.
     """
@@ -132,8 +136,8 @@ def _seen(scene: Scene) -> list[Shape] | None:
 def draw_unit(world: World, seed: int, index: int, *, size: int = 192, attempts: int = 400) -> Unit | None:
     """Unit number `index` of a split: the same arguments give the same unit.
 
-    Relations take turns; where the split's classes cannot show the relation whose turn it is, the next one is tried.
-    None when nothing could be drawn.
+    Relations take turns; where the split's classes cannot show the relation whose turn it is, the next one is
+    tried. None when nothing could be drawn.
     """
     rng = Random(f"unit/{world.protocol}/{world.split}/{seed}/{index}")
     turn = index % len(DRAWABLE)

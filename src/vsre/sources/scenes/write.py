@@ -124,8 +124,8 @@ def write_world(
 ) -> dict[str, Any]:
     """Draw a world and write it under `out`; returns (and writes to summary.json) what was made.
 
-    A unit is two images. `progress(done, total)` is called after each. The files depend on the other arguments only,
-    not on `workers`. Raises VsreError where `out` already holds a world.
+    A unit is two images. `progress(done, total)` is called after each. The files depend on the other
+    arguments only, not on `workers`. Raises VsreError where `out` already holds a world.
     """
     out = Path(out)
     if (out / "instances.json").exists():
