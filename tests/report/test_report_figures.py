@@ -13,8 +13,8 @@ from report_fakes import make_log, make_run, make_triplets
 from rich.console import Console
 
 from vsre.report import ReportRun, as_json, markdown_table, result_table
-from vsre.report.charts import loss_chart, percent, swarm_offsets
-from vsre.report.compare import Difference, blind_floor, difference, unpaired
+from vsre.report.charts import loss_chart, percent, swarm_offsets, template_chart
+from vsre.report.compare import Difference, blind_floor, difference, finding, unpaired
 from vsre.report.inputs import Estimate, before_and_after, open_run, read_loss
 from vsre.report.svg import Scale, el
 from vsre.report.text import clean, duration, value_text
@@ -144,6 +144,18 @@ def test_a_scale_holds_its_values(values: list[float]) -> None:
     scale = Scale.around(values)
     assert all(scale.low <= v <= scale.high for v in values)
     assert all(0 <= scale(t) <= 100 for t in scale.ticks())
+
+
+def test_a_template_without_the_figure_parts_the_line() -> None:
+    scores = (0.5, 0.6, None, 0.7, 0.8)
+    templates = [{"template": str(i), "acc_t": 0.5, "acc_a": score} for i, score in enumerate(scores)]
+    assert template_chart("m", templates).count("<polyline") == 1 + 2
+
+
+def test_unreadable_answers_are_said_in_the_finding(runs: list[ReportRun]) -> None:
+    weak, strong = map(open_run, runs)
+    strong.metrics["test_g"]["answered"]["value"] = 0.25
+    assert "only 25.0\xa0% of its answers can be read" in finding(weak, strong)
 
 
 def test_values_are_written_for_people() -> None:

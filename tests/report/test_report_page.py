@@ -57,7 +57,7 @@ class Page(HTMLParser):
 
     @property
     def text(self) -> str:
-        return " ".join(" ".join(self.words).split())
+        return re.sub(r"[ \n]+", " ", " ".join(self.words))
 
 
 @pytest.fixture(scope="module")
@@ -162,7 +162,9 @@ def test_the_gallery_shows_each_statement_once_and_follows_the_seed(
 def test_a_rung_that_changes_nothing_is_called_that(html: str) -> None:
     text = Page(html).text
     assert "no difference that this sample can show (+0.0 points [+0.0, +0.0])" in text
-    assert re.search(r"Expert is right [\d.]+ % of the time, Base [\d.]+ %: higher by [\d.]+ points \[", text)
+    assert re.search(
+        r"Expert is right [\d.]+\xa0% of the time, Base [\d.]+\xa0%: higher by [\d.]+ points \[", text
+    )
 
 
 @pytest.mark.parametrize(("protocol", "leaky"), [("paper", True), ("clean", False), (None, False)])

@@ -14,7 +14,8 @@ from vsre.report.svg import Scale, chart, el, label, line, pct, polyline, px
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    return "–" if value is None else f"{100 * value:.{digits}f} %"
+    # a no-break space: the sign must not start a line
+    return "–" if value is None else f"{100 * value:.{digits}f}\u00a0%"
 
 
 def swarm_offsets(values: Sequence[float], width: float, room: float, dot: float) -> list[float]:
@@ -97,22 +98,24 @@ def template_chart(name: str, templates: Sequence[dict[str, Any]], height: float
     """Over the templates of a pack: the answered share as bars, acc_t and acc_a as lines."""
     n = max(1, len(templates))
     parts = _y_lines(height)
-    lines: dict[str, list[tuple[float, float]]] = {"acc_a": [], "acc_t": []}
+    lines: dict[str, list[list[tuple[float, float]]]] = {"acc_a": [[]], "acc_t": [[]]}
     for i, template in enumerate(templates):
         e = {k: Estimate.of(template.get(k)).value for k in ("answered", "acc_t", "acc_a")}
         centre = 100 * (i + 0.5) / n
         if e["answered"] is not None:
             tall = height * e["answered"]
             parts.append(_bar(centre, 80 / n, height - tall, tall, "answered"))
-        for key, points in lines.items():
+        for key, pieces in lines.items():
             if (value := e[key]) is not None:
-                points.append((centre, height * (1 - value)))
+                pieces[-1].append((centre, height * (1 - value)))
+            elif pieces[-1]:
+                pieces.append([])  # a template without the figure parts the line
         told = ", ".join(f"{k} {percent(v)}" for k, v in e.items())
         title = el("title", f"{template.get('template')}: {told}")
         parts.append(
             el("rect", title, x=pct(100 * i / n), y="0", width=pct(100 / n), height=px(height), cls="hover")
         )
-    for key, points in lines.items():
+    for key, points in ((key, piece) for key, pieces in lines.items() for piece in pieces):
         if len(points) > 1:
             parts.append(polyline(points, height, f"line {key}"))
         parts += [

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from vsre.diagnose.bootstrap import Bootstrap, Draws
 from vsre.diagnose.metrics import HEADLINES
+from vsre.report.charts import percent
 from vsre.report.inputs import Estimate, Run
 
 GUESSERS = {
@@ -29,6 +30,7 @@ GUESSERS = {
 """What each guesser of the blind floor goes by."""
 
 _RESAMPLES = 1000
+_WELL_ANSWERED = 0.9
 _ANSWERS = ("pack", "image_id", "template", "correct")
 
 
@@ -126,13 +128,15 @@ def finding(before: Run, after: Run, name: Callable[[str], str] = str) -> str:
     over = (
         "With one fixed wording" if count == 1 else f"Over {count or 'many'} wordings of the same questions"
     )
-    score = after.estimate(figure, "acc_t")
-    said = f"{over}, {name(after.name)} is right {100 * (score.value or 0):.1f} % of the time"
+    score, answered = after.estimate(figure, "acc_t"), after.estimate(figure, "answered").value
+    said = f"{over}, {name(after.name)} is right {percent(score.value)} of the time"
     if before is not after:
         change = difference(before, after, figure)
         earlier = before.estimate(figure, "acc_t").value
         if change is not None and earlier is not None:
-            said += f", {name(before.name)} {100 * earlier:.1f} %: {change.words()}"
+            said += f", {name(before.name)} {percent(earlier)}: {change.words()}"
+    if answered is not None and answered < _WELL_ANSWERED:
+        said += f"; only {percent(answered)} of its answers can be read"
     guesser, floor = blind_floor(after)
     if floor.value is None:
         return said + "."
@@ -141,7 +145,7 @@ def finding(before: Run, after: Run, name: Callable[[str], str] = str) -> str:
         "same": ", which this sample cannot tell apart from the model",
         "lower": ", which is more than the model",
     }
-    blind = f"a guesser that sees no picture (it goes by {guesser}) {100 * floor.value:.1f} %"
+    blind = f"a guesser that sees no picture (it goes by {guesser}) {percent(floor.value)}"
     return f"{said}; {blind}{tail.get(above.verdict, '') if above else ''}."
 
 
@@ -150,7 +154,7 @@ def steps(runs: list[Run]) -> list[dict[str, str]]:
     rows = []
     for before, after in itertools.pairwise(runs):
         row = {"step": f"{before.name} → {after.name}"}
-        for figure, label in (("test_s", "Test-S"), ("test_g", "Test-G"), ("unseen", "unseen")):
+        for figure, label in (("test_s", "Test-S"), ("test_g", "Test-G"), ("unseen", "Unseen")):
             change = difference(before, after, figure)
             row[label] = change.words() if change is not None else "not measured"
         rows.append(row)

@@ -208,7 +208,7 @@ def _template_table(runs: list[Run]) -> list[dict[str, Any]]:
     rows = []
     for at in places:
         figures = [Estimate.of(templates.get(at, {}).get(name)) for templates in found for name in names]
-        shown = [charts.percent(e.value).removesuffix(" %") for e in figures]
+        shown = [results.COLUMNS[0].number(e.value) for e in figures]
         rows.append({"pack": at[0], "template": at[1], "figures": shown})
     return rows
 

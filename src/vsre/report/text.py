@@ -44,7 +44,7 @@ def value_text(value: Any) -> str:
             around = "" if None in interval else f" [{value_text(interval[0])}, {value_text(interval[1])}]"
             count = f", n {value_text(value['n'])}" if value.get("n") is not None else ""
             return f"{value_text(value['value'])}{around}{count}"
-        return "; ".join(f"{k} {value_text(v)}" for k, v in value.items())
+        return "; ".join(f"{str(k).replace('_', ' ')} {value_text(v)}" for k, v in value.items()) or "–"
     if isinstance(value, list | tuple | set):
         return ", ".join(value_text(v) for v in value)
     return str(value)
