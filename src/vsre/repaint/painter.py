@@ -1,0 +1,199 @@
+"""What a painter is asked, and what it answers: the interface behind which every painter stands.
+
+Three settings (arXiv 2412.18224, section 2): "t2i" makes a picture from the caption alone, "i2i" redraws the
+source picture in its own layout, "inpaint" replaces the subject inside its box and leaves the rest. A painter
+never just returns pixels: it states what is true and what is false of them, and a job that it cannot do
+honestly is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from random import Random
+from typing import Any, Literal, Protocol
+
+from vsre.relations.grammar import caption
+from vsre.sources.protocols import SOURCE_IMAGE
+from vsre.triplets import Box, Triplet, image_content_id
+
+Setting = Literal["t2i", "i2i", "inpaint"]
+SETTINGS: tuple[Setting, ...] = ("t2i", "i2i", "inpaint")
+
+Kind = Literal["positive", "object-absent", "relation-false"]
+"""positive: the relation holds. object-absent: false because the subject is gone. relation-false: both are
+there, and the relation does not hold."""
+
+KINDS: tuple[Kind, ...] = ("positive", "object-absent", "relation-false")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a painter may add to pictures and say of them beyond the captions that it was given.
+
+    Only classes and relations of the source triplets are used, and never two classes that a held-out caption
+    names together: so a repainted set keeps disjoint captions and disjoint concepts as they were. `captions`
+    and `pairs` (two classes in alphabetical order) are the held-out ones.
+    """
+
+    classes: tuple[str, ...]
+    relations: frozenset[str]
+    captions: frozenset[str] = frozenset()
+    pairs: frozenset[tuple[str, str]] = frozenset()
+
+    def allows(self, subject: str, relation: str, object: str) -> bool:
+        """May "SUBJECT RELATION OBJECT" be said, where the source does not say it?"""
+        return relation in self.relations and class_pair(subject, object) not in self.pairs
+
+
+def class_pair(a: str, b: str) -> tuple[str, str]:
+    """Two classes in alphabetical order."""
+    return (a, b) if a <= b else (b, a)
+
+
+@dataclass(frozen=True)
+class PaintJob:
+    """One picture to make: a source triplet, a setting, a seed, and the painter's revision and parameters.
+
+    `truth` is what "t2i" shall make of the caption: true or false; the other settings follow the source and
+    carry None.
+    """
+
+    triplet: Triplet
+    setting: Setting
+    seed: int
+    painter: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    truth: bool | None = None
+
+    @cached_property
+    def id(self) -> str:
+        """16 hex digits, the same wherever and in whatever order jobs run."""
+        source = self.triplet
+        what = [
+            source.caption,
+            source.relation,
+            source.label,
+            self.setting,
+            source.image_id,
+            self.painter,
+            dict(self.parameters),
+            self.truth,
+            self.seed,
+        ]
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+
+    def random(self) -> Random:
+        """The job's own random numbers."""
+        return Random(self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A caption that is beyond dispute true (`kind` positive) or false of a picture."""
+
+    subject: str
+    relation: str
+    object: str
+    kind: Kind
+    subject_box: Box | None
+    object_box: Box | None
+
+    @property
+    def caption(self) -> str:
+        return caption(self.subject, self.relation, self.object)
+
+    @property
+    def label(self) -> bool:
+        return self.kind == "positive"
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A picture with what is true and false of it.
+
+    `image` is an encoded file, `width` and `height` its pixels. `statements` are what the job asked for,
+    `others` what else is known of the picture: a choice for whoever balances the set. Boxes are fractions of
+    the new picture.
+    """
+
+    job: PaintJob
+    image: bytes
+    width: int
+    height: int
+    statements: tuple[Statement, ...]
+    others: tuple[Statement, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def triplets(self, statements: Sequence[Statement] | None = None) -> list[Triplet]:
+        """Rows for these statements (default: those the job asked for), with full provenance."""
+        source, image_id = self.job.triplet, image_content_id(self.image)
+        provenance = {
+            SOURCE_IMAGE: source.image_id,
+            "source_key": source.key,
+            "painter": self.job.painter,
+            "setting": self.job.setting,
+            "job": self.job.id,
+            "seed": self.job.seed,
+            **self.notes,
+        }
+        return [
+            Triplet(
+                image_id=image_id,
+                image_name=f"{self.job.id}.{_extension(self.image)}",
+                subject=s.subject,
+                relation=s.relation,
+                object=s.object,
+                caption=s.caption,
+                label=s.label,
+                split=source.split,
+                origin=f"repaint:{self.job.setting}",
+                image=self.image,
+                width=self.width,
+                height=self.height,
+                subject_box=s.subject_box,
+                object_box=s.object_box,
+                provenance=provenance | {"kind": s.kind},
+            )
+            for s in (self.statements if statements is None else statements)
+        ]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A job that cannot be done honestly; `reason` is one of few short sentences, so that it can be
+    counted."""
+
+    job: PaintJob
+    reason: str
+
+
+class Painter(Protocol):
+    """Makes pictures. The same job gives the same picture; painters are pickled to worker processes."""
+
+    @property
+    def name(self) -> str:
+        """Name and revision: whatever changes its pictures changes this."""
+        ...
+
+    @property
+    def settings(self) -> tuple[Setting, ...]: ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """JSON values that change its pictures; they enter every job's id."""
+        ...
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether jobs must carry the source picture's bytes."""
+        ...
+
+    def paint(self, job: PaintJob) -> Painted | Refused: ...
+
+
+def _extension(image: bytes) -> str:
+    return "png" if image.startswith(b"\x89PNG") else "jpg"

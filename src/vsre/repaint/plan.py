@@ -1,0 +1,108 @@
+"""Which pictures are asked for: the words a repainted set may use, and one job a triplet, setting and
+number."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from vsre.errors import VsreError
+from vsre.repaint.painter import SETTINGS, Painter, PaintJob, Setting, Vocabulary, class_pair
+from vsre.triplets import parquet_files, read_triplets
+
+HELD_OUT = ("test", "dev")
+"""Splits that are never painted from, and whose captions are never painted."""
+
+_COLUMNS = ["subject", "relation", "object", "caption", "split"]
+
+
+def survey(triplets: Path, *, allow_held_out: bool) -> tuple[Vocabulary, int, list[Path]]:
+    """The words of the source triplets without what is held out, how many triplets there are, and the folders
+    of held-out triplets that were found beside them (a split folder's neighbours "test" and "dev").
+
+    Raises VsreError where the source itself holds rows of a held-out split.
+    """
+    words, count = _words(triplets, HELD_OUT if not allow_held_out else ())
+    if not count:
+        raise VsreError(f"{triplets}: no triplets in there, nothing to repaint.")
+    folder = triplets if triplets.is_dir() else triplets.parent
+    beside = [] if allow_held_out else [folder.parent / name for name in HELD_OUT]
+    found = [f for f in beside if f != folder and f.is_dir() and any(f.glob("*.parquet"))]
+    captions: set[str] = set()
+    pairs: set[tuple[str, str]] = set()
+    for held in found:
+        rows, _ = _words(held, ())
+        captions |= {caption for *_, caption in rows}
+        pairs |= {class_pair(subject, object) for subject, _, object, _ in rows}
+    classes = {subject for subject, *_ in words} | {object for _, _, object, _ in words}
+    relations = frozenset(relation for _, relation, *_ in words)
+    return Vocabulary(tuple(sorted(classes)), relations, frozenset(captions), frozenset(pairs)), count, found
+
+
+def _words(path: Path, refused: Sequence[str]) -> tuple[set[tuple[str, str, str, str]], int]:
+    """The distinct (subject, relation, object, caption) of a file or folder, and its number of rows."""
+    words: set[tuple[str, str, str, str]] = set()
+    count = 0
+    for file in parquet_files(path):
+        parquet = pq.ParquetFile(file)
+        missing = [c for c in _COLUMNS if c not in parquet.schema_arrow.names]
+        if missing:
+            raise VsreError(f"{file}: not a triplet file, it lacks the columns {', '.join(missing)}.")
+        for batch in parquet.iter_batches(batch_size=8192, columns=_COLUMNS):
+            subjects, relations, objects, captions, splits = (c.to_pylist() for c in batch.columns)
+            held = next((i for i, split in enumerate(splits) if split in refused), None)
+            if held is not None:
+                raise VsreError(
+                    f"{file}, row {count + held}: a triplet of the split {splits[held]!r}. Pictures painted "
+                    "from it would carry the test into the training data. Give the train split's folder, or "
+                    "allow it on purpose (allow_held_out=True)."
+                )
+            words.update(zip(subjects, relations, objects, captions, strict=True))
+            count += len(splits)
+    return words, count
+
+
+def job_seed(seed: int, key: str, setting: Setting, number: int) -> int:
+    """A job's own seed, the same whatever else is painted: 48 bits."""
+    return int(hashlib.sha256(f"{seed}/{key}/{setting}/{number}".encode()).hexdigest()[:12], 16)
+
+
+def jobs(
+    triplets: Path,
+    painter: Painter,
+    settings: Sequence[Setting],
+    *,
+    per_triplet: int,
+    seed: int,
+    limit: int | None,
+) -> Iterator[PaintJob]:
+    """All jobs, those of one triplet together, streaming.
+
+    A triplet's caption shall be true as often as it is false in what comes out, or text alone would tell.
+    "i2i" keeps the source's label. "inpaint" says the old caption of a picture without its subject: false;
+    where it takes part, "t2i" draws the caption true. Without it, "t2i" takes the source's label and its
+    opposite in turn.
+    """
+    revision, parameters = painter.name, dict(painter.parameters)
+    for triplet in islice(read_triplets(triplets, images=painter.reads_images), limit):
+        for setting in settings:
+            for number in range(per_triplet):
+                truth = None
+                if setting == "t2i":
+                    truth = "inpaint" in settings or triplet.label is (number % 2 == 0)
+                own = job_seed(seed, triplet.key, setting, number)
+                yield PaintJob(triplet, setting, own, revision, parameters, truth)
+
+
+def checked_settings(settings: Sequence[str], painter: Painter) -> tuple[Setting, ...]:
+    """Raises VsreError for an empty list or a setting that does not exist or that the painter does not
+    have."""
+    unknown = [s for s in settings if s not in painter.settings]
+    if unknown or not settings:
+        what = ", ".join(unknown) or "no setting"
+        raise VsreError(f"{what}: the painter {painter.name} has {', '.join(painter.settings)}.")
+    return tuple(s for s in SETTINGS if s in settings)
