@@ -12,6 +12,7 @@ from functools import lru_cache
 
 _VERBS = {"contains": "contain", "consists of": "consist of", "has as a part": "have as a part"}
 _PART = "as a part"
+_ARTICLES = ("the", "a", "an")
 
 
 def is_relation(relation: str) -> str:
@@ -52,7 +53,9 @@ def parse_caption(caption: str, relation: str) -> tuple[str, str] | None:
     have its article: that is what tells "on the cake" from "on top of the cake".
     """
     found = _pattern(" ".join(relation.split()).lower()).fullmatch(" ".join(caption.split()))
-    return (found["subject"], found["object"]) if found else None
+    return (
+        (found["subject"], found["object"]) if found and found["subject"].lower() not in _ARTICLES else None
+    )
 
 
 @lru_cache(maxsize=256)

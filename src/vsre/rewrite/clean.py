@@ -12,18 +12,18 @@ LONGEST = 20_000
 # A base model goes on after its answer and plays the next turn too.
 _END_OF_TURN = re.compile(
     r"</s>|<\|(?:im_end|endoftext|eot_id|end|eos)\|>|<end_of_turn>|<eos>|<\|im_start\|>|\[INST\]"
-    r"|\b(?:USER|Human|User) ?:|\n\s*(?:Question|Q|###\s*\w+) ?:"
+    r"|\b(?:USER|Human|User) ?:|\n[ \t]*(?:Question|Q|### ?\w{1,20}) ?:"
 )
 _REWRITES = [
     (re.compile(r"~~[^~]*~~"), " "),  # struck through is taken back
     (re.compile(r"\\boxed\s*\{"), "\nfinal answer: "),
     (re.compile(r"<answer>", re.IGNORECASE), "\nfinal answer: "),
-    (re.compile(r"(?m)^\s*####(?!#)"), "\nfinal answer: "),
+    (re.compile(r"(?m)^[ \t]*####(?!#)"), "\nfinal answer: "),
     (re.compile(r"\\(?:text|mathrm|mathbf|textbf|mathsf|rm|bf)\b|\\[()\[\]]"), " "),
     (re.compile(r"<[^<>\n]{1,40}>"), " | "),  # tags and special tokens
     (re.compile(r"[\[(]\s*-?[\d.]+(?:\s*,\s*-?[\d.]+)+\s*[\])]"), " "),  # boxes: their points end no sentence
     (re.compile(r"\.(?=\d)"), ""),
-    (re.compile(r"[*`#]|(?<!\w)_+|_+(?!\w)"), ""),
+    (re.compile(r"[*`#]|(?<![^\W_])_+|_+(?![^\W_])"), ""),
     (re.compile(r"['’‘‛`´ʼ]"), "'"),
 ]
 _CONTRACTIONS = [
@@ -50,7 +50,7 @@ _CONCLUSION = re.compile(
     r"\b(?:so|thus|therefore|hence|consequently|overall|in conclusion|to conclude)\b,? (?:\w+ ){0,4}?"
     r"(?:answer|conclusion|verdict)\b[^\n.:]{0,60}?(?::|\bis\b|\bwould be\b)"
 )
-_LAST_LINE = re.compile(r"(?m)^\s*(?:the |my )?answer ?(?::|is\b)")
+_LAST_LINE = re.compile(r"(?m)^[ \t]*(?:the |my )?answer ?(?::|is\b)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,11 +46,12 @@ def conditional(piece: str) -> bool:
 
 def core(piece: str) -> str:
     """A piece without the words that lead to a label ("the answer is") or follow it ("in this image")."""
-    while True:
+    while len(piece) < 500:  # nothing longer is a label with words around it
         shorter = _CLOSER.sub("", _OPENER.sub("", piece, count=1) if _OPENER.match(piece) else piece).strip()
         if not shorter or shorter == piece:
             return piece
         piece = shorter
+    return piece
 
 
 def _any(words: Iterable[str]) -> str:
@@ -113,7 +114,7 @@ class Labels:
 
         label = rf"\b({_any({*self.short, *self.starts, 'not', 'not true'})})\b"
         self._either = re.compile(  # "yes or no", "true/false", "(yes) or (no)"
-            rf"(?:\beither )?{_QUOTE}{label}[.)]?{_QUOTE}(?:,? ?-?\bor\b-?| ?[/|]) ?"
+            rf"(?:\beither )?{label}[.)]?{_QUOTE}(?:,? ?-?\bor\b-?| ?[/|]) ?"
             rf"{_QUOTE}{label}(?:[.)](?=\s|$))?{_QUOTE}"
         )
         self._lettered: list[re.Pattern[str]] = []  # "A. yes B. no", in either order

@@ -93,13 +93,21 @@ def _load(path: Path, parents: tuple[Path, ...]) -> TemplatePack:
     except ValidationError as error:
         raise VsreError(_report(path, [_first_problem(error, lines, ())])) from None
     templates: list[Template] = []
-    for name in pack.include:
+    problems: list[tuple[int, str]] = []
+    seen: dict[str, str] = {}
+    for index, name in enumerate(pack.include):
         included = path.parent / name if name.endswith((".yaml", ".yml")) else _SHIPPED / f"{name}.yaml"
         if not included.is_file():
-            raise VsreError(f"{path}: `include` names {name!r}, but there is no {included}.")
-        templates += _load(included.resolve(), (*parents, path)).templates
-    problems: list[tuple[int, str]] = []
-    seen = {t.id: f"the included pack {t.pack}" for t in templates}
+            problems.append(
+                (lines["include", index], f"`include` names {name!r}, but there is no {included}")
+            )
+            continue
+        for template in _load(included.resolve(), (*parents, path)).templates:
+            if template.id in seen:
+                problem = f"the id {template.id!r} of {name} is taken by {seen[template.id]}"
+                problems.append((lines["include", index], problem))
+            seen[template.id] = f"the included pack {template.pack}"
+            templates.append(template)
     for index, content in enumerate(pack.templates):
         line = lines["templates", index]
         try:
