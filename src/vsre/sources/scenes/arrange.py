@@ -8,69 +8,29 @@ to say.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vsre.sources.scenes.scene import Placed, ground
+from vsre.sources.scenes.place import (
+    EDGE,
+    SMALLEST,
+    aligned,
+    anywhere,
+    fits,
+    fresh,
+    height_of,
+    looking,
+    stepped,
+    width_of,
+)
+from vsre.sources.scenes.scene import Placed
 from vsre.sources.scenes.sprites import SPRITES, extent, solid
 
 Two = tuple[Placed, Placed]
 Arrangement = Callable[[Random, str, str], Two | None]
-
-_EDGE = 0.01
-_SMALLEST = 0.17
-"""Things are drawn no smaller than this (root of the area), or they could not be recognised."""
-
-
-def fresh(rng: Random, name: str, z: float, *, scale: float = 1.0, **changes: object) -> Placed:
-    """A thing of a class with random sprite, flip and direction, standing on the ground at x = 0.5."""
-    variant = rng.randrange(len(SPRITES[name]))
-    sprite = SPRITES[name][variant]
-    flip = rng.random() < 0.5
-    placed = Placed(
-        name=name,
-        x=0.5,
-        y=ground(z),
-        z=round(z, 3),
-        size=stepped(max(sprite.size * scale / z, _SMALLEST)),
-        variant=variant,
-        flip=flip,
-        open=sprite.opening is not None and sprite.opening.kind == "door" and rng.random() < 0.3,
-    )
-    if sprite.turns:
-        placed = aligned(placed, rng.choice((0, 45, 90, 135)))
-    return placed.moved(**changes) if changes else placed
-
-
-def stepped(size: float) -> float:
-    """The next smaller of a ladder of sizes 3 % apart, so that drawn sprites can be kept and used again."""
-    return 1.03 ** math.floor(math.log(size, 1.03) + 1e-6)
-
-
-def aligned(placed: Placed, axis: float) -> Placed:
-    """Turned so that its long side has this direction (degrees)."""
-    now = placed.axis
-    return placed if now is None else placed.moved(angle=(placed.angle + axis - now) % 360)
-
-
-def fits(*placed: Placed) -> bool:
-    """Do all stand wholly inside the picture?"""
-    return all(
-        x0 >= _EDGE and y0 >= _EDGE and x1 <= 1 - _EDGE and y1 <= 1 - _EDGE
-        for x0, y0, x1, y1 in (p.box for p in placed)
-    )
-
-
-def _width(placed: Placed) -> float:
-    return extent(placed.sprite, placed.flip, placed.angle)[0] * placed.size
-
-
-def _height(placed: Placed) -> float:
-    return extent(placed.sprite, placed.flip, placed.angle)[1] * placed.size
 
 
 def _checked(a: Placed, b: Placed) -> Two | None:
@@ -79,11 +39,11 @@ def _checked(a: Placed, b: Placed) -> Two | None:
 
 def _abreast(rng: Random, a: Placed, b: Placed, gap: float) -> Two | None:
     """Put two things side by side, in either order, with a gap between their boxes."""
-    wa, wb = _width(a), _width(b)
+    wa, wb = width_of(a), width_of(b)
     total = wa + wb + gap
-    if total > 1 - 2 * _EDGE:
+    if total > 1 - 2 * EDGE:
         return None
-    start = rng.uniform(_EDGE, 1 - _EDGE - total)
+    start = rng.uniform(EDGE, 1 - EDGE - total)
     if rng.random() < 0.5:
         return _checked(a.moved(x=start + wa / 2), b.moved(x=start + wa + gap + wb / 2))
     return _checked(a.moved(x=start + wb + gap + wa / 2), b.moved(x=start + wb / 2))
@@ -110,19 +70,15 @@ def facing(toward: bool, *, both: bool = False, least: float = 0.03, most: float
         if two is None or not two[0].facing:
             return None
         way = 1 if two[1].x > two[0].x else -1
-        looker = _looking(two[0], way if toward else -way)
+        looker = looking(two[0], way if toward else -way)
         other = two[1]
         if both:
             if not other.facing:
                 return None
-            other = _looking(other, -way)
+            other = looking(other, -way)
         return looker, other
 
     return arrange
-
-
-def _looking(placed: Placed, way: int) -> Placed:
-    return placed if placed.facing == way else placed.moved(flip=not placed.flip)
 
 
 def queue(least: float = 0.02, most: float = 0.15) -> Arrangement:
@@ -134,7 +90,7 @@ def queue(least: float = 0.02, most: float = 0.15) -> Arrangement:
         if two is None or not two[0].facing or not two[1].facing:
             return None
         way = rng.choice((-1, 1))
-        return _looking(two[0], way), _looking(two[1], way)
+        return looking(two[0], way), looking(two[1], way)
 
     return arrange
 
@@ -163,8 +119,8 @@ def touching(rng: Random, a: str, b: str) -> Two | None:
     if last - first < 4:
         return None
     space = starts[first - top_right : last - top_right] - ends[first - top_left : last - top_left]
-    shift = float(space.min()) + (right.x - _width(right) / 2) - (left.x - _width(left) / 2) - 1.5 / 192
-    if not 0 <= shift <= 0.35 * min(_width(left), _width(right)):
+    shift = float(space.min()) + (right.x - width_of(right) / 2) - (left.x - width_of(left) / 2) - 1.5 / 192
+    if not 0 <= shift <= 0.35 * min(width_of(left), width_of(right)):
         return None
     moved_right = right.moved(x=right.x - shift)
     first_placed, second = (left, moved_right) if two[0] is left else (moved_right, left)
@@ -179,7 +135,7 @@ def depth(subject_near: bool, *, overlap: tuple[float, float] = (0.1, 0.7)) -> A
         far = z * rng.uniform(1.4, 1.7)
         near = fresh(rng, a if subject_near else b, z, scale=0.92, x=rng.uniform(0.25, 0.75))
         back = fresh(rng, b if subject_near else a, far, scale=1.2)
-        reach = (_width(near) + _width(back)) / 2
+        reach = (width_of(near) + width_of(back)) / 2
         back = back.moved(x=near.x + rng.choice((-1, 1)) * reach * (1 - rng.uniform(*overlap)))
         if not fits(near, back):
             return None
@@ -204,7 +160,7 @@ def stacked(subject_up: bool, *, where: tuple[float, float] = (0.0, 1.0), ends: 
         x0, x1, y = base.sprite.top
         left, line, right, _ = base.region(x0, y, x1, y)
         item = fresh(rng, upper, z, scale=rng.uniform(0.62, 0.85))
-        width = _width(item)
+        width = width_of(item)
         room = right - left - 0.7 * width
         if room < 0:
             return None
@@ -237,7 +193,7 @@ def contained(subject_inside: bool) -> Arrangement:
             base = y1 + 0.22 * size * unit_h
             base = min(base, box.box[3] - 0.02)
         size = stepped(min(size, item.size))
-        if size < 0.96 * _SMALLEST:
+        if size < 0.96 * SMALLEST:
             return None
         slack = (x1 - x0 - size * unit_w) / 2
         at = (x0 + x1) / 2 + rng.uniform(-0.6, 0.6) * max(slack, 0)
@@ -262,7 +218,7 @@ def sheltered(subject_below: bool) -> Arrangement:
         unit_w, unit_h = extent(item.sprite, item.flip, item.angle)
         base = roof.y - 0.012
         size = stepped(min(item.size, 0.95 * (base - top) / unit_h, 0.8 * (right - left) / unit_w))
-        if size < 0.85 * _SMALLEST:
+        if size < 0.85 * SMALLEST:
             return None
         slack = (right - left - size * unit_w) / 2
         at = (left + right) / 2 + rng.uniform(-0.7, 0.7) * slack
@@ -282,8 +238,8 @@ def hanging(subject_up: bool, *, shift: float = 0.25) -> Arrangement:
         item = fresh(rng, upper, z, scale=0.82)
         gap = rng.uniform(0.05, 0.16)
         item = item.moved(
-            x=base.x + rng.uniform(-shift, shift) * (_width(base) + _width(item)) / 2,
-            y=base.y - _height(base) - gap,
+            x=base.x + rng.uniform(-shift, shift) * (width_of(base) + width_of(item)) / 2,
+            y=base.y - height_of(base) - gap,
             link="air" if item.sprite.flies else "shelf",
         )
         return _checked(item, base) if subject_up else _checked(base, item)
@@ -313,13 +269,3 @@ def angled(parallel: bool) -> Arrangement:
 def scattered(rng: Random, a: str, b: str) -> Two | None:
     """Anywhere on the ground, or in the air for what flies."""
     return _checked(anywhere(rng, a), anywhere(rng, b))
-
-
-def anywhere(rng: Random, name: str) -> Placed:
-    """One thing at a random place; things farther away leave more room."""
-    z = 1.05 * math.exp(rng.uniform(0, 0.6))
-    placed = fresh(rng, name, z)
-    if placed.sprite.flies and rng.random() < 0.5:
-        placed = placed.moved(y=rng.uniform(_height(placed) + 0.02, placed.y - 0.1), link="air")
-    half = min(_width(placed) / 2 + _EDGE, 0.5)
-    return placed.moved(x=rng.uniform(half, 1 - half))

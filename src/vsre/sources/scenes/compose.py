@@ -11,7 +11,6 @@ from vsre.sources.scenes.arrange import (
     Arrangement,
     Two,
     angled,
-    anywhere,
     contained,
     depth,
     facing,
@@ -24,6 +23,7 @@ from vsre.sources.scenes.arrange import (
     touching,
 )
 from vsre.sources.scenes.backgrounds import BACKGROUNDS
+from vsre.sources.scenes.place import anywhere
 from vsre.sources.scenes.scene import Placed, Scene
 from vsre.sources.scenes.sprites import CLASSES
 from vsre.triplets import Box

@@ -4,7 +4,6 @@ from it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -26,6 +25,11 @@ FRONT_ROW = 0.95
 def ground(z: float) -> float:
     """Height in the picture of the ground at a depth, as a fraction from the top."""
     return HORIZON + (FRONT_ROW - HORIZON) / z
+
+
+def _afloat(sprite: Sprite) -> str:
+    """How a thing of this kind stays in the air."""
+    return "air" if sprite.flies else "shelf"
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,11 @@ class Placed:
     def thing(self) -> Thing:
         """What `geometry` is told of it."""
         return Thing(box=self.box, depth=self.z, facing=self.facing, axis=self.axis)
+
+    def released(self) -> Placed:
+        """The same thing in the same place, held by nothing."""
+        free = _afloat(self.sprite) if self.link in ("on", "in") else "ground"
+        return self.moved(link=free, host=None)
 
     def moved(self, **changes: Any) -> Placed:
         return replace(self, **changes)
@@ -167,25 +176,27 @@ class Scene:
         return replace(self, kind=kind, seed=seed)
 
     def swap_class(self, old: str, new: str) -> Scene:
-        """The same scene with another class drawn in the box of `old`: same place, same area, fitted into the
-        box.
+        """The same scene with another class in the box of `old`: same foot, fitted into the box.
+
+        What stood in or on the old thing stays where it was, but is no longer held by it.
         """
         index = self.index(old)
         was = self.objects[index]
         w, h = was.box[2] - was.box[0], was.box[3] - was.box[1]
         unit_w, unit_h = extent(sprite(new), was.flip, 0.0)
-        held = was.link if was.link != "air" or sprite(new).flies else "shelf"
         now = Placed(
             name=new,
             x=was.x,
             y=was.y,
             z=was.z,
-            size=min(math.sqrt(w * h), 1.15 * w / unit_w, 1.15 * h / unit_h),
+            size=min(w / unit_w, h / unit_h),
             flip=was.flip,
-            link=held,
+            link=_afloat(sprite(new)) if was.link in ("air", "shelf") else was.link,
             host=was.host,
         )
-        return replace(self, objects=(*self.objects[:index], now, *self.objects[index + 1 :]))
+        objects = [o if o.host != index else o.released() for o in self.objects]
+        objects[index] = now
+        return replace(self, objects=tuple(objects))
 
     def to_json(self) -> dict[str, Any]:
         """A small JSON object; `Scene.from_json` gives the scene back exactly."""
