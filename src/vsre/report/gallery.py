@@ -120,7 +120,7 @@ def gallery(before: Run, after: Run, seed: int) -> tuple[list[Group], str]:
         group(f"{was} wrong, {name} right", lambda row: row["correct"] is True, then=False),
         group(f"{was} right, {name} wrong", lambda row: row["correct"] is False, then=True),
     ]
-    return [g for g in groups if g.cards], f"{chosen[0]}/{chosen[1]}"
+    return [g for g in groups if g.total], f"{chosen[0]}/{chosen[1]}"
 
 
 def _template_for_gallery(run: Run) -> tuple[str, str] | None:
