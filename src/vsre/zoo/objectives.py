@@ -199,6 +199,9 @@ class SamObjective(nn.Module):
     def __init__(self, config: SamConfig) -> None:
         super().__init__()
         self.model = SamModel(config)
+        # Prompts and image places share one fixed random matrix; safetensors wants every tensor once, so make it two.
+        for part in (self.model.shared_image_embedding, self.model.prompt_encoder.shared_embedding):
+            part.positional_embedding = nn.Parameter(part.positional_embedding.detach().clone(), requires_grad=False)
 
     def forward(
         self, images: Tensor, points: Tensor, boxes: Tensor, masks: Tensor, use_boxes: Tensor

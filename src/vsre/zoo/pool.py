@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vsre.sources.scenes import masks, object_list, paint, scene_stream
 from vsre.zoo.text import Fact
 
 CHUNK = 500
@@ -30,15 +31,15 @@ class Pool:
 
 
 def _draw(seed: int, start: int, n: int, size: int, exclude: tuple[str, ...]) -> tuple[Any, Any, Any]:
-    from vsre.sources.scenes import object_list, render, scene_stream, visible_map
-
     images = np.empty((n, size, size, 3), np.uint8)
     objects = np.empty((n, size, size), np.uint8)
     facts = []
     for i, scene in zip(range(n), scene_stream(seed, start=start, exclude=exclude), strict=False):
-        images[i] = np.asarray(render(scene, size=size))
-        objects[i] = visible_map(scene, size=size)
-        facts.append([[o.name, *o.box] for o in object_list(scene)])
+        images[i], objects[i] = paint(scene, size), 0
+        visible = masks(scene, size)
+        for rank, index in enumerate(reversed(scene.order), start=1):  # the order of object_list
+            objects[i][visible[index] > 0] = rank
+        facts.append([[fact.name, *fact.box] for fact in object_list(scene)])
     return images, objects, facts
 
 
