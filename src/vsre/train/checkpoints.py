@@ -1,6 +1,4 @@
-"""Checkpoints that are whole or do not count: a marker is written last, and everything without one is
-ignored.
-"""
+"""Checkpoints that are whole or do not count: a marker is written last, and nothing counts without one."""
 
 from __future__ import annotations
 
@@ -13,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
@@ -24,7 +23,7 @@ DONE = "done.json"
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that a reader finds the old file or the new one, never half of one."""
-    part = path.with_name(f"{path.name}.part{os.getpid()}")
+    part = path.with_name(f"{path.name}.part")
     with part.open("w", encoding="utf-8") as file:
         json.dump(content, file, indent=2)
         file.write("\n")
@@ -116,10 +115,16 @@ def load_weights(model: Any, folder: Path) -> None:
     """
     try:
         with no_bars():
-            saved = type(model).from_pretrained(folder, dtype=model.dtype)
+            saved = type(model).from_pretrained(folder, dtype=_widest(model))
         model.load_state_dict(saved.state_dict(), strict=True)
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise VsreError(f"{folder}: its weights do not fit this model ({error}).") from error
+
+
+def _widest(model: nn.Module) -> torch.dtype:
+    """The floating-point type that holds every weight of a model without rounding."""
+    kinds = {p.dtype for p in model.parameters() if p.is_floating_point()}
+    return kinds.pop() if len(kinds) == 1 else torch.float32
 
 
 def checkpoint_bytes(model: nn.Module) -> int:
@@ -167,5 +172,6 @@ def check_disk(folder: Path, needed: int) -> None:
     if free < needed:
         raise VsreError(
             f"{folder}: the run needs about {needed / 1e9:,.2f} GB for data, checkpoints and weights, "
-            f"{free / 1e9:,.2f} GB are free. Free some space, choose another folder, or lower keep_checkpoints."
+            f"{free / 1e9:,.2f} GB are free. Free some space, choose another folder, or lower "
+            "keep_checkpoints."
         )

@@ -1,6 +1,4 @@
-"""The questions of a stage as packs: one image with up to K of its questions, in an order fixed by seed and
-epoch.
-"""
+"""A stage's questions as packs, an image with up to K of its questions, ordered by seed and epoch alone."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The record of a run: one JSON line a step, a loss curve a stage, and a progress bar where a person is
-watching.
-"""
+"""The record of a run: a JSON line a step, a loss curve a stage, and a bar where a person is watching."""
 
 from __future__ import annotations
 

@@ -56,8 +56,8 @@ class Packer:
         at = int(np.flatnonzero(head == self.image_token_id)[0])
         if cut <= at and len(examples) > 1:
             raise VsreError(
-                "this chat template puts words of the question before the image, so its questions cannot share "
-                "the image. Set questions_per_image: 1 for every stage."
+                "this chat template puts words of the question before the image, so its questions cannot "
+                "share the image. Set questions_per_image: 1 for every stage."
             )
         cut = max(cut, at + 1)
         picture = np.full(self.visual_tokens, self.image_token_id, dtype=np.int32)

@@ -1,10 +1,9 @@
-"""run_stages: the stages of a run, one after another, each in its folder, each to be killed and resumed at
-will.
+"""run_stages: a run's stages, one after another, each to be killed at any moment and resumed.
 
 OUT/run.json                  what the run is made of; a folder never mixes two configurations
 OUT/cache/                    questions as tokens, images as bytes; may be deleted, is made again
 OUT/01-align/log.jsonl        one line a step; loss.png is drawn from it
-OUT/01-align/checkpoint-500/  full state: weights, optimizer, schedule, random numbers, position in the data
+OUT/01-align/checkpoint-500/  full state: weights, optimizer, schedule, random numbers, place in the data
 OUT/01-align/model/           the stage's weights (safetensors) and processor
 OUT/01-align/done.json        written last: the stage is finished
 """
@@ -247,10 +246,11 @@ def _announce(run: _Run, console: Console) -> None:
     memory = checkpoint_bytes(model) + sum(p.nbytes for p in model.parameters() if p.requires_grad)
     console.print(freezing_table(model, f"Stage {stage.name}"))
     console.print(
-        f"{facts['questions']:,} questions about {facts['images']:,} images in {facts['sequences']:,} sequences\n"
+        f"{facts['questions']:,} questions about {facts['images']:,} images in {facts['sequences']:,} "
+        f"sequences, {facts['visual_tokens']:,} visual tokens an image\n"
         f"{run.steps:,} steps of {stage.batch_images} images ({micro} a pass x {passes}), "
-        f"{facts['questions_per_step']:,.0f} questions; lr {stage.lr:g}, {facts['visual_tokens']:,} visual tokens "
-        f"an image\nweights, gradients and optimizer: {memory / 1e9:,.3f} GB; activations come on top"
+        f"{facts['questions_per_step']:,.0f} questions; lr {stage.lr:g}\n"
+        f"weights, gradients and optimizer: {memory / 1e9:,.3f} GB; activations come on top"
     )
     if facts["set_aside"]:
         console.print(

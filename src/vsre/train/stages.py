@@ -1,5 +1,4 @@
-"""Stages as data: what trains, on which questions, with which numbers. A YAML file holds an ordered list of
-them.
+"""Stages as data: what trains, on which questions, with which numbers; an ordered list of them in YAML.
 
     - name: align
       train: [adapters]

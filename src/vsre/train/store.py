@@ -1,5 +1,4 @@
-"""Training data on disk, made once a run: tokens, spans and encoded images in flat files that are memory-
-mapped.
+"""Training data on disk, made once a run: tokens, spans and encoded images in memory-mapped flat files.
 
 A source of half a million questions is rendered and tokenized in one stream; afterwards a question is a slice
 of a file, an image is another, and neither tokenizer nor Parquet reader runs during training.
@@ -8,7 +7,6 @@ of a file, an image is another, and neither tokenizer nor Parquet reader runs du
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -105,7 +103,7 @@ def open_store(source: DataSource, encoder: ChatEncoder, cache: Path, max_tokens
     nothing.
     """
     if not (cache / "meta.json").is_file():
-        part = cache.with_name(f"{cache.name}.part{os.getpid()}")
+        part = cache.with_name(f"{cache.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         try:
@@ -131,7 +129,7 @@ def _build(source: DataSource, encoder: ChatEncoder, folder: Path, max_tokens: i
             if len(missing := np.flatnonzero(keys[at] != wanted)):
                 raise VsreError(
                     f"{source.questions}: question {names[missing[0]]} (row {number + missing[0] + 1}) asks "
-                    f"about a triplet that is not in {source.triplets}. Rewrite the questions from that folder."
+                    f"about a triplet that is not in {source.triplets}. Rewrite the questions from there."
                 )
             for i, example in enumerate(encoder.encode(names, columns["prompt"], columns["answer"])):
                 if room and len(example.ids) > room:

@@ -98,9 +98,9 @@ class VsreTrainer(Trainer):
         step = self.state.global_step + 1
         write_json(path, {"step": step, what: str(value), "questions": names})
         raise VsreError(
-            f"{path.parent.name}: the {what} of step {step} is {value}. The {len(names)} questions of the batch "
-            f"are in {path}, the first is {names[0]}. Lower lr (now {self._get_learning_rate():.2e}), or turn "
-            "bf16 off."
+            f"{path.parent.name}: the {what} of step {step} is {value}. The {len(names)} questions of the "
+            f"batch are in {path}, the first is {names[0]}. Lower lr (now {self._get_learning_rate():.2e}), "
+            "or turn bf16 off."
         )
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

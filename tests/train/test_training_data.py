@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from train_world import load, write_world
+
+from tiny_models import tiny_llava
+from vsre.errors import VsreError
+from vsre.train import ChatEncoder, DataSource, Packer
+from vsre.train.data import Collator, PackedQuestions, PackSampler
+from vsre.train.store import Store, open_store
+from vsre.triplets import read_triplets, write_triplets
+
+
+@pytest.fixture(scope="module")
+def processor(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return load(tiny_llava(tmp_path_factory.mktemp("llava")))[1]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> DataSource:
+    return DataSource(**write_world(tmp_path_factory.mktemp("world")))
+
+
+def questions(source: DataSource) -> list[dict[str, Any]]:
+    return pq.read_table(source.questions / "part-00000.parquet").to_pylist()
+
+
+def test_a_store_holds_every_question_and_each_image_once(
+    source: DataSource, processor: Any, tmp_path: Path
+) -> None:
+    encoder = ChatEncoder(processor)
+    made = open_store(source, encoder, tmp_path / "cache")
+    again = open_store(source, encoder, tmp_path / "cache")
+    images = {t.image_id: t.image for t in read_triplets(source.triplets)}
+    rows = questions(source)
+    assert len(made) == len(again) == len(rows)
+    for i in (0, 7, len(rows) - 1):
+        example = again.example(i)
+        assert rows[i]["prompt"] in encoder.tokenizer.decode(example.ids)
+        assert again.image(again.image_of[i]) == images[rows[i]["image_id"]]
+    assert len(again.image_offsets) - 1 == len(images)
+    assert again.question_ids([3, 0]) == [f"{rows[i]['key']}/{rows[i]['template']}" for i in (3, 0)]
+    assert isinstance(again.tokens, np.memmap) and isinstance(again.image_bytes, np.memmap)
+
+
+def test_too_long_questions_are_set_aside_and_counted(
+    source: DataSource, processor: Any, tmp_path: Path
+) -> None:
+    encoder = ChatEncoder(processor)
+    longest = int(np.diff(open_store(source, encoder, tmp_path / "a").offsets).max())
+    limit = longest + encoder.visual_tokens - 2
+    store = open_store(source, encoder, tmp_path / "b", limit)
+    aside = [json.loads(line) for line in (tmp_path / "b" / "set-aside.jsonl").read_text().splitlines()]
+    assert store.meta["set_aside"] == len(aside) == len(questions(source)) - len(store) > 0
+    assert str(limit) in aside[0]["reason"]
+    named = questions(source)[aside[0]["row"] - 1]
+    assert aside[0]["id"] == f"{named['key']}/{named['template']}"
+    with pytest.raises(VsreError, match="no usable question"):
+        open_store(source, encoder, tmp_path / "c", 40)
+    assert not (tmp_path / "c").exists()
+
+
+def rewritten(source: DataSource, folder: Path, **change: Any) -> Path:
+    rows = questions(source)
+    rows[5] |= change
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "q.parquet")
+    return folder
+
+
+def test_a_question_without_its_triplet_is_named(source: DataSource, processor: Any, tmp_path: Path) -> None:
+    folder = rewritten(source, tmp_path / "q", key="0123456789abcdef")
+    with pytest.raises(VsreError, match=r"question 0123456789abcdef/w0 \(row 6\)"):
+        open_store(
+            DataSource(triplets=source.triplets, questions=folder), ChatEncoder(processor), tmp_path / "c"
+        )
+
+
+def test_a_triplet_without_image_is_named(source: DataSource, processor: Any, tmp_path: Path) -> None:
+    write_triplets(tmp_path / "t", [t.replace(image=None) for t in read_triplets(source.triplets)])
+    with pytest.raises(VsreError, match="has no image"):
+        open_store(
+            DataSource(triplets=tmp_path / "t", questions=source.questions),
+            ChatEncoder(processor),
+            tmp_path / "c",
+        )
+
+
+def test_a_folder_without_questions_is_refused(source: DataSource, processor: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder, said in ((tmp_path / "empty", "no Parquet files"), (source.triplets, "not a question file")):
+        with pytest.raises(VsreError, match=said):
+            open_store(
+                DataSource(triplets=source.triplets, questions=folder), ChatEncoder(processor), tmp_path / "c"
+            )
+
+
+@pytest.fixture(scope="module")
+def data(source: DataSource, processor: Any, tmp_path_factory: pytest.TempPathFactory) -> PackedQuestions:
+    store = open_store(source, ChatEncoder(processor), tmp_path_factory.mktemp("cache") / "c")
+    return PackedQuestions([store, Store(store.folder)])
+
+
+def test_every_question_once_an_epoch_with_its_own_image(data: PackedQuestions) -> None:
+    sampler = PackSampler(data, 4, seed=3, first_batch=2)
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        packs = list(sampler)
+        assert len(packs) == len(sampler)
+        assert sorted(np.concatenate(packs).tolist()) == list(range(len(data)))
+        assert all(len(set(data.image_of[p])) == 1 and len(p) <= 4 for p in packs)
+
+
+def test_order_is_fixed_by_seed_and_epoch(data: PackedQuestions) -> None:
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        sampler = PackSampler(data, 4, seed, first_batch=2)
+        sampler.set_epoch(epoch)
+        return [p.tolist() for p in sampler]
+
+    assert order(1, 1) == order(1, 1)
+    assert order(1, 1) != order(1, 2)
+    assert order(1, 1) != order(2, 1)
+
+
+def test_the_longest_come_first(data: PackedQuestions) -> None:
+    packs = list(PackSampler(data, 4, seed=3, first_batch=3))
+    tokens = [int(data.lengths[p].sum()) for p in packs]
+    assert tokens[:3] == sorted(tokens, reverse=True)[:3]
+    assert tokens[3:] != sorted(tokens[3:], reverse=True)
+
+
+def test_a_batch_names_its_questions_and_keeps_few_pictures(data: PackedQuestions, processor: Any) -> None:
+    encoder = ChatEncoder(processor)
+    packer = Packer(
+        image_token_id=encoder.image_token_id, visual_tokens=encoder.visual_tokens, pad_id=encoder.pad_id
+    )
+    one = 3 * 96 * 96 * 4
+    collate = Collator(data, packer, processor.image_processor, cache_bytes=2 * one)
+    packs = list(PackSampler(data, 4, seed=0, first_batch=1))
+    batch = collate([data[p] for p in packs])
+    assert batch["pixel_values"].shape == (len(packs), 3, 96, 96)
+    assert batch["rows"] == np.concatenate(packs).tolist()
+    assert batch["tokens"] == int((batch["input_ids"] != encoder.pad_id).sum())
+    assert len(collate._cache) == 2
+    once_more = collate([data[p] for p in packs])
+    assert once_more["pixel_values"].equal(batch["pixel_values"])
+
+
+def test_a_broken_picture_is_named(source: DataSource, processor: Any, tmp_path: Path) -> None:
+    triplets = [t.replace(image=b"not a picture") for t in read_triplets(source.triplets)]
+    write_triplets(
+        tmp_path / "t", [t.replace(image_id=o.image_id) for t, o in zip(triplets, triplets, strict=True)]
+    )
+    encoder = ChatEncoder(processor)
+    store = open_store(
+        DataSource(triplets=tmp_path / "t", questions=source.questions), encoder, tmp_path / "c"
+    )
+    data = PackedQuestions([store])
+    packer = Packer(
+        image_token_id=encoder.image_token_id, visual_tokens=encoder.visual_tokens, pad_id=encoder.pad_id
+    )
+    pack = next(iter(PackSampler(data, 1, 0, 1)))
+    with pytest.raises(VsreError, match=f"image of question {questions(source)[pack[0]]['key']}"):
+        Collator(data, packer, processor.image_processor)([data[pack]])
