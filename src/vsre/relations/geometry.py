@@ -1,5 +1,4 @@
-"""Whether a relation holds between two things, from their boxes and, where known, masks, depth, facing and
-contact.
+"""Whether a relation holds between two things: from boxes and, where known, masks, depth, facing, contact.
 
 Every predicate weighs two things: the evidence that people would call the statement true, and the evidence
 that they would call it false. PASS and FAIL are given only where exactly one of the two is positive, so that
@@ -15,8 +14,6 @@ from collections.abc import Callable
 
 from vsre.relations.ontology import relation as known
 from vsre.relations.things import NO, Contact, Judgement, Pair, Thing, Verdict
-
-__all__ = ["PREDICATES", "Contact", "Judgement", "Pair", "Thing", "Verdict", "judge", "judge_pair"]
 
 Evidence = tuple[float, float]
 Predicate = Callable[[Pair], Evidence]
@@ -228,10 +225,6 @@ def _edge(p: Pair) -> Evidence:
     return _at_end(p), max(_central(p), p.gap - 0.15)
 
 
-def _close_by(limit: float) -> Callable[[Pair], float]:
-    return lambda p: limit - p.gap
-
-
 PREDICATES: dict[str, Predicate] = {
     # projective
     "left of": _left,
@@ -247,10 +240,10 @@ PREDICATES: dict[str, Predicate] = {
     "beside": _beside,
     "in the middle of": _middle,
     # adjacency
-    "at the left side of": also(_left, _close_by(0.3)),
-    "at the right side of": also(swap(_left), _close_by(0.3)),
+    "at the left side of": also(_left, lambda p: 0.3 - p.gap),
+    "at the right side of": also(swap(_left), lambda p: 0.3 - p.gap),
     "at the side of": _beside,
-    "adjacent to": also(_beside, _close_by(0.07)),
+    "adjacent to": also(_beside, lambda p: 0.07 - p.gap),
     "alongside": _beside,
     "at the edge of": _edge,
     "ahead of": _ahead_of,

@@ -105,7 +105,8 @@ class Pair:
         known_depth = subject.depth is not None and object.depth is not None
         self.nearer = math.log(object.depth / subject.depth) if known_depth else None  # type: ignore[operator]
         self.same_depth = 0.15 - abs(self.nearer) if self.nearer is not None else 0.05 - abs(self.bases)
-        self.contact = contact if contact is not None else _contact(self)
+        # Boxes that lie apart belie any contact that is claimed.
+        self.contact = contact if contact is not None and self.gap <= 0.02 else _contact(self)
         self.free = 1.0 if self.contact in (Contact.NONE, Contact.TOUCHES) else NO
         self.swapped = swapped or Pair(object, subject, self.contact and self.contact.inverse, self)
 
