@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
-from PIL import Image
 
 from vsre.diagnose.decoding import Decoding
 from vsre.diagnose.loading import load_model, weights_fingerprint
+from vsre.diagnose.plain import Plain
 from vsre.diagnose.prompts import Prompt, Renderer
 from vsre.diagnose.replies import Reply
-from vsre.diagnose.ways import Job, Plain, SharedPrefix, Way, first_line, largest_difference
+from vsre.diagnose.shared_prefix import SharedPrefix
+from vsre.diagnose.ways import Images, Job, Way, first_line
 from vsre.errors import VsreError
 from vsre.sources.images import load_image
 
@@ -106,7 +107,7 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def answer(self, asked: Sequence[tuple[bytes | None, Sequence[Prompt]]]) -> list[list[Reply]]:
-        images: dict[int, Image.Image] = {}
+        images: Images = {}
         broken: dict[int, str] = {}
         for i, (data, _) in enumerate(asked):
             try:
@@ -130,7 +131,7 @@ class TransformersEngine:
             replies[job.image].append(job.reply or Reply(error="the engine gave no reply"))
         return replies
 
-    def _choose(self, images: dict[int, Image.Image], jobs: list[Job]) -> Way:
+    def _choose(self, images: Images, jobs: list[Job]) -> Way:
         limit = TOLERANCE.get(self.dtype, HALF_TOLERANCE)
         probe = [Job(job.image, job.prompt, job.rendered) for job in jobs]
         try:
@@ -145,3 +146,31 @@ class TransformersEngine:
         verdict = f"logits of the two ways lie {self._apart:.1e} apart, {limit:.0e} is allowed"
         self._why = verdict
         return self._shared if self._apart <= limit else self._plain
+
+
+def largest_difference(
+    shared: SharedPrefix, plain: Plain, images: Images, jobs: Sequence[Job], *, most: int = 6
+) -> float | None:
+    """How far the logits of the two ways lie apart on some of these jobs, as a share of the largest logit (at least 1).
+
+    Both the answer's first token and its second are compared; prompts are taken from short to long, of several images.
+    None where nothing could be compared.
+    """
+    group = next((g for g in shared.prepare(images, jobs) if any(job.reply is None for job in g[2])), None)
+    if group is None:
+        return None
+    numbers, prefixes, waiting = group
+    ready = sorted((job for job in waiting if job.reply is None), key=lambda job: len(job.suffix))
+    some = (
+        [ready[round(i * (len(ready) - 1) / (most - 1))] for i in range(most)] if len(ready) > most else ready
+    )
+    branches = shared.branch(numbers, shared.prefill(prefixes), prefixes[0].ids.shape[1], some)
+    first = branches.logits
+    told = first.argmax(-1)  # (jobs,)
+    second = branches.extend(told[:, None])[:, -1]
+    apart = 0.0
+    for i, job in enumerate(some):
+        whole = plain.logits(images, job, [int(told[i])])  # (2, V)
+        scale = max(1.0, float(whole.abs().max()))
+        apart = max(apart, float((whole - torch.stack([first[i], second[i]])).abs().max()) / scale)
+    return apart

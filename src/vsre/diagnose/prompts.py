@@ -131,6 +131,12 @@ class Renderer:
             for ids in self.tokenize(rendered)
         ]
 
+    def texts(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """Generated token ids as text, special tokens left out."""
+        return self.tokenizer.batch_decode(
+            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
     def options(self, form: AnswerFormat) -> tuple[list[int], list[int]]:
         """Token ids of the canonical yes and no as the chat template writes an answer, without the end token."""
         if form.name not in self._options:
