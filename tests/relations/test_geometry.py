@@ -1,4 +1,4 @@
-"""The predicates keep the laws of the ontology, on anything at all, and say what people say on plain cases."""
+"""The predicates keep the laws of the ontology on anything at all, and say what people say on plain cases."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def test_links_lead_to_relations_and_back(name: str) -> None:
     assert r.symmetric == (r.inverse == name)
     assert (r.inverse is None) == (r.inverse_soundness is None)
     assert (r.antonym is None) == (r.antonym_soundness is None)
-    assert r.antonym is None or r.antonym in RELATIONS and r.antonym != name
+    assert r.antonym is None or (r.antonym in RELATIONS and r.antonym != name)
     if r.inverse:
         back = RELATIONS[r.inverse].inverse
         assert back is not None

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vsre.triplets import Box
+if TYPE_CHECKING:
+    from vsre.triplets import Box
 
 
 class Verdict(StrEnum):

@@ -8,6 +8,9 @@ from typing import Any
 
 Row = Mapping[str, Any]
 
+BLIND_KEYS = ("caption", "relation", "subj", "obj", "label")
+"""What of a VSR row a model without eyes may know."""
+
 
 def _majority(train: Sequence[Row], test: Sequence[Row], key: Callable[[Row], Any]) -> float:
     """Accuracy of the commonest training label among rows of the same key; unseen keys and ties count one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from random import Random
+from typing import TYPE_CHECKING
 
 from vsre.errors import VsreError
 from vsre.relations.geometry import PREDICATES, Verdict, judge_pair
@@ -26,12 +27,16 @@ from vsre.sources.scenes.backgrounds import BACKGROUNDS
 from vsre.sources.scenes.place import anywhere
 from vsre.sources.scenes.scene import Placed, Scene
 from vsre.sources.scenes.sprites import CLASSES
-from vsre.triplets import Box
+
+if TYPE_CHECKING:
+    from vsre.triplets import Box
 
 Recipe = tuple[tuple[Arrangement, ...], tuple[Arrangement, ...]]
 
 _CLOSE = side(0.015, 0.06)
 _APART = side(0.07, 0.3)
+# As small as what is far apart must be, so that size does not give nearness away.
+_CLOSE_SMALL = side(0.015, 0.06, nearest=1.5, farthest=2.0)
 _FAR = side(0.36, 0.6, nearest=1.5, farthest=2.0)
 _ON, _CARRIES = stacked(True), stacked(False)
 _IN, _HOLDS = contained(True), contained(False)
@@ -50,9 +55,9 @@ _AROUND: Recipe = ((_HOLDS,), (_CLOSE, _APART, _IN))
 _WITHOUT: Recipe = ((_CLOSE, _APART), (_IN,))
 _BEFORE: Recipe = ((_NEARER,), (_FARTHER, _FARTHER, _APART))
 _BEHIND: Recipe = ((_FARTHER,), (_NEARER, _NEARER, _APART))
-_NEXT: Recipe = ((_CLOSE, touching), (_FAR, _FAR, _ON, _CARRIES, _IN, _HOLDS, _ABOVE, _BELOW))
-_NEAR: Recipe = ((_CLOSE, touching), (_FAR,))
-_DISTANT: Recipe = ((_FAR,), (_CLOSE, touching, _ON, _IN))
+_NEXT: Recipe = ((_CLOSE, _CLOSE_SMALL, touching), (_FAR, _FAR, _ON, _CARRIES, _IN, _HOLDS, _ABOVE, _BELOW))
+_NEAR: Recipe = ((_CLOSE_SMALL, _CLOSE_SMALL, _CLOSE, touching), (_FAR,))
+_DISTANT: Recipe = ((_FAR,), (_CLOSE_SMALL, _CLOSE_SMALL, _CLOSE, touching, _ON, _IN))
 _LOOKS: Recipe = ((facing(True),), (facing(False),))
 _ACROSS: Recipe = (
     (facing(True, both=True, least=0.09, most=0.4),),

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vsre.sources.scenes.scene import Scene
-from vsre.triplets import Box
+
+if TYPE_CHECKING:
+    from vsre.triplets import Box
 
 _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
 

@@ -26,7 +26,7 @@ def fresh(rng: Random, name: str, z: float, *, scale: float = 1.0, **changes: ob
         size=stepped(max(sprite.size * scale / z, SMALLEST)),
         variant=variant,
         flip=flip,
-        open=sprite.opening is not None and sprite.opening.kind == "door" and rng.random() < 0.3,
+        open=sprite.opening is not None and sprite.opening.kind == "door" and rng.random() < 0.4,
     )
     if sprite.turns:
         placed = aligned(placed, rng.choice((0, 45, 90, 135)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,9 @@ from PIL import Image, ImageDraw, ImageFilter
 from vsre.sources.scenes.backgrounds import background
 from vsre.sources.scenes.scene import Placed, Scene, ground
 from vsre.sources.scenes.sprites import drawn, solid
-from vsre.triplets import Box
+
+if TYPE_CHECKING:
+    from vsre.triplets import Box
 
 Mask = NDArray[np.bool_]
 JPEG_QUALITY = 90

@@ -7,13 +7,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vsre.errors import VsreError
 from vsre.relations.geometry import Contact, Pair, Thing
 from vsre.sources.scenes.backgrounds import BACKGROUNDS, HORIZON
 from vsre.sources.scenes.sprites import Sprite, extent, sprite
-from vsre.triplets import Box
+
+if TYPE_CHECKING:
+    from vsre.triplets import Box
 
 NEAREST, FARTHEST = 1.0, 2.0
 """The range of depth on which things stand: at 2 they look half as large as at 1."""

@@ -23,6 +23,30 @@ from vsre.sources.scenes.sprites import CLASSES, SPRITES
 SPLITS = ("train", "dev", "test")
 PROTOCOLS = ("caption-disjoint", "concept-disjoint")
 
+RARE = frozenset(
+    {
+        "across from",
+        "ahead of",
+        "at the back of",
+        "at the edge of",
+        "enclosed by",
+        "in the middle of",
+        "off",
+        "on",
+        "on top of",
+        "opposite to",
+        "out of",
+        "outside",
+        "parallel to",
+        "perpendicular to",
+        "surrounding",
+    }
+)
+"""Relations that few units show unless drawn for them."""
+
+TURNS = (*DRAWABLE, *sorted(RARE))
+"""The relations for which units are drawn, in turn: the rare ones twice a round."""
+
 _SHARES = (0.7, 0.1)
 _LEAST_VISIBLE = 0.5
 _LEAST_SIDE = 0.07
@@ -140,8 +164,8 @@ def draw_unit(world: World, seed: int, index: int, *, size: int = 192, attempts:
     tried. None when nothing could be drawn.
     """
     rng = Random(f"unit/{world.protocol}/{world.split}/{seed}/{index}")
-    turn = index % len(DRAWABLE)
-    for relation in (*DRAWABLE[turn:], *DRAWABLE[:turn]):
+    turn = index % len(TURNS)
+    for relation in (*TURNS[turn:], *TURNS[:turn]):
         for _ in range(attempts):
             unit = _try_unit(world, rng, relation, size)
             if unit is not None:

@@ -12,7 +12,10 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +23,16 @@ from vsre.errors import VsreError
 from vsre.relations.grammar import caption
 from vsre.relations.ontology import RELATIONS
 from vsre.sources.coco import CATEGORY_ID, SUPERCATEGORY
-from vsre.sources.scenes.blind import blind_floor
+from vsre.sources.scenes.blind import BLIND_KEYS, blind_floor
+from vsre.sources.scenes.compose import DRAWABLE
 from vsre.sources.scenes.render import Shape, encode, mask_box, run_lengths
 from vsre.sources.scenes.scene import Scene
 from vsre.sources.scenes.units import SPLITS, Statement, World, draw_unit
 
 CAPTIONS_PER_IMAGE = 12
+MOST_ABOVE_MEAN = 1.5
+"""How many times the mean count of a relation any single one may reach."""
+
 _SPLIT_DIGIT = {name: number for number, name in enumerate(SPLITS, start=1)}
 
 
@@ -55,29 +62,41 @@ def _instances(scene: Scene, found: list[Shape], image_id: int) -> list[dict[str
     return annotations
 
 
-Drawn = tuple[list[bytes], list[dict[str, Any]], list[list[dict[str, Any]]], list[tuple[Statement, bool]]]
+@dataclass(frozen=True)
+class _Drawn:
+    """What one unit adds to the files; lists of two are of its two images."""
+
+    jpegs: list[bytes]
+    scenes: list[dict[str, Any]]
+    instances: list[list[dict[str, Any]]]
+    statements: list[tuple[Statement, bool]]
 
 
-def _draw(index: int, *, world: World, seed: int, size: int) -> Drawn | None:
-    """What one unit adds to the files: JPEGs, scenes, instances, statements."""
+def _draw(index: int, *, world: World, seed: int, size: int) -> _Drawn | None:
     unit = draw_unit(world, seed, index, size=size)
     if unit is None:
         return None
     numbers = [image_number(world.split, index, which) for which in (0, 1)]
-    return (
-        [encode(scene) for scene in unit.scenes],
-        [scene.to_json() for scene in unit.scenes],
-        [_instances(s, f, n) for s, f, n in zip(unit.scenes, unit.shapes, numbers, strict=True)],
-        list(unit.statements),
+    return _Drawn(
+        jpegs=[encode(scene) for scene in unit.scenes],
+        scenes=[scene.to_json() for scene in unit.scenes],
+        instances=[_instances(s, f, n) for s, f, n in zip(unit.scenes, unit.shapes, numbers, strict=True)],
+        statements=list(unit.statements),
     )
 
 
 def _select(statements: list[tuple[Statement, bool]], counts: Counter[str]) -> list[tuple[Statement, bool]]:
-    """The target and the captions of the relations that are rarest so far, at most CAPTIONS_PER_IMAGE."""
+    """The target and the statements of the relations that are rarest so far, at most CAPTIONS_PER_IMAGE.
+
+    A relation that is far commoner than the mean waits until the others have caught up.
+    """
     chosen, rest = statements[:1], statements[1:]
     counts[chosen[0][0][1]] += 1
+    limit = 4 + MOST_ABOVE_MEAN * counts.total() / len(DRAWABLE)
     while rest and len(chosen) < CAPTIONS_PER_IMAGE:
         best = min(range(len(rest)), key=lambda i: counts[rest[i][0][1]])
+        if counts[rest[best][0][1]] > limit:
+            break
         counts[rest[best][0][1]] += 1
         chosen.append(rest.pop(best))
     return chosen
@@ -101,12 +120,13 @@ def _row(statement: Statement, label: bool, file_name: str) -> dict[str, Any]:
     }
 
 
-def _units(world: World, count: int, seed: int, size: int, workers: int) -> Iterator[Drawn | None]:
+def _units(world: World, count: int, seed: int, size: int, workers: int) -> Iterator[_Drawn | None]:
     draw = partial(_draw, world=world, seed=seed, size=size)
     if workers <= 1:
         yield from map(draw, range(count))
         return
-    with ProcessPoolExecutor(workers) as pool:
+    # Not forked: the caller may run threads.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         yield from pool.map(draw, range(count), chunksize=16)
 
 
@@ -133,14 +153,19 @@ def write_world(
     (out / "images").mkdir(parents=True, exist_ok=True)
     (out / "annotations" / split).mkdir(parents=True, exist_ok=True)
     wanted = dict(zip(SPLITS, (train_units, dev_units, test_units), strict=True))
-    rows: dict[str, list[dict[str, Any]]] = {}
+    said: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
     images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
     done, failed = 0, 0
-    with (out / "scenes.jsonl").open("w", encoding="utf-8") as scenes:
+    unfinished = out / "instances.json.tmp"
+    with ExitStack() as stack:
+        scenes = stack.enter_context((out / "scenes.jsonl").open("w", encoding="utf-8"))
+        coco = stack.enter_context(unfinished.open("w", encoding="utf-8"))
+        coco.write('{"annotations": [')
+        separator = ""
         for name, count in wanted.items():
+            file = out / "annotations" / split / f"{name}.jsonl"
+            captions = stack.enter_context(file.open("w", encoding="utf-8"))
             counts: Counter[str] = Counter()
-            rows[name] = []
             for index, unit in enumerate(_units(World(split, name), count, seed, size, workers)):
                 done += 1
                 if progress:
@@ -148,28 +173,30 @@ def write_world(
                 if unit is None:
                     failed += 1
                     continue
-                jpegs, exact, instances, statements = unit
-                chosen = _select(statements, counts)
+                chosen = _select(unit.statements, counts)
                 for which in (0, 1):
                     number = image_number(name, index, which)
                     file_name = f"{number:012d}.jpg"
-                    (out / "images" / file_name).write_bytes(jpegs[which])
+                    (out / "images" / file_name).write_bytes(unit.jpegs[which])
+                    for annotation in unit.instances[which]:
+                        coco.write(separator + json.dumps(annotation))
+                        separator = ",\n"
                     images.append({"id": number, "file_name": file_name, "width": size, "height": size})
-                    annotations += instances[which]
-                    scenes.write(json.dumps({"image": file_name, "split": name, **exact[which]}) + "\n")
-                    rows[name] += [_row(s, truth == (which == 0), file_name) for s, truth in chosen]
-            lines = "".join(json.dumps(row) + "\n" for row in rows[name])
-            (out / "annotations" / split / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-    categories = [{"id": i, "name": n, "supercategory": SUPERCATEGORY[n]} for n, i in CATEGORY_ID.items()]
-    coco = {"images": images, "annotations": annotations, "categories": categories}
-    (out / "instances.json").write_text(json.dumps(coco), encoding="utf-8")
-    summary = _summary(split, seed, size, rows, images, failed)
+                    scenes.write(json.dumps({"image": file_name, "split": name, **unit.scenes[which]}) + "\n")
+                    for statement, truth in chosen:
+                        row = _row(statement, truth == (which == 0), file_name)
+                        captions.write(json.dumps(row) + "\n")
+                        said[name].append({key: row[key] for key in BLIND_KEYS})
+        categories = [{"id": i, "name": n, "supercategory": SUPERCATEGORY[n]} for n, i in CATEGORY_ID.items()]
+        coco.write(f'],\n"images": {json.dumps(images)},\n"categories": {json.dumps(categories)}}}\n')
+    summary = _summary(split, seed, size, said, len(images), failed)
     (out / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    unfinished.rename(out / "instances.json")
     return summary
 
 
 def _summary(
-    protocol: str, seed: int, size: int, rows: dict[str, list[dict[str, Any]]], images: list[Any], failed: int
+    protocol: str, seed: int, size: int, rows: dict[str, list[dict[str, Any]]], images: int, failed: int
 ) -> dict[str, Any]:
     everything = [row for part in rows.values() for row in part]
     relations = Counter(row["relation"] for row in everything)
@@ -177,7 +204,7 @@ def _summary(
         "protocol": protocol,
         "seed": seed,
         "size": size,
-        "images": len(images),
+        "images": images,
         "captions": {name: len(part) for name, part in rows.items()},
         "units_not_drawn": failed,
         "classes": len({row["subj"] for row in everything} | {row["obj"] for row in everything}),
