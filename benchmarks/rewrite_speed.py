@@ -2,8 +2,8 @@
 
     python benchmarks/rewrite_speed.py [--json OUT]
 
-The triplets are made up (COCO class names, relations of VSR); the pool of 50 templates is asked 46 at a time. Memory is
-the peak resident size of a fresh process that does the rewriting and nothing else.
+The triplets are made up (COCO class names, relations of VSR); the pool of 50 templates is asked 46 at a time.
+Memory is the peak resident size of a fresh process that does the rewriting and nothing else.
 """
 
 from __future__ import annotations

@@ -86,8 +86,9 @@ def grams(template: Template, n: int) -> set[tuple[str, ...]]:
 
 
 def test_held_out_shares_no_frame_and_no_format() -> None:
-    """No two words in a row. Single words cannot be told apart ("the", "is"); three in a row would let "in the image"
-    and "look at the" pass as long as a slot breaks them, and two is the strictest that English allows."""
+    """No two words in a row. Single words cannot be told apart ("the", "is"); three in a row would let "in
+    the image" and "look at the" pass as long as a slot breaks them, and two is the strictest that English
+    allows."""
     seen = templates(*(p for p in PACKS if p != "held-out"))
     held_out = templates("held-out")
     shared = set().union(*(grams(t, 2) for t in seen)) & set().union(*(grams(t, 2) for t in held_out))

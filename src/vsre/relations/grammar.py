@@ -1,8 +1,9 @@
-"""How a triplet is said in English: statement, denial and question, and how a VSR caption is taken apart again.
+"""How a triplet is said in English: statement, denial and question, and how a VSR caption is taken apart
+again.
 
-VSR says every caption as "The X is REL the Y.", also of things with a plural name ("The scissors is on the book.").
-Three relations are verbs and take no "is": contains, consists of, has as a part. All functions take class names as
-they stand in COCO ("dining table") and a relation as it stands in VSR ("left of").
+VSR says every caption as "The X is REL the Y.", also of things with a plural name ("The scissors is on the
+book."). Three relations are verbs and take no "is": contains, consists of, has as a part. All functions take
+class names as they stand in COCO ("dining table") and a relation as it stands in VSR ("left of").
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-_VERBS = {"contains": "contain", "consists of": "consist of", "has as a part": "have as a part"}
+from vsre.relations.ontology import RELATIONS
+
+_VERBS = {name: relation.base_form for name, relation in RELATIONS.items() if relation.verb}
 _PART = "as a part"
 _ARTICLES = ("the", "a", "an")
 
@@ -33,7 +36,7 @@ def negated(subject: str, relation: str, object: str) -> str:
 
 
 def question(subject: str, relation: str, object: str) -> str:
-    """ "Is the cat left of the dog?"; "Does the bowl contain the cake?"; "Does the car have the bed as a part?" """
+    """ "Is the cat left of the dog?"; "Does the bowl contain the cake?" """
     if relation in _VERBS:
         return f"Does the {subject} {_verb_phrase(relation, object)}?"
     return f"Is the {subject} {relation} the {object}?"
@@ -49,8 +52,8 @@ def _verb_phrase(relation: str, object: str) -> str:
 def parse_caption(caption: str, relation: str) -> tuple[str, str] | None:
     """The subject and the object of a caption whose relation is known, or None where it is not of VSR's form.
 
-    Case, runs of whitespace, the last period, "are" for "is" and "a"/"an" for "the" do not matter. The object must
-    have its article: that is what tells "on the cake" from "on top of the cake".
+    Case, runs of whitespace, the last period, "are" for "is" and "a"/"an" for "the" do not matter. The object
+    must have its article: that is what tells "on the cake" from "on top of the cake".
     """
     found = _pattern(" ".join(relation.split()).lower()).fullmatch(" ".join(caption.split()))
     return (
@@ -61,7 +64,8 @@ def parse_caption(caption: str, relation: str) -> tuple[str, str] | None:
 @lru_cache(maxsize=256)
 def _pattern(relation: str) -> re.Pattern[str]:
     verb = "" if relation in _VERBS else "(?:is|are) "
+    article = f"(?:{'|'.join(_ARTICLES)}) "
     return re.compile(
-        rf"(?:(?:the|a|an) )?(?P<subject>\S.*?) {verb}{re.escape(relation)} (?:the|a|an) (?P<object>\S.*?) ?\.?",
+        rf"(?:{article})?(?P<subject>\S.*?) {verb}{re.escape(relation)} {article}(?P<object>\S.*?) ?\.?",
         re.IGNORECASE,
     )

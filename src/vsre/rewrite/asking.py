@@ -77,8 +77,9 @@ def has_boxes(triplet: Triplet) -> bool:
 
 
 def slot_values(triplet: Triplet) -> dict[str, str]:
-    """What each slot says for this triplet. Beside SLOTS the names `boxed_statement` and `boxed_negated` hold the
-    sentences with a box behind each thing; they and the box slots are there only where both boxes are known."""
+    """What each slot says for this triplet. Beside SLOTS the names `boxed_statement` and `boxed_negated`
+    hold the sentences with a box behind each thing; they and the box slots are there only where both boxes
+    are known."""
     subject, relation, object = triplet.subject, triplet.relation, triplet.object
     caption = grammar.caption(subject, relation, object)
     question = grammar.question(subject, relation, object)
@@ -108,7 +109,7 @@ def _inside(sentence: str) -> str:
 
 
 def answer(template: Template, values: Mapping[str, str], truth: bool) -> str:
-    """The expected answer, short or full as the template's style says, with boxes where the question gave them."""
+    """The expected answer in the template's style, with boxes where the question gave them."""
     if template.style == "short":
         return template.format.short(truth)
     boxed = "boxed_" if template.needs_boxes else ""
@@ -121,7 +122,8 @@ def ask(template: Template, triplet: Triplet) -> Question:
     if template.needs_boxes and not has_boxes(triplet):
         raise VsreError(
             f"Template {template.id} gives the boxes of both things, and triplet {triplet.key} "
-            f"({triplet.image_name}: {triplet.caption!r}) has none. Use a pack without boxes or a source that has them."
+            f"({triplet.image_name}: {triplet.caption!r}) has none. "
+            "Use a pack without boxes or a source that has them."
         )
     values = slot_values(triplet)
     return Question(

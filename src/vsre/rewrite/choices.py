@@ -22,10 +22,11 @@ _NONE = Choice(None, "names no option")
 
 
 def read_choice(text: str, options: Mapping[str, str]) -> Choice:
-    """Read a raw answer to a question with lettered options ({"A": "left of the dog", "B": "right of the dog"}).
+    """Read a raw answer to a question with lettered options, {"A": "left of the dog", "B": "above", ...}.
 
-    An option is named by its letter standing alone or behind words like "the answer is", or by its whole text. Several
-    different ones are no answer; an article "A" is not a letter; nothing is guessed. Never raises.
+    An option is named by its letter standing alone or behind words like "the answer is", or by its whole
+    text. Several different ones are no answer; an article "A" is not a letter; nothing is guessed. Never
+    raises.
     """
     answer = answer_part(text)
     if answer is None:

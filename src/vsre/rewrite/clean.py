@@ -1,4 +1,4 @@
-"""An answer as a model gave it, brought to plain words: decoration off, cut into sentences and their pieces."""
+"""A model's raw answer brought to plain words: decoration off, cut into sentences and their pieces."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 from dataclasses import dataclass
 
 LONGEST = 20_000
-"""Characters that are read as an answer; of a longer text only the end is looked at, for a stated conclusion."""
+"""Characters read as an answer; of a longer text only the end is read, for a stated conclusion."""
 
 # A base model goes on after its answer and plays the next turn too.
 _END_OF_TURN = re.compile(
@@ -62,8 +62,8 @@ class Sentence:
 
 
 def answer_part(text: str) -> str | None:
-    """The text without the model's reasoning block and without turns it went on to play; None where the reasoning
-    never ended."""
+    """The text without the model's reasoning block and without turns it went on to play; None where the
+    reasoning never ended."""
     if "</think>" in text:
         text = text.rsplit("</think>", 1)[1]
     elif "<think>" in text:
@@ -74,7 +74,7 @@ def answer_part(text: str) -> str | None:
 
 
 def plain(text: str) -> str:
-    """Lower case, standard forms of letters (full-width ones too), no markdown, LaTeX or tags, no contractions."""
+    """Lower case, letters in standard form, contractions written out, no markdown, LaTeX or tags."""
     text = unicodedata.normalize("NFKC", text)
     text = "".join(
         c for c in text if c in "\n\t" or (unicodedata.category(c) not in _INVISIBLE and c != "\ufe0f")
@@ -98,7 +98,7 @@ def sentences(text: str) -> list[Sentence]:
 
 
 def stated_conclusion(text: str) -> str | None:
-    """What follows the last "final answer:", "so the answer is" or box of a plain text; None where there is none."""
+    """What follows the last "final answer:", "so the answer is" or box of a plain text, if there is one."""
     markers = [*_CONCLUSION.finditer(text)]
     last_line = [*_LAST_LINE.finditer(text)]
     if len(last_line) == 1:  # several "Answer:" lines are several answers, not one conclusion

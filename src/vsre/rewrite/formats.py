@@ -12,10 +12,10 @@ from pydantic.dataclasses import dataclass
 class AnswerFormat:
     """One answer format: what a "yes" and a "no" look like under it.
 
-    `yes` and `no` are the canonical short answers ("True", "Not"; for a lettered format the letters). `full_yes`
-    and `full_no` are patterns of the full answers with the slots {statement} and {negated}. `yes_words` and
-    `no_words` are further ways to say the same, in lower case; for a lettered format the words that may stand
-    behind the letters.
+    `yes` and `no` are the canonical short answers ("True", "Not"; for a lettered format the letters).
+    `full_yes` and `full_no` are patterns of the full answers with the slots {statement} and {negated}.
+    `yes_words` and `no_words` are further ways to say the same, in lower case; for a lettered format the
+    words that may stand behind the letters.
     """
 
     name: str

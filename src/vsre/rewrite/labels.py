@@ -31,10 +31,23 @@ _OPENER = re.compile(rf"(?:{_pattern(_LEXICON['opener'])})\b ?")
 _CLOSER = re.compile(rf" (?:{_pattern(_LEXICON['closer'])})$")
 _CONDITIONAL = re.compile(_LEXICON["conditional"])
 _FOLLOWERS = frozenset(_LEXICON["followers"].split())
-_WITHHELD = re.compile(r"\b(?:if|whether|unless|neither|never|nor|cannot|both|either)\b|^to ")
-_ADVERBS = r"(?:(?:simply|clearly|definitely|certainly|likely|probably|most|also|actually|therefore|thus|indeed|in fact|a|an) )*"
-
-
+_WITHHELD = re.compile(
+    r"\b(?:if|whether|unless|neither|never|nor|cannot|both|either|wish|which|opposite)\b|^to "
+)
+_ADVERBS = (
+    r"(?:(?:simply|clearly|definitely|certainly|likely|probably|most|also|actually|therefore|thus|indeed"
+    r"|in fact|a|an) )*"
+)
+# What stands before a label at the end of a piece; the group is its negation.
+_ANSWER_IS = (
+    r"(?:answer|response|reply|verdict|conclusion|judge?ment|result|output|choice|decision|option|letter)\b"
+    rf".{{0,80}}? (?:is|be|as) {_ADVERBS}(not )?(?:option |letter |choice )?"
+)
+_SAY = (
+    r"(?:say|(?:answer|respond|reply)(?: with)?|conclude|choose|select|pick|go with|vote|type|write|mark|put)"
+    r" (?:a |for |option |letter |with )*()"
+)
+_STATEMENT_IS = rf"(?:is|are|was|(?:seems|appears)(?: to be)?|as) {_ADVERBS}(not )?"
 _IS_RIGHT = re.compile(r"is (?:the )?(?:correct|right|best|true|my answer|answer)\b")
 _QUOTE = r"[\"'“”‘’«»()]*"
 
@@ -77,8 +90,8 @@ _SENTENCES = _said("yes_sentence", "no_sentence")
 
 
 class Labels:
-    """The yes and no words of one format: the lexicon's and its own. Letters count only under a lettered format,
-    and an article is not a letter."""
+    """The yes and no words of one format: the lexicon's and its own. Letters count only under a lettered
+    format, and an article is not a letter."""
 
     def __init__(self, format: AnswerFormat) -> None:
         own = {format.yes.casefold(): True, format.no.casefold(): False}
@@ -101,16 +114,11 @@ class Labels:
         }
         self.short.pop("not", None)
 
-        self._ends = [
-            # "the answer to this is no"
-            (_end(r"(?:answer|response|reply|verdict|conclusion|judge?ment|result|output|choice|decision|option|letter)"
-                  rf"\b.{{0,80}}? (?:is|be|as) {_ADVERBS}(not )?(?:option |letter |choice )?", self.short), self.short),
-            # "I would say yes"
-            (_end(r"(?:say|(?:answer|respond|reply)(?: with)?|conclude|choose|select|pick|go with|vote|type|write|mark|put)"
-                  r" (?:a |for |option |letter |with )*()", self.short), self.short),
-            # "the caption is not accurate"
-            (_end(rf"(?:is|are|was|(?:seems|appears)(?: to be)?|as) {_ADVERBS}(not )?", self.adjectives), self.adjectives),
-        ]  # fmt: skip
+        self._ends = [  # "the answer to this is no", "I would say yes", "the caption is not accurate"
+            (_end(_ANSWER_IS, self.short), self.short),
+            (_end(_SAY, self.short), self.short),
+            (_end(_STATEMENT_IS, self.adjectives), self.adjectives),
+        ]
 
         label = rf"\b({_any({*self.short, *self.starts, 'not', 'not true'})})\b"
         self._either = re.compile(  # "yes or no", "true/false", "(yes) or (no)"
@@ -146,16 +154,14 @@ class Labels:
         return _ALONE.get(piece) if whole and piece in _ALONE else _SENTENCES.get(piece)
 
     def values(self, piece: str, echo: Callable[[str], bool | None]) -> set[bool]:
-        """The labels a piece gives: none, one, or both. `echo` reads a statement that stands behind a letter."""
+        """The labels a piece gives: none, one or both. `echo` reads a statement behind a letter."""
         bare = core(piece)
         for words in (piece, bare):
             if words in self.phrases:
                 return {self.phrases[words]}
             if words in self.letters:
                 return {self.letters[words]}
-        if (
-            len(set(bare.split()) - self.short.keys() - {"and", "both", "&"}) == 0
-        ):  # "yes yes", "both a and b"
+        if set(bare.split()) <= self.short.keys() | {"and", "both"}:  # "yes yes", "both a and b"
             return {self.short[w] for w in bare.split() if w in self.short}
         if _WITHHELD.search(piece):
             return set()
@@ -172,7 +178,7 @@ class Labels:
             return {self.starts[first]} | self.values(rest, echo)
         if first == "not" and rest in self.adjectives:
             return {not self.adjectives[rest]}
-        for pattern, words in self._ends:
+        for pattern, meaning in self._ends:
             if found := pattern.search(piece):
-                return {words[found[2]] != bool(found[1])}
+                return {meaning[found[2]] != bool(found[1])}
         return set()

@@ -156,7 +156,7 @@ def _problems(entry: _Entry) -> Iterator[tuple[str, str]]:
     if not slots & RELATION_SLOTS:
         yield (
             "text",
-            "it never says the relation; use one of {caption}, {statement}, {question}, {whether}, {relation}",
+            "it never says the relation; use {caption}, {statement}, {question}, {whether} or {relation}",
         )
     elif not slots & SENTENCE_SLOTS and not {"subject", "object"} <= slots:
         yield (
@@ -186,7 +186,7 @@ def _option_problems(text: str, answer_format: AnswerFormat) -> Iterator[tuple[s
 
 
 def _read_yaml(path: Path) -> tuple[Any, dict[tuple[str | int, ...], int]]:
-    """The content of a YAML file and the 1-based line of everything in it, by its path of keys and indexes."""
+    """The content of a YAML file, and the 1-based line of everything in it by its path of keys."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Questions on disk: every triplet of a data set asked through the templates of a pack, written to Parquet."""
+"""Questions on disk: the triplets of a data set asked through the templates of a pack, in Parquet."""
 
 from __future__ import annotations
 
@@ -39,21 +39,24 @@ def rewrite(
     *,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Ask every triplet of a file or folder through a pack; write OUT/part-NNNNN.parquet and OUT/rewrite.json.
+    """Ask the triplets of a file or folder through a pack; write OUT/part-NNNNN.parquet and rewrite.json.
 
-    With `per_triplet=k` each triplet is asked through k templates of the pack, drawn by a hash of seed, triplet key
-    and template id: the same whatever else is in the data set and in whatever order it comes. Rows keep the order of
-    the triplets and, within a triplet, of the pack. A triplet without boxes is asked only through templates that need
-    none. A triplet that stands in the data twice is asked once, so that a question's id names one row.
+    With `per_triplet=k` each triplet is asked through k templates of the pack, drawn by a hash of seed,
+    triplet key and template id: the same whatever else is in the data set and in whatever order it comes.
+    Rows keep the order of the triplets and, within a triplet, of the pack. A triplet without boxes is asked
+    only through templates that need none. A triplet that stands in the data twice is asked once, so that a
+    question's id names one row.
 
-    Returns (and writes) the summary: `triplets`, `repeated`, `questions`, `not_asked` (questions that were wanted and
-    could not be asked because the boxes are not known), the pack, its templates, the seed. `progress` is called with
-    the number of triplets done, now and then. The same input and seed give the same bytes.
+    Returns (and writes) the summary: `triplets`, `repeated`, `questions`, `not_asked` (questions that were
+    wanted and could not be asked because the boxes are not known), the pack, its templates, the seed.
+    `progress` is called with the number of triplets done, now and then. The same input and seed give the same
+    bytes.
     """
     pack = pack if isinstance(pack, TemplatePack) else load_pack(pack)
     if per_triplet is not None and not 1 <= per_triplet <= len(pack.templates):
         raise VsreError(
-            f"Cannot ask each triplet through {per_triplet} templates: pack {pack.name} has {len(pack.templates)}. "
+            f"Cannot ask each triplet through {per_triplet} templates: "
+            f"pack {pack.name} has {len(pack.templates)}. "
             f"Give a number from 1 to {len(pack.templates)}, or none for all of them."
         )
     without_boxes = tuple(t for t in pack.templates if not t.needs_boxes)
@@ -110,7 +113,7 @@ def _draw(templates: tuple[Template, ...], count: int, seed: int, key: str) -> t
 
 
 def _rows(triplet: Triplet, key: str, templates: tuple[Template, ...]) -> Iterator[tuple[Any, ...]]:
-    """The questions of one triplet as plain tuples, in the order of QUESTION_SCHEMA: half the time of `ask`."""
+    """The questions of one triplet as tuples in the order of QUESTION_SCHEMA: half the time of `ask`."""
     values = slot_values(triplet)
     image_id, truth, split = triplet.image_id, triplet.label, triplet.split
     for t in templates:

@@ -4,12 +4,12 @@ The rules, in the order they are tried (`read_answer` reads the same way):
 
 1. The exact canonical answer.
 2. Reasoning blocks and turns the model went on to play are cut off, decoration is taken off (clean.py).
-3. Of a JSON answer the value of its answer field; of a text with a stated conclusion ("Final answer: no", a box, "so
-   the answer is no") what follows the last one.
+3. Of a JSON answer the value of its answer field; of a text with a stated conclusion ("Final answer: no", a
+   box, "so the answer is no") what follows the last one.
 4. Options said over ("yes or no", "A. yes B. no") are erased.
-5. A refusal anywhere, or a label under doubt ("maybe yes"), is no answer. A leaning ("probably yes", "I think so") is.
-6. Labels: every piece of every sentence that gives one is heard; they must agree. Questions and "if" sentences give none.
-7. The statement said over is a yes, its denial a no, if there is no label; after a label they must agree with it.
+5. A refusal anywhere, or a label under doubt ("maybe yes"), is no answer. A leaning ("probably yes") is.
+6. Labels: all that any piece of any sentence gives must agree. Questions and "if" sentences give none.
+7. The statement said over is a yes, its denial a no, without a label; after one they must agree with it.
 
 The words are data: lexicon.yaml for every format, formats.yaml for each one's own.
 """
@@ -37,6 +37,7 @@ _EMPTY = Reading(None, "empty")
 _BOTH = Reading(None, "says yes and no")
 _NONE = Reading(None, "says neither yes nor no")
 
+_JSON = re.compile(r"\s*(?:```\w*\s*)?[{\[]")
 _JSON_ANSWER = re.compile(
     r"[\"'](?:final[_ ]?)?(?:answer|label|prediction|result|response|output|verdict)[\"']\s*:\s*"
     r"(?:\"([^\"\n]{0,500})|'([^'\n]{0,500})|([\w.-]{1,20}))",
@@ -49,8 +50,8 @@ def read_answer(
 ) -> Reading:
     """Read a raw answer under the format it was asked for; never raises, whatever the text.
 
-    `statement` and `negated` are the question's sentence and its denial ("The cat is left of the dog.", "The cat is
-    not left of the dog."): with them an answer that only says one of them over is read too.
+    `statement` and `negated` are the question's sentence and its denial ("The cat is left of the dog.", "The
+    cat is not left of the dog."): with them an answer that only says one of them over is read too.
     """
     bare = text.strip()
     if not bare:
@@ -62,12 +63,8 @@ def read_answer(
     if answer is None:
         return Reading(None, "the reasoning never ends")
     echoes = _echoes(statement, negated)
-    if (
-        found := _JSON_ANSWER.search(answer[:LONGEST])
-        if answer.lstrip("`jsonJSON \n\t")[:1] in "{["
-        else None
-    ):
-        reading = _read(plain(found[1] or found[2] or found[3] or ""), format, echoes)
+    if _JSON.match(answer) and (fields := _JSON_ANSWER.findall(answer[:LONGEST])):
+        reading = _read(". ".join(plain("".join(field)) for field in fields), format, echoes)
         return Reading(reading.value, f"the answer field: {reading.reason}")
     clean = plain(answer[-LONGEST:])
     conclusion = stated_conclusion(clean)
@@ -109,8 +106,8 @@ def _read(clean: str, format: AnswerFormat, echoes: dict[str, bool]) -> Reading:
 def _hear(
     sentence: Sentence, labels: Labels, echoes: dict[str, bool], *, whole: bool
 ) -> list[tuple[bool | None, bool]]:
-    """(value, whether it is a label) of each piece that says something; (None, False) is a doubt, (None, True) both
-    labels in one piece. `whole` is true where the answer is this sentence alone."""
+    """(value, whether it is a label) of each piece that says something; (None, False) is a doubt, (None,
+    True) both labels in one piece. `whole` is true where the answer is this sentence alone."""
     heard: list[tuple[bool | None, bool]] = []
     if len(sentence.pieces) == 1:
         alone = labels.alone(sentence.pieces[0], whole=whole)
