@@ -16,7 +16,11 @@ from vsre.zoo import text
 from vsre.zoo.language import make_tokenizer, pairs
 from vsre.zoo.text import Fact, general_questions, place
 
-FACTS = [Fact("cat", (0.0, 0.0, 0.3, 0.3)), Fact("dog", (0.7, 0.4, 1.0, 0.6)), Fact("cup", (0.4, 0.8, 0.6, 1.0))]
+FACTS = [
+    Fact("cat", (0.0, 0.0, 0.3, 0.3)),
+    Fact("dog", (0.7, 0.4, 1.0, 0.6)),
+    Fact("cup", (0.4, 0.8, 0.6, 1.0)),
+]
 CLASSES = sorted(SUPERCATEGORY)
 
 

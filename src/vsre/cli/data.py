@@ -49,7 +49,8 @@ def vsr(
         list[Path], typer.Option("--annotations", "-a", help="VSR's folder of annotations, or JSONL files.")
     ],
     images: Annotated[
-        list[Path] | None, typer.Option("--images", "-i", help="Folder(s) of COCO images; none: annotations only.")
+        list[Path] | None,
+        typer.Option("--images", "-i", help="Folder(s) of COCO images; none: annotations only."),
     ] = None,
     instances: Annotated[
         list[Path] | None, typer.Option("--instances", help="COCO instance JSON file(s), for the boxes.")
@@ -108,7 +109,10 @@ def templates(
     for t in found.templates:
         table.add_row(t.id, t.format.name, t.style, escape(t.text))
     console.print(table)
-    write_json(json_file, [{"id": t.id, "text": t.text, "format": t.format.name, "style": t.style} for t in found.templates])
+    write_json(
+        json_file,
+        [{"id": t.id, "text": t.text, "format": t.format.name, "style": t.style} for t in found.templates],
+    )
     return None
 
 
@@ -154,4 +158,3 @@ def repaint(
         )
     key_table(f"repainted triplets in {out}", summary)
     write_json(json_file, summary)
-

@@ -21,9 +21,9 @@ def register(app: typer.Typer) -> None:
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the experiment; a second call goes on from here.")] = Path(
-        "vsre-demo"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the experiment; a second call goes on from here.")
+    ] = Path("vsre-demo"),
     json_file: JsonFile = None,
 ) -> None:
     """The whole story on this machine: a baseline, its data and encoders expanded, the expert, and a report."""
@@ -32,7 +32,9 @@ def demo(
 
 def run(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe, or a YAML file of yours.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the experiment; a second call goes on from here.")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the experiment; a second call goes on from here.")
+    ],
     json_file: JsonFile = None,
 ) -> None:
     """Run a recipe from data to report."""
@@ -66,7 +68,9 @@ def recipes_ls(json_file: JsonFile = None) -> None:
 
 
 @recipes.command("show")
-def recipes_show(recipe: Annotated[str, typer.Argument(help="A shipped recipe, or a YAML file of yours.")]) -> None:
+def recipes_show(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe, or a YAML file of yours.")],
+) -> None:
     """Print a recipe's YAML, for copying and changing."""
     from vsre.recipes import recipe_text
 

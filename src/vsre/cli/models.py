@@ -69,7 +69,9 @@ def diagnose(
     train_triplets: Annotated[
         Path | None, typer.Option("--train", help="Training triplets, to fit the blind floor on.")
     ] = None,
-    protocol: Annotated[str | None, typer.Option(help="The protocol the model was trained under, for the record.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="The protocol the model was trained under, for the record.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many pictures, drawn by the seed.")] = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -152,4 +154,10 @@ def zoo_train(
     from vsre.zoo.train import ORDER, WEIGHTS, train_zoo
 
     for each in ORDER if name == "all" else (name,):
-        train_zoo(each, work, out or WEIGHTS, steps=steps, say=lambda text: console.print(escape(text), highlight=False))
+        train_zoo(
+            each,
+            work,
+            out or WEIGHTS,
+            steps=steps,
+            say=lambda text: console.print(escape(text), highlight=False),
+        )

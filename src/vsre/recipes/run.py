@@ -42,7 +42,9 @@ class Steps:
         self.out, self.console = out, console
         self.times: dict[str, float] = {}
 
-    def once(self, folder: Path, settings: dict[str, Any], make: Callable[[], dict[str, Any]], say: str) -> dict[str, Any]:
+    def once(
+        self, folder: Path, settings: dict[str, Any], make: Callable[[], dict[str, Any]], say: str
+    ) -> dict[str, Any]:
         """Run `make` unless FOLDER/step.json says it was done with these settings; return its summary."""
         mark = folder / "step.json"
         settings = json.loads(json.dumps(settings, default=str))
@@ -58,7 +60,11 @@ class Steps:
             began = time.perf_counter()
             summary = make()
             folder.mkdir(parents=True, exist_ok=True)
-            done = {"settings": settings, "summary": summary, "seconds": round(time.perf_counter() - began, 1)}
+            done = {
+                "settings": settings,
+                "summary": summary,
+                "seconds": round(time.perf_counter() - began, 1),
+            }
             partial = mark.with_suffix(".tmp")
             partial.write_text(json.dumps(done, indent=1, default=str) + "\n")
             partial.replace(mark)
@@ -91,7 +97,7 @@ def run_recipe(recipe: Recipe, out: Path, *, console: Console, command: str = ""
         protocol_note=protocol_named(recipe.protocol).note,
         datasets=source_rows(source["import"]) + data_rows(data_summaries),
         set_aside=[{"reason": k, "rows": v} for k, v in source["import"]["set_aside"]["reasons"].items()],
-        checks=source.get("world", {}).get("blind", {}),
+        checks=source.get("world", {}).get("blind_floor", {}),
         painter=[s["repaint"] | {"data": n} for n, s in data_summaries.items() if "repaint" in s],
         models=model_rows(recipe, out),
         stages=stage_rows(recipe),
@@ -134,7 +140,10 @@ def _source(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
         world = out / "world"
         units = {k: getattr(source, k) for k in ("train_units", "dev_units", "test_units", "size", "split")}
         found["world"] = steps.once(
-            world, settings, lambda: write_world(world, seed=recipe.seed, workers=2, **units), "draw the scenes"
+            world,
+            settings,
+            lambda: write_world(world, seed=recipe.seed, workers=2, **units),
+            "draw the scenes",
         )
         annotations: Any = world / "annotations" / source.split
         images, instances, origin = [world / "images"], [world / "instances.json"], "scenes"
@@ -155,7 +164,9 @@ def _source(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
 
 def _data(recipe: Recipe, out: Path, steps: Steps) -> tuple[dict[str, DataSource], dict[str, Any]]:
     """The recipe's question sources: repainted where it says so, then rewritten through their packs."""
-    sources, summaries = {}, {}
+    sources: dict[str, DataSource] = {}
+    summaries: dict[str, Any] = {}
+    scenes = out / "world" / "scenes.jsonl"
     for name, spec in recipe.data.items():
         folder, triplets = out / "data" / name, out / "triplets" / "train"
         summaries[name] = {}
@@ -171,6 +182,8 @@ def _data(recipe: Recipe, out: Path, steps: Steps) -> tuple[dict[str, DataSource
                     settings=spec.repaint.settings,
                     per_triplet=spec.repaint.per_triplet,
                     seed=recipe.seed,
+                    scenes=scenes if scenes.is_file() else None,
+                    workers=2,
                 ),
                 f"repaint: {name}",
             )

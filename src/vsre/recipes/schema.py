@@ -81,7 +81,7 @@ class ModelSpec(Strict):
     @classmethod
     def _stages_are_stages(cls, stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if stages:
-            parse_stages([_with_sources(s, {n: _ANYWHERE for n in s.get("data", [])}) for s in stages])
+            parse_stages([_with_sources(s, dict.fromkeys(s.get("data", []), _ANYWHERE)) for s in stages])
         return stages
 
     def stages_on(self, sources: dict[str, DataSource]) -> tuple[Stage, ...]:
@@ -144,7 +144,7 @@ def recipe_text(name_or_path: str) -> tuple[str, str]:
         return path.read_text(), str(path)
     if name_or_path not in recipe_names():
         raise VsreError(
-            f"There is no recipe {name_or_path!r}. Shipped: {', '.join(recipe_names())}; or give the path of a YAML file."
+            f"There is no recipe {name_or_path!r}. Shipped: {', '.join(recipe_names())}; or give a YAML file's path."
         )
     return resources.files("vsre.recipes").joinpath("data", f"{name_or_path}.yaml").read_text(), name_or_path
 

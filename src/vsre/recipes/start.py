@@ -13,7 +13,7 @@ from vsre.model.checkpoints import load_weights
 
 
 def encoder_specs(names: Sequence[str]) -> list[EncoderSpec]:
-    """Specs by the paper's short names (clip, siglip, dinov2, sam), or of any checkpoint: zoo:NAME, a folder, a hub id."""
+    """Specs by the paper's names (clip, siglip, dinov2, sam), or of any checkpoint: zoo:NAME, a folder, a hub id."""
     return [ENCODERS[name] if name in ENCODERS else spec_from_checkpoint(name) for name in names]
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from transformers import set_seed
 
 from vsre.rewrite import QUESTION_SCHEMA
-from vsre.sources.coco import SUPERCATEGORY
+from vsre.sources.scenes import CLASSES
 from vsre.train import parse_stages, run_stages
 from vsre.triplets import ParquetShards, Triplet, image_content_id, write_triplets
 from vsre.zoo.cards import write_card
@@ -54,7 +54,7 @@ def _picture(pool: Pool, i: int) -> Triplet:
 
 
 def exchanges(pool: Pool, i: int, n: int, seed: int) -> list[Exchange]:
-    return general_questions(pool.facts[i], sorted(SUPERCATEGORY), random.Random(f"{seed}/{i}"), n)
+    return general_questions(pool.facts[i], sorted(CLASSES), random.Random(f"{seed}/{i}"), n)
 
 
 def write_general(pool: Pool, folder: Path, questions: int, seed: int = 0) -> dict[str, Path]:
@@ -72,18 +72,23 @@ def write_general(pool: Pool, folder: Path, questions: int, seed: int = 0) -> di
         write_triplets(paths["triplets"], pictures())
         with ParquetShards(paths["questions"], QUESTION_SCHEMA, rows_per_file=200_000) as shards:
             for i, (key, image_id) in enumerate(keys):
+                common = {"key": key, "image_id": image_id, "pack": "general", "truth": True, "format": "free"}
                 rows = [
-                    {"key": key, "image_id": image_id, "template": f"{e.kind}-{n}", "pack": "general", "prompt": e.prompt,
-                     "answer": e.answer, "truth": True, "format": "free", "split": "train"}
+                    common | {"template": f"{e.kind}-{n}", "prompt": e.prompt, "answer": e.answer, "split": "train"}
                     for n, e in enumerate(exchanges(pool, i, questions, seed))
-                ]  # fmt: skip
+                ]
                 shards.write_table(pa.Table.from_pylist(rows, schema=QUESTION_SCHEMA))
         (folder / "done.json").write_text(json.dumps({"pictures": len(pool), "questions": questions, "seed": seed}))
     return paths
 
 
 def train_base(
-    settings: dict[str, Any], work: Path, out: Path, *, steps: int | None = None, say: Callable[[str], None] = print
+    settings: dict[str, Any],
+    work: Path,
+    out: Path,
+    *,
+    steps: int | None = None,
+    say: Callable[[str], None] = print,
 ) -> bool:
     """Make the base VLM in `out`/base from `out`/clip and `out`/llm; see `train_zoo` for the arguments."""
     own = settings["base"]
@@ -94,9 +99,7 @@ def train_base(
     source = write_general(pool, work / f"general-{n}", own["questions"])
     set_seed(0)
     model, processor = make_llava(out / "clip", out / "llm", size)
-    plan = [
-        stage | {"data": [source]} | ({"max_steps": steps} if steps is not None else {}) for stage in own["stages"]
-    ]
+    plan = [stage | {"data": [source]} | ({"max_steps": steps} if steps is not None else {}) for stage in own["stages"]]
     started = time.monotonic()
     run_stages(model, processor, parse_stages(plan, "zoo.yaml: base"), work / "base", seed=0)
     target = out / "base"

@@ -9,7 +9,9 @@ from typing import Any
 import vsre
 
 
-def write_card(folder: Path, name: str, *, settings: dict[str, Any], made: dict[str, Any], figures: dict[str, Any]) -> None:
+def write_card(
+    folder: Path, name: str, *, settings: dict[str, Any], made: dict[str, Any], figures: dict[str, Any]
+) -> None:
     """README.md (for people) and card.json (for programs) in `folder`."""
     record = {"name": name, "vsre": vsre.__version__, "settings": settings, "made": made, "figures": figures}
     (folder / "card.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
@@ -22,8 +24,8 @@ def write_card(folder: Path, name: str, *, settings: dict[str, Any], made: dict[
         "",
         f"A tiny model of vsre's embedded world, pretrained by: {settings['objective']}.",
         "",
-        "It knows drawn scenes of COCO classes (Twemoji sprites, CC BY 4.0) and nothing else; it exists so that the whole",
-        "pipeline runs in minutes on a laptop. Do not use it on photographs.",
+        "It knows drawn scenes of COCO classes (Twemoji sprites, CC BY 4.0) and nothing else; it exists so that the",
+        "whole pipeline runs in minutes on a laptop. Do not use it on photographs.",
         "",
         f"Made by `vsre zoo train {name}`.",
         "",

@@ -37,7 +37,8 @@ def _text_config(settings: dict[str, Any], tokenizer: PreTrainedTokenizerFast) -
 def captions(pool: Pool, indices: Sequence[int], tokenizer: PreTrainedTokenizerFast, seed: int) -> Batch:
     """A caption for each scene, its end token last: input_ids and attention_mask (n, TEXT_LENGTH)."""
     texts = [
-        scene_caption(pool.facts[i % len(pool)], random.Random(f"{seed}/{i}")) + str(tokenizer.eos_token) for i in indices
+        scene_caption(pool.facts[i % len(pool)], random.Random(f"{seed}/{i}")) + str(tokenizer.eos_token)
+        for i in indices
     ]
     encoded = tokenizer(texts, padding="max_length", truncation=True, max_length=TEXT_LENGTH, return_tensors="pt")
     return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
@@ -52,7 +53,10 @@ def _image_text(pool: Pool, tokenizer: PreTrainedTokenizerFast, seed: int) -> Co
 
 
 def make_clip(settings: dict[str, Any], pool: Pool, tokenizer: PreTrainedTokenizerFast) -> tuple[nn.Module, Collate]:
-    vision = settings["vision"] | {"image_size": pool.images.shape[1], "projection_dim": settings["projection_dim"]}
+    vision = settings["vision"] | {
+        "image_size": pool.images.shape[1],
+        "projection_dim": settings["projection_dim"],
+    }
     config = CLIPConfig(
         text_config=_text_config(settings, tokenizer) | {"projection_dim": settings["projection_dim"]},
         vision_config=vision,
@@ -71,7 +75,10 @@ def make_dinov2(settings: dict[str, Any], pool: Pool, tokenizer: PreTrainedToken
     config = Dinov2Config(**settings["vision"], image_size=pool.images.shape[1])
 
     def collate(indices: Sequence[int]) -> Batch:
-        return {"images": images_of(pool, [i % len(pool) for i in indices]), "seed": torch.tensor([indices[0]])}
+        return {
+            "images": images_of(pool, [i % len(pool) for i in indices]),
+            "seed": torch.tensor([indices[0]]),
+        }
 
     return Dinov2Objective(config), collate
 

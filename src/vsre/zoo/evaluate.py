@@ -71,7 +71,11 @@ def nearest_neighbour(objective: Dinov2Objective, train: Pool, test: Pool) -> Fi
     queries, names = object_features(teacher, test, objective.mean, objective.std, objective.patch)
     similarity = F.normalize(queries, dim=-1) @ F.normalize(gallery, dim=-1).T
     hits = [gallery_names[j] == name for j, name in zip(similarity.argmax(1).tolist(), names, strict=True)]
-    return {"nearest_neighbour_accuracy": round(float(np.mean(hits)), 4), "gallery": len(gallery), "objects": len(hits)}
+    return {
+        "nearest_neighbour_accuracy": round(float(np.mean(hits)), 4),
+        "gallery": len(gallery),
+        "objects": len(hits),
+    }
 
 
 @torch.no_grad()
@@ -88,7 +92,10 @@ def mask_iou(objective: Any, pool: Pool, scenes: int = 256) -> Figures:
             else:
                 labels = torch.ones(*batch["points"].shape[:3], dtype=torch.long)
                 out = objective.model(
-                    pixel_values=pixels, input_points=batch["points"], input_labels=labels, multimask_output=True
+                    pixel_values=pixels,
+                    input_points=batch["points"],
+                    input_labels=labels,
+                    multimask_output=True,
                 )
             best = out.iou_scores.argmax(-1)  # (B, P)
             chosen = out.pred_masks.gather(

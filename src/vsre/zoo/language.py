@@ -65,11 +65,20 @@ def make_llm(
             # Loss on the answer alone in three of four texts, on all of it in the fourth.
             starts.append(len(question) if random.Random(f"loss/{i}").random() < 0.75 else 0)
         encoded = tokenizer(
-            rows, padding=True, truncation=True, max_length=MAX_TOKENS, return_offsets_mapping=True, return_tensors="pt"
+            rows,
+            padding=True,
+            truncation=True,
+            max_length=MAX_TOKENS,
+            return_offsets_mapping=True,
+            return_tensors="pt",
         )
         before = encoded["offset_mapping"][..., 1] <= torch.tensor(starts)[:, None]
         labels = encoded["input_ids"].masked_fill(before | (encoded["attention_mask"] == 0), -100)
-        return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"], "labels": labels}
+        return {
+            "input_ids": encoded["input_ids"],
+            "attention_mask": encoded["attention_mask"],
+            "labels": labels,
+        }
 
     return model, collate
 

@@ -34,7 +34,7 @@ def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -
     return (images.float() / 255 - m) / s
 
 
-def _vision_part(kind: type[PreTrainedModel], full: nn.Module) -> PreTrainedModel:
+def _vision_part(kind: type[PreTrainedModel], full: PreTrainedModel) -> PreTrainedModel:
     """A stand-alone vision model of class `kind` with the weights of `full.vision_model`."""
     part = kind(full.config.vision_config)
     wanted = part.state_dict()
@@ -81,9 +81,7 @@ class SiglipObjective(nn.Module):
         nn.init.constant_(self.model.logit_bias, -10.0)
 
     def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        out = self.model(
-            pixel_values=normalise(images, self.mean, self.std), input_ids=input_ids, return_loss=True
-        )
+        out = self.model(pixel_values=normalise(images, self.mean, self.std), input_ids=input_ids, return_loss=True)
         return {"loss": out.loss}
 
     def encoder(self) -> PreTrainedModel:

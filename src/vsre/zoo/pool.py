@@ -61,9 +61,7 @@ def make_pool(
     shapes = {"images": (n, size, size, 3), "objects": (n, size, size)}
     files = {k: folder / f"{name}.{k}.npy" for k in shapes}
     if not (done.is_file() and json.loads(done.read_text())["spec"] == spec):
-        arrays = {
-            k: np.lib.format.open_memmap(files[k], "w+", np.uint8, shapes[k]) for k in shapes
-        }
+        arrays = {k: np.lib.format.open_memmap(files[k], "w+", np.uint8, shapes[k]) for k in shapes}
         facts: list[Any] = []
         starts = range(0, n, CHUNK)
         with ProcessPoolExecutor(workers) as workers_:
@@ -81,5 +79,5 @@ def make_pool(
     return Pool(
         images=np.load(files["images"], mmap_mode="r"),
         objects=np.load(files["objects"], mmap_mode="r"),
-        facts=[[Fact(name, tuple(box)) for name, *box in some] for some in raw],  # type: ignore[arg-type]
+        facts=[[Fact(name, tuple(box)) for name, *box in some] for some in raw],
     )

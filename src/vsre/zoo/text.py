@@ -48,7 +48,7 @@ def article(name: str) -> str:
 
 
 def listing(names: Sequence[str]) -> str:
-    """"a cat", "a cat and a dog", "a cat, a dog and a car"."""
+    """ "a cat", "a cat and a dog", "a cat, a dog and a car"."""
     parts = [article(n) for n in names]
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
 
@@ -156,9 +156,7 @@ def places(facts: Sequence[Fact], classes: Sequence[str], rng: random.Random) ->
 KINDS = ((presence, 4), (either, 2), (count, 1), (where, 3), (what_at, 2), (describe, 1), (places, 2))
 
 
-def general_questions(
-    facts: Sequence[Fact], classes: Sequence[str], rng: random.Random, n: int
-) -> list[Exchange]:
+def general_questions(facts: Sequence[Fact], classes: Sequence[str], rng: random.Random, n: int) -> list[Exchange]:
     """`n` general exchanges about one picture, no prompt twice."""
     makers, weights = zip(*KINDS, strict=True)
     found: dict[str, Exchange] = {}
@@ -175,9 +173,7 @@ def _triplet(subject: str, relation: str, obj: str, label: bool) -> Triplet:
                    subject_box=(0.0, 0.0, 0.5, 0.5), object_box=(0.5, 0.5, 1.0, 1.0))  # fmt: skip
 
 
-def reading_exchange(
-    templates: Sequence[Template], classes: Sequence[str], rng: random.Random
-) -> tuple[str, str]:
+def reading_exchange(templates: Sequence[Template], classes: Sequence[str], rng: random.Random) -> tuple[str, str]:
     """Reading comprehension without a picture: a fact in words, then a template asks about it.
 
     The statement asked is the fact itself, its inverse (true) or its antonym (false), or the fact is negated: the

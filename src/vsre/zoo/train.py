@@ -77,7 +77,13 @@ def _figures(name: str, objective: Any, work: Path, tokenizer: PreTrainedTokeniz
 
 
 def train_zoo(
-    name: str, work: Path, out: Path = WEIGHTS, *, steps: int | None = None, seconds: float | None = None, say: Say = print
+    name: str,
+    work: Path,
+    out: Path = WEIGHTS,
+    *,
+    steps: int | None = None,
+    seconds: float | None = None,
+    say: Say = print,
 ) -> bool:
     """Make the zoo model `name` in `out`/NAME; scenes, logs and checkpoints lie in `work`.
 
