@@ -88,9 +88,7 @@ def test_parse_caption(caption: str, relation: str, parts: tuple[str, str] | Non
     assert grammar.parse_caption(caption, relation) == parts
 
 
-@pytest.mark.skipif(
-    not os.environ.get("VSRE_TEST_DATA"), reason="set VSRE_TEST_DATA to a folder with vsr/annotations"
-)
+@pytest.mark.skipif(not os.environ.get("VSRE_TEST_DATA"), reason="set VSRE_TEST_DATA to a folder with vsr/annotations")
 def test_every_published_caption_comes_apart() -> None:
     files = sorted(Path(os.environ["VSRE_TEST_DATA"], "vsr/annotations").glob("*/*.jsonl"))
     rows = [json.loads(line) for file in files for line in file.open(encoding="utf-8")]

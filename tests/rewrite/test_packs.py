@@ -94,9 +94,7 @@ def test_held_out_shares_no_frame_and_no_format() -> None:
     shared = set().union(*(grams(t, 2) for t in seen)) & set().union(*(grams(t, 2) for t in held_out))
     assert not shared
     assert not {t.format.name for t in seen} & {t.format.name for t in held_out}
-    labels = {
-        w.lower() for t in seen for w in (t.format.yes, t.format.no, *t.format.yes_words, *t.format.no_words)
-    }
+    labels = {w.lower() for t in seen for w in (t.format.yes, t.format.no, *t.format.yes_words, *t.format.no_words)}
     assert not labels & {w.lower() for t in held_out for w in (t.format.yes, t.format.no)}
     assert len({t.format.name for t in held_out}) == 12
 
@@ -225,7 +223,5 @@ def test_a_pack_of_ones_own(tmp_path: Path) -> None:
     path.write_text(f"name: mine\ninclude: [test-s]\ntemplates:\n{GOOD}")
     pack = load_pack(path)
     assert [(t.id, t.pack) for t in pack.templates] == [("test-s", "test-s"), ("ok", "mine")]
-    path.write_text(
-        'name: mine\ntemplates:\n  - {id: j, text: "{question} {{\\"answer\\": ...}}", format: yes-no}\n'
-    )
+    path.write_text('name: mine\ntemplates:\n  - {id: j, text: "{question} {{\\"answer\\": ...}}", format: yes-no}\n')
     assert ask(load_pack(path).templates[0], triplet()).prompt.endswith('{"answer": ...}')

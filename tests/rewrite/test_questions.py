@@ -39,9 +39,7 @@ def test_every_template_of_every_triplet(tmp_path: Path) -> None:
     rows = triplets(7)
     write_triplets(tmp_path / "t", rows)
     summary = rewrite(tmp_path / "t", tmp_path / "q", "stage1")
-    assert list(read_questions(tmp_path / "q")) == [
-        ask(t, r) for r in rows for t in load_pack("stage1").templates
-    ]
+    assert list(read_questions(tmp_path / "q")) == [ask(t, r) for r in rows for t in load_pack("stage1").templates]
     assert (summary["triplets"], summary["questions"], summary["not_asked"], summary["repeated"]) == (
         7,
         70,

@@ -56,8 +56,7 @@ def test_recorded_answers() -> None:
     wrong = [
         r["answer"]
         for r in rows
-        if read(r["answer"], r["format"], (r["subject"], r["relation"], r["object"]))
-        is not VALUES[r["reading"]]
+        if read(r["answer"], r["format"], (r["subject"], r["relation"], r["object"])) is not VALUES[r["reading"]]
     ]
     assert not wrong
 
@@ -94,9 +93,7 @@ def test_canonical_answers_read_as_what_they_say(
 ) -> None:
     caption = grammar.caption(thing, relation, "dog")
     box = (0.1, 0.25, 0.5, 1.0)
-    triplet = Triplet(
-        "i", "i", thing, relation, "dog", caption, truth, "test", "test", subject_box=box, object_box=box
-    )
+    triplet = Triplet("i", "i", thing, relation, "dog", caption, truth, "test", "test", subject_box=box, object_box=box)
     answer = decoration.format(case(ask(template, triplet).answer))
     negated = grammar.negated(thing, relation, "dog")
     reading = (
@@ -153,10 +150,10 @@ def test_any_text_is_read_without_a_failure(text: str, format: Any) -> None:
     ],
 )
 def test_ten_megabytes_are_read_fast(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()  # of this process, whatever else the machine does
     for repeated in (text * (10_000_000 // len(text)), text * (20_000 // len(text))):
         read_answer(repeated, FORMATS["letters-yes-first"], statement="The cat is left of the dog.")
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_of_a_very_long_answer_only_a_stated_conclusion_counts() -> None:

@@ -56,9 +56,7 @@ def parse_caption(caption: str, relation: str) -> tuple[str, str] | None:
     must have its article: that is what tells "on the cake" from "on top of the cake".
     """
     found = _pattern(" ".join(relation.split()).lower()).fullmatch(" ".join(caption.split()))
-    return (
-        (found["subject"], found["object"]) if found and found["subject"].lower() not in _ARTICLES else None
-    )
+    return (found["subject"], found["object"]) if found and found["subject"].lower() not in _ARTICLES else None
 
 
 @lru_cache(maxsize=256)

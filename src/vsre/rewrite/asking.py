@@ -11,9 +11,7 @@ from vsre.relations import grammar
 from vsre.rewrite.formats import AnswerFormat
 from vsre.triplets import Box, Triplet
 
-RELATION_SLOTS = frozenset(
-    {"caption", "statement", "negated", "question", "whether", "relation", "is_relation"}
-)
+RELATION_SLOTS = frozenset({"caption", "statement", "negated", "question", "whether", "relation", "is_relation"})
 """Slots that say the relation; a template has at least one."""
 
 SENTENCE_SLOTS = RELATION_SLOTS - {"relation", "is_relation"}

@@ -38,9 +38,7 @@ def read_choice(text: str, options: Mapping[str, str]) -> Choice:
     texts: dict[str, str | None] = {}
     for letter, option in options.items():
         said = _words(plain(option))
-        texts[said] = (
-            None if said in texts else letter
-        )  # two options that read alike cannot be told by their text
+        texts[said] = None if said in texts else letter  # two options that read alike cannot be told by their text
     conclusion = stated_conclusion(clean)
     if conclusion is not None and (choice := _choose(conclusion, names, texts)) != _NONE:
         return choice
@@ -85,9 +83,7 @@ def _letters(piece: str, names: Mapping[str, str], texts: Mapping[str, str | Non
         if behind or re.match(r"is (?:the )?(?:correct|right|best|true|my answer|answer)\b", rest):
             return {names[first]} | ({behind} if behind else set())
     letter = "|".join(map(re.escape, names))
-    pattern = (
-        rf"\b(?:answer|option|choice|letter)\b.{{0,80}}? (?:is|be) (?:option |letter |choice )?({letter})$"
-    )
+    pattern = rf"\b(?:answer|option|choice|letter)\b.{{0,80}}? (?:is|be) (?:option |letter |choice )?({letter})$"
     found = re.search(pattern, piece) or re.search(
         rf"\b(?:choose|select|pick|say|answer|go with) (?:option |letter |choice )?({letter})$", piece
     )

@@ -15,6 +15,7 @@ _END_OF_TURN = re.compile(
     r"|\b(?:USER|Human|User) ?:|\n[ \t]*(?:Question|Q|### ?\w{1,20}) ?:"
 )
 _REWRITES = [
+    (re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"), ""),
     (re.compile(r"~~[^~]*~~"), " "),  # struck through is taken back
     (re.compile(r"\\boxed\s*\{"), "\nfinal answer: "),
     (re.compile(r"<answer>", re.IGNORECASE), "\nfinal answer: "),
@@ -37,7 +38,7 @@ _CONTRACTIONS = [
     (re.compile(r"\bi'm\b"), "i am"),
     (re.compile(r"\bthey're\b"), "they are"),
 ]
-_INVISIBLE = {"Cf", "Cc", "Cs", "Co"}
+_INVISIBLE = {"Cf", "Cs", "Co"}
 
 _SENTENCE = re.compile(r"([^.!?。！？؟।…\n]*)([.!?。！？؟।…\n]*)")
 _PIECE = re.compile(
@@ -73,15 +74,21 @@ def answer_part(text: str) -> str | None:
     return text[: end.start()] if end and any(c.isalnum() for c in text[: end.start()]) else text
 
 
+def _visible(character: str) -> str:
+    """Nothing for what cannot be seen; a picture stands as a piece of its own."""
+    category = unicodedata.category(character)
+    if category == "So":
+        return f", {character}, "
+    return "" if category in _INVISIBLE or character == "\ufe0f" else character
+
+
 def plain(text: str) -> str:
     """Lower case, letters in standard form, contractions written out, no markdown, LaTeX or tags."""
-    text = unicodedata.normalize("NFKC", text)
-    text = "".join(
-        c for c in text if c in "\n\t" or (unicodedata.category(c) not in _INVISIBLE and c != "\ufe0f")
-    )
+    if not text.isascii():
+        text = "".join(_visible(c) for c in unicodedata.normalize("NFKC", text))
     for pattern, instead in _REWRITES:
         text = pattern.sub(instead, text)
-    text = "".join(f", {c}, " if unicodedata.category(c) == "So" else c for c in text.casefold())
+    text = text.casefold()
     for pattern, instead in _CONTRACTIONS:
         text = pattern.sub(instead, text)
     return text.strip()

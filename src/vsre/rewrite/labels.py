@@ -15,9 +15,7 @@ from vsre.rewrite.formats import AnswerFormat
 
 def _read_lexicon() -> dict[str, Any]:
     # BaseLoader keeps every scalar a string: the other loaders take "yes" and "no" for booleans.
-    return yaml.load(
-        files("vsre.rewrite").joinpath("lexicon.yaml").read_text("utf-8"), Loader=yaml.BaseLoader
-    )
+    return yaml.load(files("vsre.rewrite").joinpath("lexicon.yaml").read_text("utf-8"), Loader=yaml.BaseLoader)
 
 
 def _pattern(text: str) -> str:
@@ -31,9 +29,7 @@ _OPENER = re.compile(rf"(?:{_pattern(_LEXICON['opener'])})\b ?")
 _CLOSER = re.compile(rf" (?:{_pattern(_LEXICON['closer'])})$")
 _CONDITIONAL = re.compile(_LEXICON["conditional"])
 _FOLLOWERS = frozenset(_LEXICON["followers"].split())
-_WITHHELD = re.compile(
-    r"\b(?:if|whether|unless|neither|never|nor|cannot|both|either|wish|which|opposite)\b|^to "
-)
+_WITHHELD = re.compile(r"\b(?:if|whether|unless|neither|never|nor|cannot|both|either|wish|which|opposite)\b|^to ")
 _ADVERBS = (
     r"(?:(?:simply|clearly|definitely|certainly|likely|probably|most|also|actually|therefore|thus|indeed"
     r"|in fact|a|an) )*"

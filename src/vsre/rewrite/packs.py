@@ -98,9 +98,7 @@ def _load(path: Path, parents: tuple[Path, ...]) -> TemplatePack:
     for index, name in enumerate(pack.include):
         included = path.parent / name if name.endswith((".yaml", ".yml")) else _SHIPPED / f"{name}.yaml"
         if not included.is_file():
-            problems.append(
-                (lines["include", index], f"`include` names {name!r}, but there is no {included}")
-            )
+            problems.append((lines["include", index], f"`include` names {name!r}, but there is no {included}"))
             continue
         for template in _load(included.resolve(), (*parents, path)).templates:
             if template.id in seen:
@@ -116,9 +114,7 @@ def _load(path: Path, parents: tuple[Path, ...]) -> TemplatePack:
             problems.append(_first_problem(error, lines, ("templates", index)))
             continue
         if entry.id in seen:
-            problems.append(
-                (lines["templates", index, "id"], f"the id {entry.id!r} is taken by {seen[entry.id]}")
-            )
+            problems.append((lines["templates", index, "id"], f"the id {entry.id!r} is taken by {seen[entry.id]}"))
         seen[entry.id] = f"line {line}"
         for key, problem in _problems(entry):
             problems.append((lines["templates", index, key], f"template {entry.id!r}: {problem}"))
@@ -133,9 +129,7 @@ def _load(path: Path, parents: tuple[Path, ...]) -> TemplatePack:
 
 def _template(entry: _Entry, pack: str) -> Template:
     needs_boxes = any("{" + slot + "}" in entry.text for slot in BOX_SLOTS)
-    return Template(
-        entry.id, entry.text, FORMATS[entry.format], entry.style, needs_boxes, pack, tuple(entry.tags)
-    )
+    return Template(entry.id, entry.text, FORMATS[entry.format], entry.style, needs_boxes, pack, tuple(entry.tags))
 
 
 def _problems(entry: _Entry) -> Iterator[tuple[str, str]]:
@@ -201,9 +195,7 @@ def _read_yaml(path: Path) -> tuple[Any, dict[tuple[str | int, ...], int]]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise VsreError(
-            f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}."
-        ) from None
+        raise VsreError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}.") from None
     finally:
         loader.dispose()
 
@@ -226,9 +218,7 @@ def _note_lines(
         for key, child in node.value:
             place = (*at, str(key.value))
             if place in lines:
-                raise VsreError(
-                    f"{path}, line {key.start_mark.line + 1}: {key.value!r} is given twice. Keep one."
-                )
+                raise VsreError(f"{path}, line {key.start_mark.line + 1}: {key.value!r} is given twice. Keep one.")
             _note_lines(child, place, lines, path)
             lines[place] = key.start_mark.line + 1
 
