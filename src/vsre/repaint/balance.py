@@ -9,6 +9,7 @@ counted over the set so far.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 from vsre.repaint.painter import Painted, Statement
 
@@ -30,22 +31,23 @@ class Balance:
     def choose(self, painted: Painted) -> list[Statement]:
         """The statements the job asked for and chosen others."""
         chosen: list[Statement] = []
-        rest = list(painted.others)
+        rest: dict[bool, dict[str, list[Statement]]] = {True: {}, False: {}}
+        for statement in painted.others:
+            rest[statement.label].setdefault(statement.relation, []).append(statement)
+        true = 0
         for statement in painted.statements:
             self._take(statement, chosen)
+            true += statement.label
         for _ in range(self.per_image):
-            true = sum(s.label for s in chosen)
-            wanted = (
-                (2 * true < len(chosen))
-                if 2 * true != len(chosen)
-                else self._labels[True] <= self._labels[False]
-            )
-            options = [s for s in rest if s.label is wanted and self._surplus(s) <= SLACK]
-            if not options:
+            false = len(chosen) - true
+            label = true < false if true != false else self._labels[True] <= self._labels[False]
+            relation = self._neediest(label, rest[label])
+            if relation is None:
                 break
-            best = min(options, key=lambda s: (self._surplus(s), self._seen(s)))
-            rest.remove(best)
-            self._take(best, chosen)
+            self._take(rest[label][relation].pop(), chosen)
+            if not rest[label][relation]:
+                del rest[label][relation]
+            true += label
         return chosen
 
     def _take(self, statement: Statement, chosen: list[Statement]) -> None:
@@ -53,9 +55,11 @@ class Balance:
         self._counts[statement.relation, statement.label] += 1
         self._labels[statement.label] += 1
 
-    def _surplus(self, s: Statement) -> int:
-        """How many more captions of its relation have its label than the other."""
-        return self._counts[s.relation, s.label] - self._counts[s.relation, not s.label]
-
-    def _seen(self, s: Statement) -> int:
-        return self._counts[s.relation, True] + self._counts[s.relation, False]
+    def _neediest(self, label: bool, relations: Iterable[str]) -> str | None:
+        """The relation that lacks this label most, the rarest of those; None where all have enough of it."""
+        best, least = None, (SLACK + 1, 0)
+        for relation in relations:
+            same, other = self._counts[relation, label], self._counts[relation, not label]
+            if (same - other, same + other) < least:
+                best, least = relation, (same - other, same + other)
+        return best

@@ -93,11 +93,8 @@ def turned_round(scene: Scene, rng: Random, keep: Triplet) -> Scene:
 
 def apart(scene: Scene, index: int) -> Scene:
     """The scene with one thing no longer held to touch another: its substitute has another outline."""
-    objects = tuple(
-        o.moved(link="ground", host=None) if o.link == "touches" and index in (i, o.host) else o
-        for i, o in enumerate(scene.objects)
-    )
-    return replace(scene, objects=objects)
+    placed = scene.objects[index]
+    return _with(scene, index, placed.released()) if placed.link == "touches" else scene
 
 
 def substitutes(scene: Scene, index: int, classes: Sequence[str], rng: Random) -> Iterator[Scene]:

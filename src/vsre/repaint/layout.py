@@ -20,9 +20,7 @@ class SceneFile:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise VsreError(
-                f"{self.path}: no such file. `vsre scenes` writes a scenes.jsonl beside its images."
-            )
+            raise VsreError(f"{self.path}: no such file. `vsre scenes` writes a scenes.jsonl beside its images.")
         self._places: dict[str, int] = {}
         at = 0
         with self.path.open("rb") as lines:
@@ -38,9 +36,7 @@ class SceneFile:
                 return row
         except (ValueError, KeyError, TypeError):
             pass
-        raise VsreError(
-            f"{self.path}, line {number}: not a scene with its image's file name. Write the world again."
-        )
+        raise VsreError(f"{self.path}, line {number}: not a scene with its image's file name. Write the world again.")
 
     def get(self, image_name: str) -> Scene | None:
         """The scene of an image, None where the file does not have it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -78,9 +77,10 @@ def jobs(
     *,
     per_triplet: int,
     seed: int,
-    limit: int | None,
+    count: int,
+    limit: int,
 ) -> Iterator[PaintJob]:
-    """All jobs, those of one triplet together, streaming.
+    """All jobs for `limit` of the `count` triplets, spread evenly; those of one triplet together, streaming.
 
     A triplet's caption shall be true as often as it is false in what comes out, or text alone would tell.
     "i2i" keeps the source's label. "inpaint" says the old caption of a picture without its subject: false;
@@ -88,7 +88,9 @@ def jobs(
     opposite in turn.
     """
     revision, parameters = painter.name, dict(painter.parameters)
-    for triplet in islice(read_triplets(triplets, images=painter.reads_images), limit):
+    for index, triplet in enumerate(read_triplets(triplets, images=painter.reads_images)):
+        if (index + 1) * limit // count == index * limit // count:
+            continue
         for setting in settings:
             for number in range(per_triplet):
                 truth = None

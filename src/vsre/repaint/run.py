@@ -22,8 +22,9 @@ from vsre.repaint.balance import Balance
 from vsre.repaint.painter import KINDS, SETTINGS, Painted, Painter, PaintJob, Refused, Vocabulary
 from vsre.repaint.plan import checked_settings, jobs, survey
 from vsre.repaint.scene_painter import ScenePainter
-from vsre.triplets import SCHEMA, ParquetShards, to_row
+from vsre.triplets import SCHEMA, ParquetShards, image_content_id, to_row
 
+SAME_PICTURE = "the same picture was painted for another triplet"
 HELD_OUT_CAPTION = "the caption stands in a held-out split"
 _CHUNK = 16
 
@@ -47,9 +48,9 @@ def repaint(
 
     `painter` makes the painter from the vocabulary it may use; the default paints scenes, and `scenes` is
     then the scenes.jsonl of the world that the triplets come from (without it, layouts are approached from
-    boxes). `captions_per_image`: further captions kept of a picture, at most; see `balance`. `progress(done,
-    total)` counts jobs. The same arguments give the same files, whatever `workers` is. What OUT held before
-    is replaced.
+    boxes). `limit`: paint from so many triplets only, spread evenly over the set. `captions_per_image`:
+    further captions kept of a picture, at most; see `balance`. `progress(done, total)` counts jobs. The same
+    arguments give the same files, whatever `workers` is. What OUT held before is replaced.
 
     Raises VsreError where the source holds rows of a test or dev split (unless `allow_held_out`), for
     settings that the painter does not have, and when every job was refused.
@@ -57,12 +58,15 @@ def repaint(
     source, out = Path(triplets_path), Path(out)
     if per_triplet < 1 or workers < 1 or captions_per_image < 0 or (limit is not None and limit < 1):
         raise VsreError("per_triplet, limit and workers start at 1, captions_per_image at 0.")
+    if out.resolve() in (source.resolve(), source.resolve().parent):
+        raise VsreError(f"{out}: this is where the source triplets are. Write the new ones to another folder.")
     vocabulary, count, held_out = survey(source, allow_held_out=allow_held_out)
     make = painter or partial(ScenePainter, scenes=scenes)
     ours = make(vocabulary)
     chosen = checked_settings(settings, ours)
-    total = min(count, limit or count) * len(chosen) * per_triplet
-    plan = jobs(source, ours, chosen, per_triplet=per_triplet, seed=seed, limit=limit)
+    taken = min(count, limit or count)
+    total = taken * len(chosen) * per_triplet
+    plan = jobs(source, ours, chosen, per_triplet=per_triplet, seed=seed, count=count, limit=taken)
     balance, counts = Balance(captions_per_image), _Counts()
     out.mkdir(parents=True, exist_ok=True)
     (out / "repaint.json").unlink(missing_ok=True)
@@ -70,7 +74,7 @@ def repaint(
         (out / "set_aside.jsonl").open("w", encoding="utf-8") as set_aside,
         ParquetShards(out, SCHEMA) as shards,
     ):
-        for done, result in enumerate(_results(ours, vocabulary, plan, workers), start=1):
+        for done, result in enumerate(_new(_results(ours, vocabulary, plan, workers)), start=1):
             if isinstance(result, Refused):
                 counts.refused[result.reason] += 1
                 set_aside.write(json.dumps(_set_aside(result)) + "\n")
@@ -83,16 +87,10 @@ def repaint(
                 progress(done, total)
     if not counts.images:
         reasons = "; ".join(f"{reason} ({n})" for reason, n in counts.refused.most_common())
-        raise VsreError(
-            f"{source}: not one picture could be painted: {reasons}. See {out / 'set_aside.jsonl'}."
-        )
+        raise VsreError(f"{source}: not one picture could be painted: {reasons}. See {out / 'set_aside.jsonl'}.")
     summary = {
         "painter": {"name": ours.name, **ours.parameters},
-        "source": {
-            "triplets": total // (len(chosen) * per_triplet),
-            "seed": seed,
-            "per_triplet": per_triplet,
-        },
+        "source": {"triplets": taken, "seed": seed, "per_triplet": per_triplet},
         **counts.summary(),
         "held_out": {
             "from": [folder.name for folder in held_out],
@@ -143,9 +141,19 @@ def _set_aside(refused: Refused) -> dict[str, Any]:
 _Result = Painted | Refused
 
 
-def _results(
-    painter: Painter, vocabulary: Vocabulary, plan: Iterator[PaintJob], workers: int
-) -> Iterator[_Result]:
+def _new(results: Iterator[_Result]) -> Iterator[_Result]:
+    """The results, with a picture that was painted before refused: its captions would be keys met twice."""
+    met: set[str] = set()
+    for result in results:
+        if isinstance(result, Painted):
+            image_id = image_content_id(result.image)
+            if image_id in met:
+                result = Refused(result.job, SAME_PICTURE)
+            met.add(image_id)
+        yield result
+
+
+def _results(painter: Painter, vocabulary: Vocabulary, plan: Iterator[PaintJob], workers: int) -> Iterator[_Result]:
     """The results in the order of the jobs; with several workers, a few chunks ahead and no more."""
     if workers == 1:
         for job in plan:

@@ -18,6 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from vsre.errors import VsreError
 from vsre.repaint.edits import alike, apart, substitutes, truth_of, turned_round, visible_boxes
 from vsre.repaint.layout import SceneFile, nearest
 from vsre.repaint.painter import SETTINGS, Kind, Painted, PaintJob, Refused, Setting, Statement, Vocabulary
@@ -32,6 +33,7 @@ NO_CLASS = "a class is not in the embedded world"
 NO_RELATION = "the relation cannot be drawn"
 NO_SCENE = "no scene of these classes was found that shows it"
 NO_LAYOUT = "the layout is unknown: neither its scene nor both boxes are given"
+NO_READING = "its scene cannot be read"
 CHANGED = "the caption's truth is not the same on the redrawn scene"
 HIDDEN = "something in the scene cannot be recognised"
 HOLDS = "other things rest on or in the subject"
@@ -141,9 +143,12 @@ class ScenePainter:
         return scene, "boxes"
 
     def _exact(self, source: Triplet) -> Scene | None:
-        if "scene" in source.provenance:
-            return Scene.from_json(source.provenance["scene"])
-        return self.scenes.get(source.image_name) if self.scenes else None
+        try:
+            if "scene" in source.provenance:
+                return Scene.from_json(source.provenance["scene"])
+            return self.scenes.get(source.image_name) if self.scenes else None
+        except VsreError:
+            raise _CannotPaint(NO_READING) from None
 
     def _painted(
         self,
@@ -169,6 +174,4 @@ class ScenePainter:
 
 def _said(source: Triplet, label: bool, boxes: dict[str, Box]) -> Statement:
     kind: Kind = "positive" if label else "relation-false"
-    return Statement(
-        source.subject, source.relation, source.object, kind, boxes[source.subject], boxes[source.object]
-    )
+    return Statement(source.subject, source.relation, source.object, kind, boxes[source.subject], boxes[source.object])
