@@ -7,6 +7,7 @@ image is drawn in each resample.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,13 @@ class Bootstrap:
     def __init__(self, images: int, *, resamples: int = 1000, seed: int = 0) -> None:
         rng = np.random.default_rng(seed)
         self.images = images
-        even = np.full(images, 1 / images) if images else np.empty(0)
-        self.weights = rng.multinomial(images, even, size=resamples).astype(np.float32)  # (R, I)
+        drawn = rng.multinomial(images, [1 / images] * images, size=resamples) if images else np.empty((resamples, 0))
+        self.weights = drawn.astype(np.float32)  # (R, I)
+
+    @cached_property
+    def drawn(self) -> Array:
+        """How often each image counts, (I, 1 + R): once in the data itself, then in each resample."""
+        return np.concatenate([np.ones((self.images, 1), np.float32), self.weights.T], axis=1)
 
     def per_image(self, image: Array, group: Array, groups: int, values: Array) -> Array:
         """Sums of `values` (n,) for each image and group, (I, G), float32; `image` and `group` hold codes (n,)."""

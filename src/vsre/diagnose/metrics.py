@@ -123,21 +123,18 @@ class Answered:
         return Draws(np.stack(columns, axis=1) if columns else np.empty((1, 0)))
 
     def _auroc_of(self, rows: Array) -> Array:
-        """(1 + R,): P(a true caption's p(yes) > a false one's), ties counted half, on the data and on each resample."""
-        resamples = len(self.bootstrap.weights)
-        if not len(rows):
-            return np.full(1 + resamples, np.nan)
-        rows = rows[np.argsort(self.p_yes[rows], kind="stable")]
-        scores, truth = self.p_yes[rows], self.truth[rows]
-        starts = np.flatnonzero(np.concatenate([[True], scores[1:] != scores[:-1]]))  # one a distinct score
-        drawn = np.concatenate(
-            [np.ones((1, len(rows)), np.float32), self.bootstrap.weights[:, self.image[rows]]]
-        )
-        yes = np.add.reduceat(drawn * truth, starts, axis=1)  # (1 + R, distinct scores)
-        no = np.add.reduceat(drawn * ~truth, starts, axis=1)
-        above = np.einsum("rs,rs->r", yes, np.cumsum(no, axis=1) - no / 2, dtype=np.float64)
+        """(1 + R,): P(a true caption's p(yes) > a false one's), ties counted half; on the data and each resample."""
+        yes, no = (rows[self.truth[rows] == truth] for truth in (True, False))
+        if not len(yes) or not len(no):
+            return np.full(1 + len(self.bootstrap.weights), np.nan)
+        no = no[np.argsort(self.p_yes[no], kind="stable")]
+        drawn_yes, drawn_no = (self.bootstrap.drawn[self.image[side]] for side in (yes, no))  # (n, 1 + R)
+        first, last = (np.searchsorted(self.p_yes[no], self.p_yes[yes], side=side) for side in ("left", "right"))
+        below = np.concatenate([np.zeros_like(drawn_no[:1]), np.cumsum(drawn_no, axis=0)])  # (no + 1, 1 + R)
+        beaten = below[first] if (first == last).all() else (below[first] + below[last]) / 2  # (yes, 1 + R)
         with np.errstate(invalid="ignore"):
-            return above / (yes.sum(1, dtype=np.float64) * no.sum(1, dtype=np.float64))
+            total = drawn_yes.sum(0, dtype=np.float64) * below[-1]
+            return np.einsum("nr,nr->r", drawn_yes, beaten, dtype=np.float64) / total
 
     def consistency(self) -> dict[str, Figure]:
         """`all_agree`: share of triplets that every template reads alike; `pairwise`: mean share of template pairs that do.

@@ -1,0 +1,160 @@
+"""The shared-prefix way must give what the model's own generate and forward give."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diagnose_data import make_triplets, picture, strong_llava, strong_vsre
+
+from vsre.diagnose import Decoding, Prompt, Reply, TransformersEngine
+from vsre.diagnose.branches import Branches
+from vsre.errors import VsreError
+from vsre.rewrite import FORMATS, ask, load_pack
+
+DECODING = Decoding(short_tokens=4, full_tokens=12)
+
+
+@pytest.fixture(scope="module", params=[strong_llava, strong_vsre], ids=["llava", "vsre"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return request.param(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def asked() -> list[tuple[bytes, list[Prompt]]]:
+    """Four images, of several shapes; every template of three packs, all formats and both styles among them."""
+    templates = [t for name in ("phase1", "phase4", "held-out") for t in load_pack(name).templates]
+    made = []
+    for i, triplet in enumerate(make_triplets(5, 1)):
+        if triplet.subject_box:
+            prompts = [Prompt(ask(t, triplet).prompt, t.format, t.style) for t in templates]
+            made.append((picture(i, size=(64 + 40 * i, 48)), prompts))
+    return made
+
+
+def test_shared_prefix_equals_generate(folder: Path, asked: list[tuple[bytes, list[Prompt]]]) -> None:
+    fast = TransformersEngine(folder, decoding=DECODING, batch_prompts=16)
+    slow = TransformersEngine(folder, decoding=DECODING, way="plain")
+    one, other = fast.answer(asked), slow.answer(asked)
+    assert fast.notes()["way"] == "shared prefix", fast.notes()
+    assert fast.notes()["largest_difference"] < 1e-4
+    assert slow.notes()["way"] == "plain"
+    texts = set()
+    for a, b in zip(sum(one, []), sum(other, []), strict=True):
+        assert a.error is None and b.error is None
+        assert a.text == b.text
+        assert a.p_yes == pytest.approx(b.p_yes, abs=1e-4)
+        assert a.logp_yes == pytest.approx(b.logp_yes, abs=1e-3)
+        texts.add(a.text)
+    assert len(texts) > 20  # a model that always says the same would prove nothing
+    assert {len(fast.renderer.options(f)[0]) for f in FORMATS.values()} != {1}  # options of several tokens were asked
+
+
+def test_likelihood_is_the_forward_pass(folder: Path, asked: list[tuple[bytes, list[Prompt]]]) -> None:
+    engine = TransformersEngine(folder, decoding=DECODING)
+    data, prompts = asked[0]
+    long = next(p for p in prompts if len(engine.renderer.options(p.format)[0]) > 1)
+    reply = engine.answer([(data, [long])])[0][0]
+    image, rendered = _opened(data), engine.renderer.render([long.text])[0]
+    inputs = engine.processor(images=image, text=rendered + " " + long.format.yes, return_tensors="pt")
+    count = len(engine.renderer.options(long.format)[0])
+    with torch.inference_mode():
+        logs = engine.model(**inputs).logits[0].log_softmax(-1)
+    ids = inputs["input_ids"][0]
+    expected = sum(logs[-1 - k, ids[-k]] for k in range(1, count + 1))
+    assert reply.logp_yes == pytest.approx(float(expected), abs=1e-3)
+
+
+def _opened(data: bytes):  # type: ignore[no-untyped-def]
+    from vsre.sources.images import load_image
+
+    return load_image(data)
+
+
+def test_batch_size_changes_nothing(folder: Path, asked: list[tuple[bytes, list[Prompt]]]) -> None:
+    few = [(data, prompts[:6]) for data, prompts in asked]
+    one = TransformersEngine(folder, decoding=DECODING, batch_prompts=1).answer(few)
+    many = TransformersEngine(folder, decoding=DECODING, batch_prompts=100).answer(few)
+    assert [[r.text for r in row] for row in one] == [[r.text for r in row] for row in many]
+
+
+def test_bad_pictures_and_prompts_are_errors_alone(folder: Path) -> None:
+    form = FORMATS["yes-no"]
+    good, long = Prompt("Is it?", form, "short"), Prompt("Is it? " * 2000, form, "short")
+    placeholder = Prompt("Is <image> it?", form, "short")
+    for way in ("auto", "plain"):
+        engine = TransformersEngine(folder, decoding=DECODING, way=way)
+        replies = engine.answer(
+            [(None, [good]), (b"", [good]), (picture(0)[:300], [good]), (picture(1), [good, long, placeholder, good])]
+        )
+        assert [bool(r.error) for row in replies for r in row] == [True, True, True, False, True, True, False]
+        assert "no picture" in replies[0][0].error
+        assert "beyond the model's 1024" in replies[3][1].error
+        assert replies[3][0] == replies[3][3]
+
+
+def test_falls_back_when_the_ways_differ(
+    folder: Path, asked: list[tuple[bytes, list[Prompt]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = [(asked[0][0], asked[0][1][:3])]
+    expected = TransformersEngine(folder, decoding=DECODING, way="plain").answer(few)
+    extend = Branches.extend
+    monkeypatch.setattr(Branches, "extend", lambda self, ids: extend(self, ids) + 0.1)
+    engine = TransformersEngine(folder, decoding=DECODING)
+    assert engine.answer(few) == expected
+    assert engine.notes()["way"] == "plain" and "apart" in engine.notes()["why"]
+    monkeypatch.setattr(Branches, "extend", lambda self, ids: 1 / 0)
+    engine = TransformersEngine(folder, decoding=DECODING)
+    assert engine.answer(few) == expected
+    assert "ZeroDivisionError" in engine.notes()["why"]
+
+
+def test_out_of_memory_halves_the_batch(
+    folder: Path, asked: list[tuple[bytes, list[Prompt]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = [(asked[0][0], asked[0][1][:8])]
+    engine = TransformersEngine(folder, decoding=DECODING, batch_prompts=8)
+    expected = engine.answer(few)
+    chunk = type(engine._shared)._answer_chunk
+
+    def full(self, numbers, cache, length, jobs):  # type: ignore[no-untyped-def]
+        if len(jobs) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        chunk(self, numbers, cache, length, jobs)
+
+    monkeypatch.setattr(type(engine._shared), "_answer_chunk", full)
+    again = engine.answer(few)
+    assert [r.text for r in again[0]] == [r.text for r in expected[0]]
+    assert engine.notes()["batch_prompts"] == 2
+
+
+def test_folders_that_are_no_model(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(VsreError, match=r"config\.json"):
+        TransformersEngine(tmp_path)
+    with pytest.raises(VsreError, match="no such"):
+        TransformersEngine(tmp_path / "absent")
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    with pytest.raises(VsreError, match="safetensors"):
+        TransformersEngine(tmp_path)
+
+
+def test_no_chat_template(folder: Path, tmp_path: Path) -> None:
+    for file in folder.iterdir():
+        if file.name != "chat_template.jinja":
+            (tmp_path / file.name).symlink_to(file)
+    for name in ("processor_config.json", "tokenizer_config.json"):
+        content = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
+        content.pop("chat_template", None)
+        (tmp_path / name).unlink(missing_ok=True)
+        (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(VsreError, match="chat template"):
+        TransformersEngine(tmp_path)
+
+
+def test_p_yes() -> None:
+    assert Reply("Yes", -1.0, -1.0).p_yes == 0.5
+    assert Reply("Yes", 0.0, -2000.0).p_yes == 1.0
+    assert Reply("Yes", -2000.0, 0.0).p_yes == 0.0
+    assert Reply("Yes").p_yes is None
