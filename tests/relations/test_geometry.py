@@ -109,9 +109,7 @@ CUP_END = Thing(box=(0.02, 0.4, 0.12, 0.5), depth=1.2, facing=0)
         (CAT, "through", DOG, Contact.NONE, UNDECIDED),  # no geometry for it
     ],
 )
-def test_plain_cases(
-    subject: Thing, relation: str, object: Thing, contact: Contact, expected: Verdict
-) -> None:
+def test_plain_cases(subject: Thing, relation: str, object: Thing, contact: Contact, expected: Verdict) -> None:
     judgement = judge(relation, subject, object, contact)
     assert judgement.verdict is expected
     assert (judgement.margin > 0) == (expected is not UNDECIDED)

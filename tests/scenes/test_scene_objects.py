@@ -42,9 +42,7 @@ def test_at_least_fifty_coco_classes_each_with_a_picture() -> None:
             assert image.mode == "RGBA" and min(image.size) >= 24
             assert 0.27 <= sprite.size <= 0.5
             opening = sprite.opening
-            assert opening is None or (
-                0 <= opening.x0 < opening.x1 <= 1 and 0 <= opening.y0 < opening.y1 <= 1
-            )
+            assert opening is None or (0 <= opening.x0 < opening.x1 <= 1 and 0 <= opening.y0 < opening.y1 <= 1)
             assert sprite.top is None or (0 <= sprite.top[0] < sprite.top[1] <= 1 and 0 <= sprite.top[2] < 1)
 
 

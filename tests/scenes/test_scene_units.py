@@ -87,9 +87,7 @@ def test_splits_do_not_depend_on_the_order_of_a_pair() -> None:
 
 def _rows(folder: Path) -> dict[str, list[dict[str, Any]]]:
     files = {name: folder / f"{name}.jsonl" for name in SPLITS}
-    return {
-        name: [json.loads(line) for line in file.read_text().splitlines()] for name, file in files.items()
-    }
+    return {name: [json.loads(line) for line in file.read_text().splitlines()] for name, file in files.items()}
 
 
 @pytest.fixture(scope="module")
@@ -145,9 +143,7 @@ def test_every_caption_is_true_once_and_false_once_on_one_side(world: tuple[Path
 
 
 def test_blind_floor_finds_a_leak() -> None:
-    rows = [
-        {"caption": f"c{i}", "relation": "on", "subj": "a", "obj": str(i), "label": i % 2} for i in range(20)
-    ]
+    rows = [{"caption": f"c{i}", "relation": "on", "subj": "a", "obj": str(i), "label": i % 2} for i in range(20)]
     leaked = [{**row, "label": 1 - row["label"]} for row in rows]
     floor = blind_floor(rows, leaked)
     assert floor["leave_one_out"] == 1.0 and floor["captions_seen"] == 1.0 and floor["per_pair"] == 0.0
@@ -158,9 +154,7 @@ def test_the_vsr_reader_reads_it(world: tuple[Path, dict[str, Any]]) -> None:
 
     out, summary = world
     file = out / "annotations" / "caption-disjoint" / "test.jsonl"
-    triplets = list(
-        read_vsr([file], [out / "images"], [out / "instances.json"], split="test", origin="scenes")
-    )
+    triplets = list(read_vsr([file], [out / "images"], [out / "instances.json"], split="test", origin="scenes"))
     assert len(triplets) == summary["captions"]["test"]
     assert all(t.image and t.width == 96 and t.subject_box and t.object_box for t in triplets)
 
@@ -192,8 +186,4 @@ def test_concepts_do_not_cross(tmp_path: Path) -> None:
     for line in (tmp_path / "scenes.jsonl").read_text().splitlines():
         scene = json.loads(line)
         seen[scene["split"]] |= {placed["name"] for placed in scene["objects"]}
-    assert (
-        not seen["train"] & seen["test"]
-        and not seen["train"] & seen["dev"]
-        and not seen["dev"] & seen["test"]
-    )
+    assert not seen["train"] & seen["test"] and not seen["train"] & seen["dev"] and not seen["dev"] & seen["test"]

@@ -82,9 +82,7 @@ NO = -math.inf
 class Pair:
     """The measures of a subject against an object that the predicates read."""
 
-    def __init__(
-        self, subject: Thing, object: Thing, contact: Contact | None, swapped: Pair | None = None
-    ) -> None:
+    def __init__(self, subject: Thing, object: Thing, contact: Contact | None, swapped: Pair | None = None) -> None:
         self.subject, self.object = subject, object
         ax0, ay0, ax1, ay1 = subject.box
         bx0, by0, bx1, by1 = object.box

@@ -101,9 +101,7 @@ def _profile(placed: Placed, right: bool, size: int = 192) -> tuple[NDArray[np.f
     w, h = max(2, round((x1 - x0) * size)), max(2, round((y1 - y0) * size))
     shape = solid(placed.sprite, placed.flip, placed.angle, w, h)
     columns = np.arange(w)
-    edge = (
-        np.where(shape, columns, -9999).max(axis=1) if right else np.where(shape, columns, 9999).min(axis=1)
-    )
+    edge = np.where(shape, columns, -9999).max(axis=1) if right else np.where(shape, columns, 9999).min(axis=1)
     return edge / size, round(y1 * size) - h
 
 

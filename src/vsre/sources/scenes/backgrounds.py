@@ -91,10 +91,9 @@ def _room(rng: random.Random, size: int, rows: int) -> tuple[Pixels, Pixels]:
     floor = _tint(rng, (188, 150, 112), (160, 122, 92), (176, 168, 160), (206, 190, 166), (150, 140, 150))
     ground = _ground(rng, size, floor, 0.035, 26)
     u, v, _ = _ground_grid(size)
-    if rng.random() < 0.5:  # planks
-        seam = (u * 3.2 + 100) % 1 < 0.045
-    else:  # tiles
-        seam = ((u * 2 + 100) % 1 < 0.035) | ((v * 1.1) % 1 < 0.05)
+    planks = (u * 3.2 + 100) % 1 < 0.045
+    tiles = ((u * 2 + 100) % 1 < 0.035) | ((v * 1.1) % 1 < 0.05)
+    seam = planks if rng.random() < 0.5 else tiles
     ground *= np.where(seam, 0.9, 1.0).astype(np.float32)[..., None]
     return wall, ground
 

@@ -47,9 +47,7 @@ def _ngrams(train: Sequence[Row], test: Sequence[Row]) -> float:
     from sklearn.naive_bayes import MultinomialNB
 
     vectorizer = CountVectorizer(ngram_range=(1, 3), token_pattern=r"\S+")
-    model = MultinomialNB().fit(
-        vectorizer.fit_transform([r["caption"] for r in train]), [r["label"] for r in train]
-    )
+    model = MultinomialNB().fit(vectorizer.fit_transform([r["caption"] for r in train]), [r["label"] for r in train])
     predicted = model.predict(vectorizer.transform([r["caption"] for r in test]))
     return float(sum(int(p == r["label"]) for p, r in zip(predicted, test, strict=True)) / len(test))
 

@@ -174,9 +174,7 @@ def with_extras(rng: Random, placed: Sequence[Placed], names: Sequence[str]) -> 
     return tuple(objects)
 
 
-def _free_place(
-    rng: Random, name: str, objects: Sequence[Placed], *, draws: int = 4, places: int = 7
-) -> Placed | None:
+def _free_place(rng: Random, name: str, objects: Sequence[Placed], *, draws: int = 4, places: int = 7) -> Placed | None:
     for _ in range(draws):
         extra = anywhere(rng, name)
         x0, y0, x1, y1 = extra.box

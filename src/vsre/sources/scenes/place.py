@@ -47,8 +47,7 @@ def aligned(placed: Placed, axis: float) -> Placed:
 def fits(*placed: Placed) -> bool:
     """Do all stand wholly inside the picture?"""
     return all(
-        x0 >= EDGE and y0 >= EDGE and x1 <= 1 - EDGE and y1 <= 1 - EDGE
-        for x0, y0, x1, y1 in (p.box for p in placed)
+        x0 >= EDGE and y0 >= EDGE and x1 <= 1 - EDGE and y1 <= 1 - EDGE for x0, y0, x1, y1 in (p.box for p in placed)
     )
 
 

@@ -139,9 +139,7 @@ def paint(scene: Scene, size: int | None = None) -> NDArray[np.uint8]:
             alpha.paste(image.getchannel("A"), (left, top))
             layer = Image.new("RGB", (size, size))
             layer.paste(image.convert("RGB"), (left, top))
-            canvas.paste(
-                layer, (0, 0), Image.fromarray(np.where(hidden, 0, np.asarray(alpha)).astype(np.uint8))
-            )
+            canvas.paste(layer, (0, 0), Image.fromarray(np.where(hidden, 0, np.asarray(alpha)).astype(np.uint8)))
         _draw_door(canvas, placed, size)
     return np.asarray(canvas)
 

@@ -121,9 +121,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         if self.kind not in BACKGROUNDS:
-            raise VsreError(
-                f"{self.kind!r} is no background of the embedded world: {', '.join(BACKGROUNDS)}."
-            )
+            raise VsreError(f"{self.kind!r} is no background of the embedded world: {', '.join(BACKGROUNDS)}.")
         names = [o.name for o in self.objects]
         if len(set(names)) != len(names):
             raise VsreError(f"A scene shows each class once, but this one has {', '.join(names)}.")
@@ -163,9 +161,7 @@ class Scene:
                 yield b, a, pair.swapped
 
     def pair(self, subject: int, object: int) -> Pair:
-        return Pair(
-            self.objects[subject].thing(), self.objects[object].thing(), self.contact(subject, object)
-        )
+        return Pair(self.objects[subject].thing(), self.objects[object].thing(), self.contact(subject, object))
 
     def index(self, name: str) -> int:
         """Where a class stands among the objects; raises VsreError when it is not there."""
@@ -213,6 +209,4 @@ class Scene:
             objects = tuple(Placed(**o) for o in data["objects"])
             return cls(kind=data["kind"], seed=data["seed"], objects=objects, size=data["size"])
         except (KeyError, TypeError) as error:
-            raise VsreError(
-                f"This is no scene of the embedded world ({error}). Take it from a scenes.jsonl."
-            ) from None
+            raise VsreError(f"This is no scene of the embedded world ({error}). Take it from a scenes.jsonl.") from None

@@ -140,9 +140,7 @@ def _on_pole(image: Image.Image, length: float) -> Image.Image:
     w, h = image.size
     result = Image.new("RGBA", (w, round(h * (1 + length))), (0, 0, 0, 0))
     half = max(2, round(h * 0.045))
-    ImageDraw.Draw(result).rectangle(
-        (w // 2 - half, h // 2, w // 2 + half, result.height), fill=(120, 128, 136, 255)
-    )
+    ImageDraw.Draw(result).rectangle((w // 2 - half, h // 2, w // 2 + half, result.height), fill=(120, 128, 136, 255))
     result.alpha_composite(image)
     return result
 

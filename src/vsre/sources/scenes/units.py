@@ -194,11 +194,7 @@ def _try_unit(world: World, rng: Random, relation: str, size: int) -> Unit | Non
     (first, first_shapes), (second, second_shapes) = drawn
     truth, other = decided(first), decided(second)
     target = (subject, relation, object)
-    chosen = [
-        s
-        for s in truth
-        if s in other and truth[s] != other[s] and s != target and world.speaks_of(s[0], s[2])
-    ]
+    chosen = [s for s in truth if s in other and truth[s] != other[s] and s != target and world.speaks_of(s[0], s[2])]
     rng.shuffle(chosen)
     statements = tuple((s, truth[s]) for s in (target, *chosen))
     return Unit((first, second), (first_shapes, second_shapes), statements)
@@ -207,9 +203,7 @@ def _try_unit(world: World, rng: Random, relation: str, size: int) -> Unit | Non
 def _possible(rng: Random, subject: str, relation: str, object: str) -> bool:
     """A quick look at whether these classes can make the statement true and false at all."""
     true, false = RECIPES[relation]
-    return all(
-        any(a(rng, subject, object) for a in arrangements for _ in range(3)) for arrangements in (true, false)
-    )
+    return all(any(a(rng, subject, object) for a in arrangements for _ in range(3)) for arrangements in (true, false))
 
 
 def _extras(world: World, rng: Random, subject: str, object: str, count: int) -> Sequence[str]:
