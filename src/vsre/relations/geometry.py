@@ -28,11 +28,8 @@ def swap(predicate: Predicate) -> Predicate:
 
 
 def negate(predicate: Predicate) -> Predicate:
-    def negated(p: Pair) -> Evidence:
-        true, false = predicate(p)
-        return false, true
-
-    return negated
+    """True where the predicate is false, and the other way round."""
+    return lambda p: predicate(p)[::-1]
 
 
 def also(predicate: Predicate, condition: Callable[[Pair], float]) -> Predicate:
@@ -107,10 +104,8 @@ def _on_top(p: Pair) -> Evidence:
 
 
 def _in(p: Pair) -> Evidence:
-    elsewhere = max(
-        p.gap - 0.03, p.has(Contact.HOLDS, Contact.CARRIES, Contact.TOUCHES), _before(p), _before(p.swapped)
-    )
-    return p.has(Contact.IN), max(elsewhere, min(p.has(Contact.ON), 0.2 - p.foot))
+    away = max(p.gap - 0.03, p.has(Contact.HOLDS, Contact.CARRIES, Contact.TOUCHES), _before(p), _before(p.swapped))
+    return p.has(Contact.IN), max(away, min(p.has(Contact.ON), 0.2 - p.foot))
 
 
 def _enclosed(p: Pair) -> Evidence:
@@ -133,15 +128,17 @@ def _leaning(p: Pair) -> Evidence:
     return p.has(Contact.TOUCHES), p.gap - 0.06
 
 
+def _aside(p: Pair) -> float:
+    """Neither before nor behind: but a thing with a front of its own has such places that depth does not tell."""
+    return NO if p.object.facing != 0 else min(p.gap_x - 0.05, p.same_depth, p.has(Contact.NONE))
+
+
 def _front(p: Pair) -> Evidence:
-    # A thing with a front of its own has places before and behind it that the image's depth does not tell.
-    aside = NO if p.object.facing != 0 else min(p.gap_x - 0.05, p.same_depth, p.has(Contact.NONE))
-    return _before(p), max(_before(p.swapped), aside)
+    return _before(p), max(_before(p.swapped), _aside(p))
 
 
 def _behind(p: Pair) -> Evidence:
-    aside = NO if p.object.facing != 0 else min(p.gap_x - 0.05, p.same_depth, p.has(Contact.NONE))
-    return _before(p.swapped), max(_before(p), aside)
+    return _before(p.swapped), max(_before(p), _aside(p))
 
 
 def _at_back(p: Pair) -> Evidence:
@@ -213,16 +210,13 @@ def _central(p: Pair) -> float:
     return min(max(long, p.has(Contact.IN)), 0.1 - p.off_centre, p.wider - 1.8)
 
 
-def _at_end(p: Pair) -> float:
-    return min(p.has(Contact.ON), p.object_aspect - 1.4, p.off_centre - 0.3, p.wider - 1.8)
-
-
 def _middle(p: Pair) -> Evidence:
-    return _central(p), max(_at_end(p), p.gap - 0.05, p.has(Contact.TOUCHES))
+    return _central(p), max(_edge(p)[0], p.gap - 0.05, p.has(Contact.TOUCHES))
 
 
 def _edge(p: Pair) -> Evidence:
-    return _at_end(p), max(_central(p), p.gap - 0.15)
+    at_end = min(p.has(Contact.ON), p.object_aspect - 1.4, p.off_centre - 0.3, p.wider - 1.8)
+    return at_end, max(_central(p), p.gap - 0.15)
 
 
 PREDICATES: dict[str, Predicate] = {
