@@ -41,3 +41,12 @@ def test_nothing_is_added_when_nothing_may_be() -> None:
     painted = Painted(JOB, b"", 1, 1, (said("on", True),), (said("on", False),))
     assert len(Balance(0).choose(painted)) == 1
     assert len(Balance(9).choose(painted)) == 2
+
+
+def test_a_caption_is_not_said_true_again_before_it_was_false() -> None:
+    balance, counts = Balance(4), Counter[tuple[str, bool]]()
+    for number in range(20):
+        others = tuple(said(r, label) for r, label in (("on", True), ("in", number % 2 == 0), ("by", False)))
+        counts.update((s.relation, s.label) for s in balance.choose(Painted(JOB, b"", 1, 1, (), others)))
+    assert counts["on", True] == counts["by", False] == 1
+    assert counts["in", True] >= 2 and abs(counts["in", True] - counts["in", False]) <= 1

@@ -1,9 +1,12 @@
 """Which of the captions known of a picture are kept, so that text alone tells nothing about truth.
 
-A painted picture carries many decided captions, most of them false (few things are in each other). Keeping
-all would teach that "contains" means no. Two rules instead: every picture gets as many true as false
-captions, as far as it has them; and no relation gets more than SLACK more of one label than of the other,
-counted over the set so far.
+A painted picture carries many decided captions, most of them false (few things are in each other), and a
+scene redrawn ten times carries the same ones ten times. Keeping all would teach that "contains" means no.
+So a caption is added to a picture only
+
+- in turn: every picture gets as many true as false ones, as far as it has them;
+- while its relation has at most SLACK more captions of its label than of the other, counted over the set;
+- while the very same caption has not been said more often with its label than with the other.
 """
 
 from __future__ import annotations
@@ -15,29 +18,33 @@ from vsre.repaint.painter import Painted, Statement
 
 SLACK = 2
 
+_Words = tuple[str, str, str]
+
 
 class Balance:
-    """Chooses captions picture by picture; the outcome depends on the order of the pictures and on nothing
-    else.
+    """Chooses captions picture by picture; the outcome depends on the order of the pictures and nothing else.
 
-    `per_image` is the most captions a picture gets beside those its job asked for.
+    `per_image` is the most captions a picture gets beside those its job asked for. Memory grows with the
+    number of different captions: with COCO's classes and VSR's relations at most some 400,000.
     """
 
     def __init__(self, per_image: int) -> None:
         self.per_image = per_image
-        self._counts: Counter[tuple[str, bool]] = Counter()
         self._labels: Counter[bool] = Counter()
+        self._relations: Counter[tuple[str, bool]] = Counter()
+        self._captions: Counter[_Words] = Counter()
 
     def choose(self, painted: Painted) -> list[Statement]:
         """The statements the job asked for and chosen others."""
         chosen: list[Statement] = []
-        rest: dict[bool, dict[str, list[Statement]]] = {True: {}, False: {}}
-        for statement in painted.others:
-            rest[statement.label].setdefault(statement.relation, []).append(statement)
         true = 0
         for statement in painted.statements:
             self._take(statement, chosen)
             true += statement.label
+        rest: dict[bool, dict[str, list[Statement]]] = {True: {}, False: {}}
+        for statement in painted.others:
+            if self._may_be_said(statement):
+                rest[statement.label].setdefault(statement.relation, []).append(statement)
         for _ in range(self.per_image):
             false = len(chosen) - true
             label = true < false if true != false else self._labels[True] <= self._labels[False]
@@ -52,14 +59,23 @@ class Balance:
 
     def _take(self, statement: Statement, chosen: list[Statement]) -> None:
         chosen.append(statement)
-        self._counts[statement.relation, statement.label] += 1
         self._labels[statement.label] += 1
+        self._relations[statement.relation, statement.label] += 1
+        self._captions[_words(statement)] += 1 if statement.label else -1
+
+    def _may_be_said(self, statement: Statement) -> bool:
+        balance = self._captions.get(_words(statement), 0)
+        return balance <= 0 if statement.label else balance >= 0
 
     def _neediest(self, label: bool, relations: Iterable[str]) -> str | None:
         """The relation that lacks this label most, the rarest of those; None where all have enough of it."""
         best, least = None, (SLACK + 1, 0)
         for relation in relations:
-            same, other = self._counts[relation, label], self._counts[relation, not label]
+            same, other = self._relations[relation, label], self._relations[relation, not label]
             if (same - other, same + other) < least:
                 best, least = relation, (same - other, same + other)
         return best
+
+
+def _words(statement: Statement) -> _Words:
+    return statement.subject, statement.relation, statement.object

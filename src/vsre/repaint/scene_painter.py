@@ -46,8 +46,11 @@ class _CannotPaint(Exception):
 
 
 class ScenePainter:
-    """Paints with the embedded world. `size` in pixels; `scenes` is the scenes.jsonl of the source world, if
-    any."""
+    """Paints with the embedded world.
+
+    `size` is the side of the pictures in pixels (redrawn scenes keep theirs); `scenes` the scenes.jsonl of the
+    world that the triplets come from, None for photos. Raises VsreError when that file cannot be read.
+    """
 
     name = REVISION
     settings: tuple[Setting, ...] = SETTINGS
@@ -61,8 +64,9 @@ class ScenePainter:
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        words = json.dumps([self._classes, sorted(self.vocabulary.relations)])
-        return {"size": self.size, "vocabulary": hashlib.sha256(words.encode()).hexdigest()[:12]}
+        words = [self._classes, sorted(self.vocabulary.relations), sorted(self.vocabulary.pairs)]
+        digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:12]
+        return {"size": self.size, "vocabulary": digest, "exact_layouts": self.scenes is not None}
 
     def paint(self, job: PaintJob) -> Painted | Refused:
         source, rng = job.triplet, job.random()
