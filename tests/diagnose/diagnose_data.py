@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tiny_models
 import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+import tiny_models
 import vsre.model  # noqa: F401  # registers VSRE with the Auto classes
 from vsre.diagnose import Prompt, Reply
 from vsre.triplets import Triplet, image_content_id, write_triplets

@@ -55,9 +55,7 @@ def _vsr(*names: str) -> list[Statement]:
 @real
 def test_published_splits() -> None:
     """The audit's figures: zero-shot gives a guesser nothing, random splits and the paper's protocol give much."""
-    zero, random = (
-        blind_floor(_vsr(f"{s}/train"), _vsr(f"{s}/test"), resamples=200) for s in ("zeroshot", "random")
-    )
+    zero, random = (blind_floor(_vsr(f"{s}/train"), _vsr(f"{s}/test"), resamples=200) for s in ("zeroshot", "random"))
     for name in ("majority", "per_relation", "ngrams", "leave_one_out"):
         assert zero[name]["value"] == pytest.approx(0.515, abs=0.005)
         assert zero[name]["low"] < 0.515 < zero[name]["high"]

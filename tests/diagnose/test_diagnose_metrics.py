@@ -113,7 +113,12 @@ def test_auroc_is_free_of_a_templates_leaning() -> None:
 
 
 def test_consistency_by_hand() -> None:
-    readings = {"same": ["yes", "yes", "yes"], "split": ["yes", "yes", "no"], "silent": ["unanswered"] * 3, "once": ["no"]}
+    readings = {
+        "same": ["yes", "yes", "yes"],
+        "split": ["yes", "yes", "no"],
+        "silent": ["unanswered"] * 3,
+        "once": ["no"],
+    }
     rows = [
         row(reading, True, key=key, image=key, template=f"t{i}")
         for key, all_ in readings.items()

@@ -5,8 +5,8 @@ A test is only about vision as far as a model beats these. All are fitted on the
 - majority        the commonest label
 - per_relation    the commonest label of the caption's relation
 - ngrams          logistic regression on the caption's words, pairs and triples of words
-- leave_one_out   whether the caption's other rows are mostly true or mostly false. Captions written with one true and one
-                  false picture, then split at random, give the label away: the seen one predicts the opposite
+- leave_one_out   whether the caption's other rows are mostly true or mostly false. Captions written with one true and
+                  one false picture, then split at random, give the label away: the seen one predicts the opposite
 - lookup          the label of the very same picture and caption where it stands in the training data, and the guess of
                   leave_one_out elsewhere. Above the others only where test rows leaked into training
 """
@@ -108,15 +108,7 @@ def leave_one_out(train: Sequence[Statement], test: Sequence[Statement]) -> Arra
     several = Counter(s.caption for s in train)
 
     def state(balance: int, others: bool) -> str:
-        return (
-            "none"
-            if not others
-            else "even"
-            if not balance
-            else "mostly true"
-            if balance > 0
-            else "mostly false"
-        )
+        return "none" if not others else "even" if not balance else "mostly true" if balance > 0 else "mostly false"
 
     own = [state(count[s.caption] - (1 if s.label else -1), several[s.caption] > 1) for s in train]
     return _by_state(own, [s.label for s in train], [state(count[s.caption], s.caption in met) for s in test])

@@ -23,9 +23,7 @@ class Branches:
     `logits` (Q, V), float32, belong to the last token of each sequence.
     """
 
-    def __init__(
-        self, model: Any, cache: Any, mask: torch.Tensor, length: torch.Tensor, logits: torch.Tensor
-    ) -> None:
+    def __init__(self, model: Any, cache: Any, mask: torch.Tensor, length: torch.Tensor, logits: torch.Tensor) -> None:
         self.model, self.cache = model, cache
         self.mask = mask  # (Q, columns in the cache), 0 where padded
         self.length = length  # (Q,) tokens so far, without padding
@@ -60,9 +58,7 @@ class Branches:
         first = self.logits[rows].log_softmax(-1)[:, ids[0]]
         if len(ids) == 1:
             return first
-        given, wanted = (
-            torch.tensor(part, device=rows.device).expand(len(rows), -1) for part in (ids[:-1], ids[1:])
-        )
+        given, wanted = (torch.tensor(part, device=rows.device).expand(len(rows), -1) for part in (ids[:-1], ids[1:]))
         later = self.select(rows).extend(given).log_softmax(-1)  # (len(rows), k - 1, V)
         return first + later.gather(-1, wanted[..., None]).sum((1, 2))
 
@@ -76,9 +72,7 @@ def fork_cache(cache: Any) -> Any:
 
 def prefill(model: Any, ids: torch.Tensor, tensors: dict[str, torch.Tensor]) -> Any:
     """The cache behind the prefixes `ids` (B, P) and their pictures."""
-    out = model(
-        input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, **tensors, **_last_only(model)
-    )
+    out = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, **tensors, **_last_only(model))
     return out.past_key_values
 
 

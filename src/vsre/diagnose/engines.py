@@ -85,9 +85,9 @@ class TransformersEngine:
         self._apart: float | None = None
 
     def settings(self) -> dict[str, Any]:
+        """The model counts by its weights, not by its path."""
         return {
             "engine": "transformers",
-            "model": self.name,
             "model_type": self.model.config.model_type,
             "weights": weights_fingerprint(self.model),
             "dtype": str(self.dtype).removeprefix("torch."),
@@ -124,28 +124,30 @@ class TransformersEngine:
                 job.reply = Reply(error=broken[job.image])
         ready = [job for job in jobs if job.reply is None]
         if ready:
-            self._way = self._way or self._choose(images, ready)
-            self._way.answer(images, ready)
+            if self._way is None:
+                self._choose(images, ready)
+            (self._way or self._plain).answer(images, ready)
         replies: list[list[Reply]] = [[] for _ in asked]
         for job in jobs:
             replies[job.image].append(job.reply or Reply(error="the engine gave no reply"))
         return replies
 
-    def _choose(self, images: Images, jobs: list[Job]) -> Way:
+    def _choose(self, images: Images, jobs: list[Job]) -> None:
+        """Compare the two ways on these jobs and settle on one; on none where nothing could be compared."""
         limit = TOLERANCE.get(self.dtype, HALF_TOLERANCE)
         probe = [Job(job.image, job.prompt, job.rendered) for job in jobs]
         try:
             self._apart = largest_difference(self._shared, self._plain, images, probe)
-        # Whatever stops the faster way, the plain one may still work.
+        # Whatever stops the faster way, the plain one may still work; only for want of memory is it tried smaller.
         except Exception as error:
-            self._why = f"the shared prefix does not work for this model ({first_line(error)})"
-            return self._plain
-        if self._apart is None:
-            self._why = "no prompt of the first batch could be compared"
-            return self._plain
-        verdict = f"logits of the two ways lie {self._apart:.1e} apart, {limit:.0e} is allowed"
-        self._why = verdict
-        return self._shared if self._apart <= limit else self._plain
+            if isinstance(error, torch.OutOfMemoryError) and len(images) > 1:
+                fewer = dict(list(images.items())[: len(images) // 2])
+                return self._choose(fewer, [job for job in jobs if job.image in fewer])
+            self._way, self._why = self._plain, f"the shared prefix fails for this model ({first_line(error)})"
+            return
+        if self._apart is not None:
+            self._way = self._shared if self._apart <= limit else self._plain
+            self._why = f"logits of the two ways lie {self._apart:.1e} apart, {limit:.0e} is allowed"
 
 
 def largest_difference(
@@ -161,9 +163,7 @@ def largest_difference(
         return None
     numbers, prefixes, waiting = group
     ready = sorted((job for job in waiting if job.reply is None), key=lambda job: len(job.suffix))
-    some = (
-        [ready[round(i * (len(ready) - 1) / (most - 1))] for i in range(most)] if len(ready) > most else ready
-    )
+    some = [ready[round(i * (len(ready) - 1) / (most - 1))] for i in range(most)] if len(ready) > most else ready
     branches = shared.branch(numbers, shared.prefill(prefixes), prefixes[0].ids.shape[1], some)
     first = branches.logits
     told = first.argmax(-1)  # (jobs,)

@@ -41,9 +41,7 @@ def load_model(name: str | Path, *, device: str = "auto", dtype: str = "auto") -
     source = resolve_checkpoint(name)
     folder = Path(source)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        raise VsreError(
-            f"{name}: no safetensors weights here. Other formats can run code when opened: convert them."
-        )
+        raise VsreError(f"{name}: no safetensors weights here. Other formats can run code when opened: convert them.")
     try:
         processor = AutoProcessor.from_pretrained(source, trust_remote_code=False)
         model = AutoModelForImageTextToText.from_pretrained(

@@ -56,9 +56,7 @@ class Answered:
         self.relation, self.relations = _codes(table["relation"])
         self.meta, self.metas = _codes(table["meta_category"])
         # A template is known by pack and id: two packs may each have a template "short".
-        self.template, templates = _codes(
-            pc.binary_join_element_wise(table["pack"], table["template"], "\x1f")
-        )
+        self.template, templates = _codes(pc.binary_join_element_wise(table["pack"], table["template"], "\x1f"))
         self.templates = [tuple(name.split("\x1f")) for name in templates]
         self.truth = _array(table["truth"], bool)
         self.correct = _array(table["correct"], bool)
@@ -137,9 +135,10 @@ class Answered:
             return np.einsum("nr,nr->r", drawn_yes, beaten, dtype=np.float64) / total
 
     def consistency(self) -> dict[str, Figure]:
-        """`all_agree`: share of triplets that every template reads alike; `pairwise`: mean share of template pairs that do.
+        """How far the answer hangs on the wording.
 
-        To be read alike is to be called true, or false, by both; an unanswered question agrees with nothing.
+        `all_agree` is the share of triplets answered alike under all templates, `pairwise` the mean over triplets of
+        the share of template pairs that answer alike. An unanswered question agrees with nothing.
         Triplets asked through one template only are left out.
         """
         n_keys = len(self.keys)
@@ -155,9 +154,9 @@ class Answered:
         zero = np.zeros(len(n), np.int64)
         below = self.bootstrap.per_image(image, zero, 1, np.ones(len(n)))
         return {
-            name: self.bootstrap.figures(
-                np.divide, self.bootstrap.per_image(image, zero, 1, values), below
-            ).figure(0, len(n))
+            name: self.bootstrap.figures(np.divide, self.bootstrap.per_image(image, zero, 1, values), below).figure(
+                0, len(n)
+            )
             for name, values in (("all_agree", whole), ("pairwise", pairs))
         }
 

@@ -74,9 +74,7 @@ class Plain(Way):
         ids = torch.tensor([list(told)], device=self.model.device, dtype=torch.long)  # (1, k)
         fill = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         grown = {
-            name: torch.cat([t, fill.get(name, torch.zeros_like(ids)).to(t.dtype)], dim=1)
-            if t.shape == shape
-            else t
+            name: torch.cat([t, fill.get(name, torch.zeros_like(ids)).to(t.dtype)], dim=1) if t.shape == shape else t
             for name, t in inputs.items()
         }
         return self.model(**grown).logits[0, -1 - len(told) :].float()

@@ -32,9 +32,7 @@ def plan_run(
     """Count the questions and take fingerprints; reads the triplets without their pictures."""
     loaded = [pack if isinstance(pack, TemplatePack) else load_pack(pack) for pack in packs]
     if not loaded:
-        raise VsreError(
-            "No template pack was named. Name one or more, such as diagnosis, pool, test-s or held-out."
-        )
+        raise VsreError("No template pack was named. Name one or more, such as diagnosis, pool, test-s or held-out.")
     templates = {(t.pack, t.id): t for pack in loaded for t in pack.templates}
     plan = Plan(list(templates.values()), {pack.name: _sha(map(repr, pack.templates)) for pack in loaded})
     rows = []

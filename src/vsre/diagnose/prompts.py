@@ -74,12 +74,10 @@ class Renderer:
         try:
             return self.processor.apply_chat_template(chats, add_generation_prompt=generation, tokenize=False)
         except Exception as error:  # jinja and template code may raise anything
-            raise VsreError(
-                f"The model's chat template cannot render an image with a question ({error})."
-            ) from error
+            raise VsreError(f"The model's chat template cannot render an image with a question ({error}).") from error
 
     def tokenize(self, rendered: Sequence[str]) -> list[list[int]]:
-        """Token ids of rendered prompts with the placeholder as it stands, special tokens as the processor adds them."""
+        """Token ids of rendered prompts, the image's placeholder not expanded, special tokens as the processor adds."""
         begin = self.tokenizer.bos_token
         special = not (begin and rendered and rendered[0].startswith(begin))
         return self.tokenizer(list(rendered), add_special_tokens=special, verbose=False)["input_ids"]
@@ -127,15 +125,12 @@ class Renderer:
             raise ValueError("no picture has been processed yet")
         n = len(head)
         return [
-            ids[n:] if ids[:n] == head and self.image_token not in ids[n:] else None
-            for ids in self.tokenize(rendered)
+            ids[n:] if ids[:n] == head and self.image_token not in ids[n:] else None for ids in self.tokenize(rendered)
         ]
 
     def texts(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """Generated token ids as text, special tokens left out."""
-        return self.tokenizer.batch_decode(
-            tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
+        return self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def options(self, form: AnswerFormat) -> tuple[list[int], list[int]]:
         """Token ids of the canonical yes and no as the chat template writes an answer, without the end token."""

@@ -191,9 +191,7 @@ def _open_folder(out: Path, settings: dict[str, Any], *, resume: bool) -> dict[s
     out.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
         if sample_files(out / "samples"):
-            raise VsreError(
-                f"{out}: holds samples but no run.json, so it is unknown whose. Use another folder."
-            )
+            raise VsreError(f"{out}: holds samples but no run.json, so it is unknown whose. Use another folder.")
         return {}
     try:
         earlier = json.loads(path.read_text("utf-8"))
@@ -244,9 +242,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in _PACKAGES
-    }
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def _now() -> str:

@@ -116,9 +116,7 @@ def sample_files(folder: Path) -> list[Path]:
 
 def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """All samples in the order they were asked; an empty table where there are none yet."""
-    tables = [
-        pq.read_table(file, columns=list(columns) if columns else None) for file in sample_files(folder)
-    ]
+    tables = [pq.read_table(file, columns=list(columns) if columns else None) for file in sample_files(folder)]
     if not tables:
         empty = SCHEMA.empty_table()
         return empty.select(list(columns)) if columns else empty

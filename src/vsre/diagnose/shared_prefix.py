@@ -27,7 +27,7 @@ class SharedPrefix(Way):
 
     def prepare(self, images: Images, jobs: Sequence[Job]) -> list[tuple[list[int], list[Prefix], list[Job]]]:
         """Groups of images whose prefixes can run as one batch, each with its jobs; hopeless jobs get error replies."""
-        groups: dict[Any, list[tuple[int, Prefix]]] = {}
+        groups: dict[Any, dict[int, Prefix]] = {}
         lengths = {}
         for number, image in images.items():
             try:
@@ -37,13 +37,11 @@ class SharedPrefix(Way):
                     if job.image == number:
                         job.reply = Reply(error=first_line(error))
                 continue
-            groups.setdefault(prefix.like, []).append((number, prefix))
+            groups.setdefault(prefix.like, {})[number] = prefix
             lengths[number] = prefix.ids.shape[1]
         waiting = [job for job in jobs if job.reply is None]
         if waiting:
-            for job, suffix in zip(
-                waiting, self.renderer.suffixes([job.rendered for job in waiting]), strict=True
-            ):
+            for job, suffix in zip(waiting, self.renderer.suffixes([job.rendered for job in waiting]), strict=True):
                 job.suffix = suffix or []
                 problem = self.too_long(lengths[job.image] + len(job.suffix), job.prompt.style)
                 if not suffix:
@@ -51,11 +49,7 @@ class SharedPrefix(Way):
                 if problem:
                     job.reply = Reply(error=problem)
         return [
-            (
-                [n for n, _ in group],
-                [p for _, p in group],
-                [job for job in waiting if job.image in dict(group)],
-            )
+            (list(group), list(group.values()), [job for job in waiting if job.image in group])
             for group in groups.values()
         ]
 
@@ -70,9 +64,7 @@ class SharedPrefix(Way):
                 return
             middle = len(numbers) // 2
             for part in (slice(middle), slice(middle, None)):
-                self._answer_group(
-                    numbers[part], prefixes[part], [job for job in jobs if job.image in numbers[part]]
-                )
+                self._answer_group(numbers[part], prefixes[part], [job for job in jobs if job.image in numbers[part]])
             return
         length = prefixes[0].ids.shape[1]
         for chunk in self.in_batches(jobs, lambda job: len(job.suffix)):
@@ -86,9 +78,7 @@ class SharedPrefix(Way):
 
     def branch(self, numbers: Sequence[int], cache: Any, length: int, jobs: Sequence[Job]) -> Branches:
         rows = [numbers.index(job.image) for job in jobs]
-        return branch(
-            self.model, cache, length, rows, [job.suffix for job in jobs], pad=min(self.end, default=0)
-        )
+        return branch(self.model, cache, length, rows, [job.suffix for job in jobs], pad=min(self.end, default=0))
 
     def _answer_chunk(self, numbers: Sequence[int], cache: Any, length: int, jobs: Sequence[Job]) -> None:
         branches = self.branch(numbers, cache, length, jobs)

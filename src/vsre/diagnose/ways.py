@@ -59,13 +59,13 @@ class Way(ABC):
         limit = self.decoding.limit(style)
         if tokens + limit <= self.context:
             return None
-        return f"the prompt has {tokens} tokens; with {limit} for the answer that is beyond the model's {self.context:.0f}"
+        return (
+            f"the prompt has {tokens} tokens; with {limit} for the answer that is beyond the model's {self.context:.0f}"
+        )
 
     def in_batches(self, jobs: Sequence[Job], length: Any) -> Iterable[list[Job]]:
         """Jobs of one answer style and like length together, `batch` at a time."""
-        waiting = sorted(
-            (job for job in jobs if job.reply is None), key=lambda job: (job.prompt.style, length(job))
-        )
+        waiting = sorted((job for job in jobs if job.reply is None), key=lambda job: (job.prompt.style, length(job)))
         while waiting:
             style = waiting[0].prompt.style
             chunk = [job for job in waiting[: self.batch] if job.prompt.style == style]
