@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 # Before transformers is imported: no telemetry, and none of its notes on torchvision, which vsre does without.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if not sys.stderr.isatty():
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+# Processors of transformers pass themselves a max_length and then warn that they ignore it.
+warnings.filterwarnings("ignore", message="`max_length` is ignored")
 
 import typer
 

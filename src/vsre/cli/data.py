@@ -138,8 +138,9 @@ def repaint(
     setting: Annotated[list[str] | None, typer.Option(help="t2i, i2i, inpaint; may be repeated.")] = None,
     per_triplet: Annotated[int, typer.Option(help="Pictures a triplet and setting.")] = 1,
     scenes_file: Annotated[Path | None, typer.Option("--scenes", help="scenes.jsonl of the embedded world.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the first so many triplets.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many triplets, spread evenly.")] = None,
     seed: int = 0,
+    workers: int = 2,
     json_file: JsonFile = None,
 ) -> None:
     """Paint new pictures for triplets, each with its caption, label and kind of negative."""
@@ -154,6 +155,7 @@ def repaint(
             seed=seed,
             limit=limit,
             scenes=scenes_file,
+            workers=workers,
             progress=tick,
         )
     key_table(f"repainted triplets in {out}", summary)

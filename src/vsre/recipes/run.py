@@ -181,6 +181,7 @@ def _data(recipe: Recipe, out: Path, steps: Steps) -> tuple[dict[str, DataSource
                     painted,
                     settings=spec.repaint.settings,
                     per_triplet=spec.repaint.per_triplet,
+                    limit=spec.repaint.limit,
                     seed=recipe.seed,
                     scenes=scenes if scenes.is_file() else None,
                     workers=2,

@@ -42,6 +42,7 @@ class Repaint(Strict):
     painter: Literal["scene"] = "scene"
     settings: list[Literal["t2i", "i2i", "inpaint"]] = ["t2i", "i2i", "inpaint"]
     per_triplet: int = 1
+    limit: int | None = Field(default=None, ge=1, description="so many triplets, spread evenly over the set")
 
 
 class DataSpec(Strict):

@@ -198,8 +198,11 @@ class SamObjective(nn.Module):
         super().__init__()
         self.model = SamModel(config)
         # Prompts and image places share one fixed random matrix; safetensors wants every tensor once, so make it two.
+        # transformers draws it for loading, with a standard deviation of hidden_size / 2, whose waves are finer than a
+        # pixel; Segment Anything trained with 1.
+        places = torch.randn_like(self.model.shared_image_embedding.positional_embedding)
         for part in (self.model.shared_image_embedding, self.model.prompt_encoder.shared_embedding):
-            part.positional_embedding = nn.Parameter(part.positional_embedding.detach().clone(), requires_grad=False)
+            part.positional_embedding = nn.Parameter(places.clone(), requires_grad=False)
 
     def forward(
         self, images: Tensor, points: Tensor, boxes: Tensor, masks: Tensor, use_boxes: Tensor

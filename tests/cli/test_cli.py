@@ -1,0 +1,99 @@
+"""The command line: exit codes, tables, JSON, and errors that speak to the person."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from vsre.cli import app, main
+from vsre.errors import VsreError
+
+run = CliRunner()
+DATA = os.environ.get("VSRE_TEST_DATA")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "world"
+    result = run.invoke(app, ["scenes", str(out), "--train", "6", "--dev", "0", "--test", "3", "--workers", "1"])
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def exit_code(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["vsre", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
+
+
+def test_help_names_every_verb() -> None:
+    text = run.invoke(app, ["--help"]).output
+    for verb in ("scenes", "vsr", "templates", "rewrite", "repaint", "train", "diagnose", "report", "demo", "run", "zoo"):
+        assert verb in text
+
+
+def test_scenes_are_read_as_vsr_and_rewritten(world: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "figures" / "vsr.json"
+    arguments = ["vsr", str(tmp_path / "data"), "-a", str(world / "annotations" / "caption-disjoint"), "-i"]
+    arguments += [str(world / "images"), "--instances", str(world / "instances.json"), "--json", str(figures)]
+    result = run.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    summary = json.loads(figures.read_text())
+    assert summary["set_aside"]["rows"] == 0 and summary["splits"]["test"]["triplets"] > 0
+    result = run.invoke(
+        app, ["rewrite", str(tmp_path / "data" / "train"), str(tmp_path / "q"), "--pack", "stage1", "--per-triplet", "2"]
+    )
+    assert result.exit_code == 0, result.output
+    n = json.loads((tmp_path / "q" / "rewrite.json").read_text())
+    assert n["questions"] == 2 * summary["splits"]["train"]["triplets"]
+
+
+def test_templates_list_and_check(tmp_path: Path) -> None:
+    result = run.invoke(app, ["templates", "--json", str(tmp_path / "packs.json")])
+    assert result.exit_code == 0
+    sizes = json.loads((tmp_path / "packs.json").read_text())
+    assert (sizes["pool"], sizes["diagnosis"], sizes["held-out"], sizes["stage1"], sizes["test-s"]) == (50, 69, 12, 10, 1)
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("name: bad\ntemplates:\n  - {id: a, text: 'What is this?', format: yes-no}\n")
+    result = run.invoke(app, ["templates", str(bad)])
+    assert isinstance(result.exception, VsreError) and "line 3" in str(result.exception)
+
+
+def test_bad_input_is_2_and_a_failure_is_1(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert exit_code(monkeypatch, "vsr", str(tmp_path / "o"), "-a", str(tmp_path)) == 2
+    assert exit_code(monkeypatch, "templates", "no-such-pack") == 2
+    assert exit_code(monkeypatch, "run", "no-such-recipe", "--out", str(tmp_path / "r")) == 2
+    assert exit_code(monkeypatch, "no-such-verb") == 2
+    assert exit_code(monkeypatch, "templates") == 0
+    # A defect of vsre itself, or of the machine, is told apart from bad input by its exit code.
+    program = "import sys; sys.argv = ['vsre', 'templates']; import vsre.rewrite as r, vsre.cli as c\n"
+    program += "def broken(*a):\n    raise RuntimeError('boom')\nr.shipped_packs = broken\nc.main()\n"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "boom" in done.stderr
+
+
+def test_a_folder_without_config_is_no_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, world: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    arguments = ("diagnose", str(tmp_path / "empty"), "-t", str(world), "-o", str(tmp_path / "run"))
+    assert exit_code(monkeypatch, *arguments) == 2
+
+
+def test_error_text_is_not_markup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert exit_code(monkeypatch, "templates", "[bold]odd[/nonsense]") == 2
+    assert "[bold]odd[/nonsense]" in capsys.readouterr().err.replace("\n", "")
+
+
+@pytest.mark.skipif(not DATA, reason="set VSRE_TEST_DATA to a folder with vsr/annotations (published VSR files)")
+def test_survey_of_the_published_files(tmp_path: Path) -> None:
+    figures = tmp_path / "survey.json"
+    annotations = str(Path(str(DATA)) / "vsr" / "annotations")
+    result = run.invoke(app, ["vsr", str(tmp_path / "x"), "-a", annotations, "--survey", "--json", str(figures)])
+    assert result.exit_code == 0, result.output
+    assert "10972" in figures.read_text()
