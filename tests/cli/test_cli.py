@@ -35,8 +35,8 @@ def exit_code(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 def test_help_names_every_verb() -> None:
     text = run.invoke(app, ["--help"]).output
-    for verb in ("scenes", "vsr", "templates", "rewrite", "repaint", "train", "diagnose", "report", "demo", "run", "zoo"):
-        assert verb in text
+    verbs = "scenes vsr templates rewrite repaint train diagnose report demo run recipes zoo"
+    assert all(verb in text for verb in verbs.split())
 
 
 def test_scenes_are_read_as_vsr_and_rewritten(world: Path, tmp_path: Path) -> None:
@@ -47,9 +47,8 @@ def test_scenes_are_read_as_vsr_and_rewritten(world: Path, tmp_path: Path) -> No
     assert result.exit_code == 0, result.output
     summary = json.loads(figures.read_text())
     assert summary["set_aside"]["rows"] == 0 and summary["splits"]["test"]["triplets"] > 0
-    result = run.invoke(
-        app, ["rewrite", str(tmp_path / "data" / "train"), str(tmp_path / "q"), "--pack", "stage1", "--per-triplet", "2"]
-    )
+    rewrite = ["rewrite", str(tmp_path / "data" / "train"), str(tmp_path / "q"), "--pack", "stage1"]
+    result = run.invoke(app, [*rewrite, "--per-triplet", "2"])
     assert result.exit_code == 0, result.output
     n = json.loads((tmp_path / "q" / "rewrite.json").read_text())
     assert n["questions"] == 2 * summary["splits"]["train"]["triplets"]
@@ -59,7 +58,7 @@ def test_templates_list_and_check(tmp_path: Path) -> None:
     result = run.invoke(app, ["templates", "--json", str(tmp_path / "packs.json")])
     assert result.exit_code == 0
     sizes = json.loads((tmp_path / "packs.json").read_text())
-    assert (sizes["pool"], sizes["diagnosis"], sizes["held-out"], sizes["stage1"], sizes["test-s"]) == (50, 69, 12, 10, 1)
+    assert [sizes[p] for p in ("pool", "diagnosis", "held-out", "stage1", "test-s")] == [50, 69, 12, 10, 1]
     bad = tmp_path / "bad.yaml"
     bad.write_text("name: bad\ntemplates:\n  - {id: a, text: 'What is this?', format: yes-no}\n")
     result = run.invoke(app, ["templates", str(bad)])
@@ -85,7 +84,7 @@ def test_a_folder_without_config_is_no_model(monkeypatch: pytest.MonkeyPatch, tm
     assert exit_code(monkeypatch, *arguments) == 2
 
 
-def test_error_text_is_not_markup(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_error_text_is_not_markup(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(monkeypatch, "templates", "[bold]odd[/nonsense]") == 2
     assert "[bold]odd[/nonsense]" in capsys.readouterr().err.replace("\n", "")
 

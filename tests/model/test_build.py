@@ -67,9 +67,7 @@ def test_token_budget_is_checked_before_weights(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(VsreError, match="image_size is 64"):
         plan_checkpoints(llm, [dataclasses.replace(specs[0], image_size=64)])
     bert = tmp_path / "bert"
-    BertModel(
-        BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)
-    ).save_pretrained(bert)
+    BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)).save_pretrained(bert)
     with pytest.raises(VsreError, match="no vision encoder of a known kind"):
         spec_from_checkpoint(bert)
 
@@ -107,9 +105,7 @@ def test_language_models_without_the_image_token(tied: bool, tmp_path: Path) -> 
     tokenizer = tiny_tokenizer()
     core = tokenizer.backend_tokenizer.to_str().replace("<image>", "<old1>").replace("<pad>", "<old2>")
     bare = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(core), eos_token="</s>")
-    config = GPT2Config(
-        vocab_size=len(bare), n_embd=32, n_layer=2, n_head=2, n_positions=512, tie_word_embeddings=tied
-    )
+    config = GPT2Config(vocab_size=len(bare), n_embd=32, n_layer=2, n_head=2, n_positions=512, tie_word_embeddings=tied)
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "gpt2")
     bare.save_pretrained(tmp_path / "gpt2")
     clip = spec_from_checkpoint(tiny_encoders(tmp_path / "encoders")["clip"])

@@ -49,9 +49,7 @@ def inputs(processor: VsreProcessor) -> Any:
     )
 
 
-def test_saved_and_loaded_gives_the_same(
-    model: VsreForConditionalGeneration, inputs: Any, tmp_path: Path
-) -> None:
+def test_saved_and_loaded_gives_the_same(model: VsreForConditionalGeneration, inputs: Any, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     assert not list(tmp_path.glob("*.bin"))
     again = AutoModelForImageTextToText.from_pretrained(tmp_path)
@@ -75,9 +73,7 @@ def test_config_round_trip(model: VsreForConditionalGeneration, tmp_path: Path) 
     assert isinstance(again, VsreConfig)
     for other in (again, VsreConfig.from_dict(config.to_dict())):
         assert other.specs == config.specs
-        assert [c.to_diff_dict() for c in other.vision_configs] == [
-            c.to_diff_dict() for c in config.vision_configs
-        ]
+        assert [c.to_diff_dict() for c in other.vision_configs] == [c.to_diff_dict() for c in config.vision_configs]
         assert other.text_config.to_diff_dict() == config.text_config.to_diff_dict()
     assert config.get_text_config().vocab_size == config.text_config.vocab_size
     assert VsreConfig().specs == ()
@@ -102,9 +98,7 @@ def test_left_padding_changes_nothing(
     model: VsreForConditionalGeneration, processor: VsreProcessor, inputs: Any
 ) -> None:
     # A row alone, without padding, against the same row in a batch.
-    alone = processor(
-        images=[picture(1, 60, 90)], text=["USER: <image>\nCake? ASSISTANT:"], return_tensors="pt"
-    )
+    alone = processor(images=[picture(1, 60, 90)], text=["USER: <image>\nCake? ASSISTANT:"], return_tensors="pt")
     length = alone.input_ids.shape[1]
     assert inputs.attention_mask[1, 0] == 0
     together = model(**inputs, position_ids=(inputs.attention_mask.cumsum(1) - 1).clamp(min=0)).logits
@@ -159,9 +153,7 @@ def test_text_alone(model: VsreForConditionalGeneration, processor: VsreProcesso
 def test_frames_as_bytes_or_fractions(model: VsreForConditionalGeneration, inputs: Any) -> None:
     pixels = inputs.pop("pixel_values")
     assert pixels.dtype == torch.uint8
-    torch.testing.assert_close(
-        model.get_image_features(pixels), model.get_image_features(pixels.float() / 255)
-    )
+    torch.testing.assert_close(model.get_image_features(pixels), model.get_image_features(pixels.float() / 255))
 
 
 def test_loss_is_weighted_by_tokens(model: VsreForConditionalGeneration, inputs: Any) -> None:
@@ -172,9 +164,7 @@ def test_loss_is_weighted_by_tokens(model: VsreForConditionalGeneration, inputs:
     count = (labels[:, 1:] != -100).sum()
     # In two steps, each divided by the count of the whole batch, as the Trainer accumulates.
     parts = sum(
-        model(
-            **{k: v[i : i + 1] for k, v in inputs.items()}, labels=labels[i : i + 1], num_items_in_batch=count
-        ).loss
+        model(**{k: v[i : i + 1] for k, v in inputs.items()}, labels=labels[i : i + 1], num_items_in_batch=count).loss
         for i in range(2)
     )
     torch.testing.assert_close(parts, whole.loss)
@@ -188,9 +178,7 @@ def test_logits_to_keep(model: VsreForConditionalGeneration, inputs: Any) -> Non
     torch.testing.assert_close(model(**inputs, logits_to_keep=places).logits, whole[:, places])
     labels = inputs.input_ids
     kept = model(**inputs, labels=labels, logits_to_keep=places, shift_labels=labels[:, places + 1])
-    wanted = torch.nn.functional.cross_entropy(
-        whole[:, places].flatten(0, 1), labels[:, places + 1].flatten()
-    )
+    wanted = torch.nn.functional.cross_entropy(whole[:, places].flatten(0, 1), labels[:, places + 1].flatten())
     torch.testing.assert_close(kept.loss, wanted)
 
 
@@ -225,9 +213,7 @@ def test_packed_branches_equal_separate_rows(
 
 
 @torch.no_grad()
-def test_eager_and_sdpa_agree(
-    tiny_vsre_folder: Path, model: VsreForConditionalGeneration, inputs: Any
-) -> None:
+def test_eager_and_sdpa_agree(tiny_vsre_folder: Path, model: VsreForConditionalGeneration, inputs: Any) -> None:
     eager = AutoModelForImageTextToText.from_pretrained(tiny_vsre_folder, attn_implementation="eager")
     assert {m.config._attn_implementation for m in eager.encoders.values()} == {"eager"}
     assert eager.language_model.config._attn_implementation == "eager"
@@ -238,9 +224,7 @@ def test_eager_and_sdpa_agree(
     assert {m.config._attn_implementation for m in mixed.encoders.values()} == {"sdpa"}
     assert mixed.language_model.config._attn_implementation == "eager"
     real = inputs.attention_mask.bool()  # what stands on padding is arbitrary
-    torch.testing.assert_close(
-        eager(**inputs).logits[real], model(**inputs).logits[real], atol=1e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(eager(**inputs).logits[real], model(**inputs).logits[real], atol=1e-5, rtol=1e-4)
 
 
 def test_gradient_checkpointing_changes_nothing(model: VsreForConditionalGeneration, inputs: Any) -> None:

@@ -124,9 +124,7 @@ def test_vision_part_of_a_full_checkpoint(tmp_path: Path) -> None:
         start = "vision_encoder." if name == "sam" else "vision_model."
         keep = start if name == "sam" else ""  # SamVisionModel has the prefix, the others have not
         wanted = {
-            keep + key.removeprefix(start): value
-            for key, value in model.state_dict().items()
-            if key.startswith(start)
+            keep + key.removeprefix(start): value for key, value in model.state_dict().items() if key.startswith(start)
         }
         assert got.keys() == wanted.keys()
         assert all(torch.equal(got[key], wanted[key]) for key in wanted)

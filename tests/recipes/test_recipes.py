@@ -30,7 +30,7 @@ def test_shipped_recipes_load(name: str) -> None:
 def test_the_demo_keeps_its_promises() -> None:
     demo = load_recipe("demo")
     assert demo.protocol == "clean"
-    assert [m.role for m in demo.models][0] == "base" and [m.role for m in demo.models][-1] == "expert"
+    assert demo.models[0].role == "base" and demo.models[-1].role == "expert"
     assert len(demo.models[-1].start.encoders) == 4
     assert demo.diagnose.limit is None
 
@@ -74,7 +74,7 @@ def test_mistakes_are_named(tmp_path: Path, change: object, says: str) -> None:
 def test_a_file_that_is_no_recipe(tmp_path: Path, text: str) -> None:
     path = tmp_path / "odd.yaml"
     path.write_text(text)
-    with pytest.raises(VsreError, match="odd.yaml"):
+    with pytest.raises(VsreError, match=r"odd\.yaml"):
         load_recipe(str(path))
 
 

@@ -100,9 +100,7 @@ def make_run(
         "model": name,
         "protocol": protocol,
         **summarise(read_samples(folder / "samples"), resamples=200),
-        "blind_floor": blind_floor(
-            statements[: len(truth) // 2], statements[len(truth) // 2 :], resamples=200
-        ),
+        "blind_floor": blind_floor(statements[: len(truth) // 2], statements[len(truth) // 2 :], resamples=200),
         "skipped": {"no_boxes": 3, "duplicate_rows": 0},
     }
     (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
@@ -112,9 +110,7 @@ def make_run(
 
 def _sample(name: str, pack: str, template: str, t: Triplet, reading: str, score: float) -> dict[str, Any]:
     failed = reading == "error"
-    logp_yes, logp_no = (
-        (None, None) if failed else (-float(np.log1p(np.exp(-score))), -float(np.log1p(np.exp(score))))
-    )
+    logp_yes, logp_no = (None, None) if failed else (-float(np.log1p(np.exp(-score))), -float(np.log1p(np.exp(score))))
     return {
         "model": name,
         "pack": pack,

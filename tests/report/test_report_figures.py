@@ -85,9 +85,7 @@ def test_the_blind_floor_is_the_best_known_guesser(runs: list[ReportRun]) -> Non
 def test_the_console_table_holds_every_model_and_prints_names_as_they_are(runs: list[ReportRun]) -> None:
     out = io.StringIO()
     Console(file=out, width=200).print(result_table(runs))
-    assert all(
-        word in out.getvalue() for word in ("weak | [red]<b>", "strong", "Blind floor", "Chance", "AUROC")
-    )
+    assert all(word in out.getvalue() for word in ("weak | [red]<b>", "strong", "Blind floor", "Chance", "AUROC"))
 
 
 def test_the_markdown_table_is_rectangular(runs: list[ReportRun]) -> None:

@@ -148,9 +148,7 @@ def test_boxes_stand_where_the_triplet_says(html: str) -> None:
     assert '<rect class="object" x="50.00%" y="40.00%" width="40.00%" height="50.00%">' in html
 
 
-def test_the_gallery_shows_each_statement_once_and_follows_the_seed(
-    world: Path, html: str, tmp_path: Path
-) -> None:
+def test_the_gallery_shows_each_statement_once_and_follows_the_seed(world: Path, html: str, tmp_path: Path) -> None:
     def drawn(page: str) -> list[str]:
         return re.findall(r'<p class="said">(.*?)</p>', page)
 
@@ -162,15 +160,11 @@ def test_the_gallery_shows_each_statement_once_and_follows_the_seed(
 def test_a_rung_that_changes_nothing_is_called_that(html: str) -> None:
     text = Page(html).text
     assert "no difference that this sample can show (+0.0 points [+0.0, +0.0])" in text
-    assert re.search(
-        r"Expert is right [\d.]+\xa0% of the time, Base [\d.]+\xa0%: higher by [\d.]+ points \[", text
-    )
+    assert re.search(r"Expert is right [\d.]+\xa0% of the time, Base [\d.]+\xa0%: higher by [\d.]+ points \[", text)
 
 
 @pytest.mark.parametrize(("protocol", "leaky"), [("paper", True), ("clean", False), (None, False)])
-def test_a_leaky_protocol_is_said_in_red(
-    world: Path, tmp_path: Path, protocol: str | None, leaky: bool
-) -> None:
+def test_a_leaky_protocol_is_said_in_red(world: Path, tmp_path: Path, protocol: str | None, leaky: bool) -> None:
     assert ('class="alarm"' in write(world, tmp_path, protocol=protocol)) is leaky
 
 
@@ -228,10 +222,7 @@ def test_missing_figures_show_as_dashes_with_a_reason(world: Path, tmp_path: Pat
     assert page.text.count("not measured") >= 7
     assert "No accuracy was measured" in page.text
     mixed = [runs_of(world)[0], ReportRun(name="m", folder=empty, role="expert")]
-    assert (
-        Page(write_report(tmp_path / "r.html", mixed, ReportMeta()).read_text(encoding="utf-8")).ids
-        >= SECTIONS
-    )
+    assert Page(write_report(tmp_path / "r.html", mixed, ReportMeta()).read_text(encoding="utf-8")).ids >= SECTIONS
 
 
 def test_one_run_alone_is_enough(world: Path, tmp_path: Path) -> None:
@@ -242,17 +233,11 @@ def test_one_run_alone_is_enough(world: Path, tmp_path: Path) -> None:
 
 
 def test_a_broken_picture_does_not_cost_the_report(tmp_path: Path) -> None:
-    triplets = [
-        t.replace(image=b"", subject_box=(0.5, 0.5, 1.8, 0.4)) for t in make_triplets(tmp_path / "d", 12)
-    ]
+    triplets = [t.replace(image=b"", subject_box=(0.5, 0.5, 1.8, 0.4)) for t in make_triplets(tmp_path / "d", 12)]
     write_triplets(tmp_path / "d", triplets)
     folder = make_run(tmp_path / "run", "m", triplets, skill=0.5, packs=SMALL)
     run = [ReportRun(name="m", folder=folder)]
-    page = Page(
-        write_report(tmp_path / "r.html", run, ReportMeta(triplets=tmp_path / "d")).read_text(
-            encoding="utf-8"
-        )
-    )
+    page = Page(write_report(tmp_path / "r.html", run, ReportMeta(triplets=tmp_path / "d")).read_text(encoding="utf-8"))
     assert "no picture at hand" in page.text
     assert "img" not in page.tags
 

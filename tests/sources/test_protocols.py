@@ -81,7 +81,5 @@ def test_after_clean_nothing_of_the_test_is_left(train: list[Triplet], test: lis
     left = list(apply_protocol(train, test, "clean-concepts", removed))
     assert len(left) + removed.total() == len(train)
     assert not {t.image_id for t in left} & {t.image_id for t in test}
-    assert not {c for t in left for c in (t.subject, t.object)} & {
-        c for t in test for c in (t.subject, t.object)
-    }
+    assert not {c for t in left for c in (t.subject, t.object)} & {c for t in test for c in (t.subject, t.object)}
     assert list(apply_protocol(left, test, "clean-concepts")) == left

@@ -78,9 +78,7 @@ def test_of_an_animation_the_first_frame_is_taken() -> None:
     assert near(load_image(out.getvalue()).getpixel((0, 0)), (255, 0, 0))
 
 
-def test_a_hundred_megapixels_are_refused_by_the_header(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hundred_megapixels_are_refused_by_the_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "large.png"
     Image.new("1", (10_000, 10_000)).save(path)
     monkeypatch.setattr(PngImageFile, "load", lambda _: pytest.fail("it was decoded"))

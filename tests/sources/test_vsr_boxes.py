@@ -21,15 +21,11 @@ from vsre.triplets import Triplet
 CAT, DOG = ("cat", 0, 0, 10, 10), ("dog", 50, 20, 25, 30)
 
 
-def read(
-    folder: Path, objects: list[tuple[Any, ...]], size: tuple[int, int] = (100, 50)
-) -> tuple[Triplet, ReadCounts]:
+def read(folder: Path, objects: list[tuple[Any, ...]], size: tuple[int, int] = (100, 50)) -> tuple[Triplet, ReadCounts]:
     """The one triplet "cat left of dog" of an image with these objects, without pictures."""
     instances = write_instances(folder / "instances.json", {"a.jpg": (*size, objects)})
     counts = ReadCounts()
-    (found,) = read_vsr(
-        [write_rows(folder / "x.jsonl", [row()])], None, [instances], split="x", counts=counts
-    )
+    (found,) = read_vsr([write_rows(folder / "x.jsonl", [row()])], None, [instances], split="x", counts=counts)
     return found, counts
 
 
@@ -72,12 +68,8 @@ def test_no_annotation_is_not_fatal(tmp_path: Path) -> None:
         ((0, 0, 10), None),
     ],
 )
-def test_a_box_outside_is_cut_to_the_image_or_dropped(
-    box: tuple[Any, ...], expected: Any, tmp_path: Path
-) -> None:
-    path = write_instances(
-        tmp_path / "i.json", {"a.jpg": (100, 50, [("cat", *box)] if len(box) == 4 else [CAT])}
-    )
+def test_a_box_outside_is_cut_to_the_image_or_dropped(box: tuple[Any, ...], expected: Any, tmp_path: Path) -> None:
+    path = write_instances(tmp_path / "i.json", {"a.jpg": (100, 50, [("cat", *box)] if len(box) == 4 else [CAT])})
     if len(box) != 4:
         path.write_text(path.read_text().replace("[0, 0, 10, 10]", json.dumps(box)))
     found, why = read_objects([path], {"a.jpg"})["a.jpg"].only_box("cat")
@@ -120,8 +112,7 @@ def test_a_smaller_copy_of_the_photo_keeps_its_boxes_and_another_shape_does_not(
 
 def test_box_lines_plain_and_gzipped(tmp_path: Path) -> None:
     lines = "".join(
-        json.dumps({"image": name, "split": "train2017", "boxes": [["cat", 0, 0.1, 0.2, 1]]}) + "\n"
-        for name in "ab"
+        json.dumps({"image": name, "split": "train2017", "boxes": [["cat", 0, 0.1, 0.2, 1]]}) + "\n" for name in "ab"
     )
     (tmp_path / "boxes.jsonl").write_text(lines)
     (tmp_path / "boxes.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
@@ -184,9 +175,7 @@ def test_images_listed_last_are_read_too(tmp_path: Path) -> None:
 def test_a_large_file_is_read_in_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vsre.sources.vsr.jsonstream._WINDOW", 1 << 16)
     path = tmp_path / "large.json"
-    entry = json.dumps(
-        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "segmentation": "x" * 2000}
-    )
+    entry = json.dumps({"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "segmentation": "x" * 2000})
     with path.open("w") as file:
         file.write('{"images": [{"id": 1, "file_name": "b.jpg", "width": 9, "height": 9}], "annotations": [')
         file.write(", ".join([entry] * 3_000))

@@ -44,9 +44,7 @@ def test_pictures_boxes_and_rows_come_back_as_they_went_in(tmp_path: Path) -> No
         [row(), row("b.jpg", label=0), row(caption="The dog is left of the cat.")],
     )
     images = put_images(tmp_path / "images", "a.jpg b.jpg")
-    instances = [
-        write_instances(tmp_path / "i.json", {"a.jpg": (20, 10, [("cat", 0, 0, 5, 5), ("dog", 5, 5, 10, 5)])})
-    ]
+    instances = [write_instances(tmp_path / "i.json", {"a.jpg": (20, 10, [("cat", 0, 0, 5, 5), ("dog", 5, 5, 10, 5)])})]
     summary = import_vsr(tmp_path / "rows", tmp_path / "out", images=images, instances=instances)
     found = list(read_triplets(tmp_path / "out"))
     assert found == list(read_vsr([file], images, instances, split="train"))
@@ -61,9 +59,7 @@ def test_pictures_boxes_and_rows_come_back_as_they_went_in(tmp_path: Path) -> No
 
 def test_images_in_two_folders_or_in_the_folder_above_them(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "x.jsonl", [row(), row("b.jpg")])
-    folders = put_images(tmp_path / "coco/train2017", "a.jpg") + put_images(
-        tmp_path / "coco/val2017", "b.jpg"
-    )
+    folders = put_images(tmp_path / "coco/train2017", "a.jpg") + put_images(tmp_path / "coco/val2017", "b.jpg")
     for given in (folders, [tmp_path / "coco"]):
         assert len(list(read_vsr([file], given, split="x"))) == 2
 
@@ -115,9 +111,7 @@ def test_an_exif_turned_photo_is_stored_upright(tmp_path: Path) -> None:
 
 
 def test_one_picture_under_two_names_counts_once(tmp_path: Path) -> None:
-    file = write_rows(
-        tmp_path / "x.jsonl", [row(), row("b.jpg"), row("b.jpg", "The cat is left of the bed.")]
-    )
+    file = write_rows(tmp_path / "x.jsonl", [row(), row("b.jpg"), row("b.jpg", "The cat is left of the bed.")])
     images = put_images(tmp_path / "images", "a.jpg")
     (images[0] / "b.jpg").write_bytes((images[0] / "a.jpg").read_bytes())
     found = list(read_vsr([file], images, split="x"))
@@ -206,9 +200,7 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     published(tmp_path)
     assert "Choose a split" in wrong(tmp_path)
     assert "no such image folder" in wrong(tmp_path, split="turn-s", images=[tmp_path / "none"])
-    assert "no such instance annotation" in wrong(
-        tmp_path, split="turn-s", instances=[tmp_path / "none.json"]
-    )
+    assert "no such instance annotation" in wrong(tmp_path, split="turn-s", instances=[tmp_path / "none.json"])
     message = wrong(tmp_path, split="turn-s", images=put_images(tmp_path / "empty", ""))
     assert "none of the 8 rows can be used" in message
     assert "8 x image missing" in message

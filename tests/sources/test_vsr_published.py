@@ -41,9 +41,7 @@ def test_reading_all_six_is_quick() -> None:
     start = time.process_time()
     n = sum(1 for file in sorted(VSR.glob("annotations/*/*.jsonl")) for _ in read_vsr([file], split="x"))
     assert n == 16_023
-    assert time.process_time() - start < 5, (
-        "0.7 s on an idle core when written; this leaves room for busy ones"
-    )
+    assert time.process_time() - start < 5, "0.7 s on an idle core when written; this leaves room for busy ones"
 
 
 def test_every_row_has_both_boxes() -> None:

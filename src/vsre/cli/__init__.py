@@ -14,10 +14,7 @@ import warnings
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-if not sys.stderr.isatty():
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-# Processors of transformers pass themselves a max_length and then warn that they ignore it.
-warnings.filterwarnings("ignore", message="`max_length` is ignored")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", str(int(not sys.stderr.isatty())))
 
 import typer
 
@@ -39,6 +36,8 @@ for group in (data, models, experiments):
 
 def main() -> None:
     """Run the command line; see the module's exit codes."""
+    # Processors of transformers pass themselves a max_length and then warn that they ignore it.
+    warnings.filterwarnings("ignore", message="`max_length` is ignored")
     try:
         app()
     except VsreError as error:

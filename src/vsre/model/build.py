@@ -57,18 +57,14 @@ class Plan:
     text_room: int
 
 
-def plan(
-    text_config: PreTrainedConfig, encoders: Sequence[EncoderSpec], *, room_for_text: int = ROOM_FOR_TEXT
-) -> Plan:
+def plan(text_config: PreTrainedConfig, encoders: Sequence[EncoderSpec], *, room_for_text: int = ROOM_FOR_TEXT) -> Plan:
     """The plan for a language model's config and encoder specs; reads nothing.
 
     Raises VsreError when the visual tokens leave fewer than `room_for_text` of the language model's
     positions.
     """
     if not encoders:
-        raise VsreError(
-            "No encoders: give at least one encoder spec, for example vsre.model.ENCODERS['clip']."
-        )
+        raise VsreError("No encoders: give at least one encoder spec, for example vsre.model.ENCODERS['clip'].")
     width, positions = text_config.hidden_size, text_config.max_position_embeddings
     rows = tuple(
         PlanRow(

@@ -34,9 +34,7 @@ def resolve_checkpoint(checkpoint: str | Path) -> str:
     if text.startswith(ZOO_PREFIX):
         folder = ZOO / text.removeprefix(ZOO_PREFIX)
         if not (folder / "config.json").is_file():
-            raise VsreError(
-                f"{text}: no such model in the zoo. There are: {', '.join(zoo_names()) or 'none'}."
-            )
+            raise VsreError(f"{text}: no such model in the zoo. There are: {', '.join(zoo_names()) or 'none'}.")
         return str(folder)
     folder = Path(text).expanduser()
     if folder.is_dir():
@@ -46,15 +44,8 @@ def resolve_checkpoint(checkpoint: str | Path) -> str:
                 "that `save_pretrained` wrote (it holds config.json and model.safetensors)."
             )
         return str(folder)
-    if (
-        isinstance(checkpoint, Path)
-        or folder.exists()
-        or text.startswith((".", "~", "/"))
-        or text.count("/") > 1
-    ):
-        raise VsreError(
-            f"{text}: no such checkpoint folder. Check the path, or give a hub id such as OWNER/NAME."
-        )
+    if isinstance(checkpoint, Path) or folder.exists() or text.startswith((".", "~", "/")) or text.count("/") > 1:
+        raise VsreError(f"{text}: no such checkpoint folder. Check the path, or give a hub id such as OWNER/NAME.")
     return text
 
 

@@ -21,9 +21,7 @@ class VsreConfig(PreTrainedConfig):
     """
 
     model_type = "vsre"
-    sub_configs_defaults = {  # noqa: RUF012 (the base class sets the convention)
-        "text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama")
-    }
+    sub_configs_defaults = {"text_config": SubConfigSpec(config_class=AutoConfig, model_type="llama")}
 
     text_config: dict[str, Any] | PreTrainedConfig | None = None
     encoders: list[dict[str, Any]] | None = None
@@ -57,9 +55,7 @@ class VsreConfig(PreTrainedConfig):
         """One new transformers config an encoder, in the same order."""
         # The dtype a checkpoint was saved in must not override the one the whole model is loaded in.
         return tuple(
-            auto_vision_config(
-                {k: v for k, v in entry["config"].items() if k not in ("dtype", "torch_dtype")}
-            )
+            auto_vision_config({k: v for k, v in entry["config"].items() if k not in ("dtype", "torch_dtype")})
             for entry in self.encoders or []
         )
 

@@ -76,8 +76,8 @@ class VsreImageProcessor(PilBackend):
     all transformers image processors do.
     """
 
-    model_input_names = ["pixel_values"]  # noqa: RUF012 (the base class sets the convention)
-    size = {"height": 1024, "width": 1024}  # noqa: RUF012
+    model_input_names = ["pixel_values"]
+    size = {"height": 1024, "width": 1024}
     resample = PILImageResampling.BICUBIC
     do_resize = True
     do_pad = True
@@ -92,9 +92,7 @@ class VsreImageProcessor(PilBackend):
         frame = to_frame(image, size.height, resample=self.resample if resample is None else resample)
         return np.asarray(frame).transpose(2, 0, 1)  # (S, S, 3) -> (3, S, S)
 
-    def _preprocess(
-        self, images: list[np.ndarray], return_tensors: Any = None, **kwargs: Any
-    ) -> BatchFeature:
+    def _preprocess(self, images: list[np.ndarray], return_tensors: Any = None, **kwargs: Any) -> BatchFeature:
         return BatchFeature({"pixel_values": np.stack(images)}, tensor_type=return_tensors)
 
 
@@ -110,9 +108,7 @@ def encoder_pixels(frame: torch.Tensor, spec: EncoderSpec) -> torch.Tensor:
     pixels = frame.float() / 255 if frame.dtype == torch.uint8 else frame.float()
     if pixels.shape[-1] != spec.usable:
         size = (spec.usable, spec.usable)
-        pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(
-            0, 1
-        )
+        pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
     mean = pixels.new_tensor(spec.mean).view(1, 3, 1, 1)
     std = pixels.new_tensor(spec.std).view(1, 3, 1, 1)
     strip = spec.image_size - spec.usable

@@ -81,8 +81,11 @@ class ModelSpec(Strict):
     @field_validator("stages")
     @classmethod
     def _stages_are_stages(cls, stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if stages:
-            parse_stages([_with_sources(s, dict.fromkeys(s.get("data", []), _ANYWHERE)) for s in stages])
+        try:
+            if stages:
+                parse_stages([_with_sources(s, dict.fromkeys(s.get("data", []), _ANYWHERE)) for s in stages])
+        except VsreError as error:
+            raise ValueError(str(error)) from error
         return stages
 
     def stages_on(self, sources: dict[str, DataSource]) -> tuple[Stage, ...]:

@@ -46,18 +46,14 @@ def strip(
         parts.append(line(scale(floor), 0, scale(floor), height, "floor"))
     span = scale.high - scale.low
     ordered = sorted(dots, key=lambda d: d[1])
-    for (template, value), dy in zip(
-        ordered, swarm_offsets([v for _, v in ordered], span / 80, 23, 5.2), strict=True
-    ):
+    for (template, value), dy in zip(ordered, swarm_offsets([v for _, v in ordered], span / 80, 23, 5.2), strict=True):
         title = el("title", f"{template}: {percent(value)}")
         parts.append(el("circle", title, cx=pct(scale(value)), cy=px(middle + dy), r="3.4", cls="dot"))
     parts += interval_mark(scale, mean, base, "mean", f"Test-G {percent(mean.value)}")
     if pinned.value is not None:
         at = pct(scale(pinned.value))
         title = el("title", f"Test-S {percent(pinned.value)}")
-        diamond = el(
-            "rect", title, x="-4.2", y="-4.2", width="8.4", height="8.4", transform="rotate(45)", cls="pin"
-        )
+        diamond = el("rect", title, x="-4.2", y="-4.2", width="8.4", height="8.4", transform="rotate(45)", cls="pin")
         # a percentage cannot stand in a transform: the inner svg moves the origin, the transform only turns
         parts.append(el("svg", diamond, x=at, y=px(base), cls="open"))
     low, high = (ordered[0][1], ordered[-1][1]) if ordered else (None, None)
@@ -65,18 +61,14 @@ def strip(
     return chart(f"{about}, mean {percent(mean.value)}", height, parts)
 
 
-def interval_mark(
-    scale: Scale, e: Estimate, y: float, cls: str, title: str, radius: float = 4.5
-) -> list[Markup]:
+def interval_mark(scale: Scale, e: Estimate, y: float, cls: str, title: str, radius: float = 4.5) -> list[Markup]:
     """A dot on its 95 % interval."""
     if e.value is None:
         return []
     parts = []
     if e.low is not None and e.high is not None:
         parts.append(line(scale(e.low), y, scale(e.high), y, f"whisker {cls}"))
-    parts.append(
-        el("circle", el("title", title), cx=pct(scale(e.value)), cy=px(y), r=px(radius), cls=f"mark {cls}")
-    )
+    parts.append(el("circle", el("title", title), cx=pct(scale(e.value)), cy=px(y), r=px(radius), cls=f"mark {cls}"))
     return parts
 
 
@@ -112,15 +104,11 @@ def template_chart(name: str, templates: Sequence[dict[str, Any]], height: float
                 pieces.append([])  # a template without the figure parts the line
         told = ", ".join(f"{k} {percent(v)}" for k, v in e.items())
         title = el("title", f"{template.get('template')}: {told}")
-        parts.append(
-            el("rect", title, x=pct(100 * i / n), y="0", width=pct(100 / n), height=px(height), cls="hover")
-        )
+        parts.append(el("rect", title, x=pct(100 * i / n), y="0", width=pct(100 / n), height=px(height), cls="hover"))
     for key, points in ((key, piece) for key, pieces in lines.items() for piece in pieces):
         if len(points) > 1:
             parts.append(polyline(points, height, f"line {key}"))
-        parts += [
-            el("circle", cx=pct(x), cy=px(y), r="2" if n > 12 else "3", cls=f"point {key}") for x, y in points
-        ]
+        parts += [el("circle", cx=pct(x), cy=px(y), r="2" if n > 12 else "3", cls=f"point {key}") for x, y in points]
     return chart(f"{name}: answered share, acc_t and acc_a for {len(templates)} templates", height, parts)
 
 
@@ -148,9 +136,7 @@ def yes_no_chart(name: str, templates: Sequence[dict[str, Any]], half: float = 5
         if no is not None:
             parts.append(_bar(centre, 80 / n, half, half * no, "said-no"))
         title = el("title", f"{template.get('template')}: yes {percent(yes)}, no {percent(no)}")
-        parts.append(
-            el("rect", title, x=pct(100 * i / n), y="0", width=pct(100 / n), height=px(2 * half), cls="hover")
-        )
+        parts.append(el("rect", title, x=pct(100 * i / n), y="0", width=pct(100 / n), height=px(2 * half), cls="hover"))
     parts += [line(0, half, 100, half, "axis-line"), label(0, half + 3.5, "0", "tick", "end", dx=-6)]
     about = f"{name}: accuracy on true statements (up) and false ones (down) for {len(templates)} templates"
     return chart(about, 2 * half, parts)

@@ -119,15 +119,11 @@ def blind_floor(run: Run) -> tuple[str, Estimate]:
 
 def finding(before: Run, after: Run, name: Callable[[str], str] = str) -> str:
     """One sentence: what was found, from the figures alone; `name` dresses the models' names."""
-    figure = next(
-        (f for f in ("test_g", "test_s", "unseen") if after.estimate(f, "acc_t").value is not None), None
-    )
+    figure = next((f for f in ("test_g", "test_s", "unseen") if after.estimate(f, "acc_t").value is not None), None)
     if figure is None:
         return "No accuracy was measured, so nothing was found."
     count = after.section(figure).get("n_templates")
-    over = (
-        "With one fixed wording" if count == 1 else f"Over {count or 'many'} wordings of the same questions"
-    )
+    over = "With one fixed wording" if count == 1 else f"Over {count or 'many'} wordings of the same questions"
     score, answered = after.estimate(figure, "acc_t"), after.estimate(figure, "answered").value
     said = f"{over}, {name(after.name)} is right {percent(score.value)} of the time"
     if before is not after:

@@ -106,9 +106,7 @@ def gallery(before: Run, after: Run, seed: int) -> tuple[list[Group], str]:
         return Group(title, len(keys), cards)
 
     def answered(right: bool, truth: bool) -> Callable[[Sample], bool]:
-        return lambda row: (
-            row["reading"] in ("yes", "no") and row["correct"] is right and row["truth"] is truth
-        )
+        return lambda row: row["reading"] in ("yes", "no") and row["correct"] is right and row["truth"] is truth
 
     name, was = after.name, before.name
     groups = [

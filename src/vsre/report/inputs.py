@@ -151,9 +151,7 @@ class Run:
 def open_run(spec: ReportRun) -> Run:
     """A run folder's figures, its samples left on disk; VsreError when it has no readable metrics.json."""
     folder = Path(spec.folder)
-    metrics = _read_json(
-        folder / "metrics.json", f"Run `vsre diagnose` with this output folder first ({spec.name})."
-    )
+    metrics = _read_json(folder / "metrics.json", f"Run `vsre diagnose` with this output folder first ({spec.name}).")
     info = _read_json(folder / "run.json", "") if (folder / "run.json").is_file() else {}
     return Run(spec, metrics, info, sample_files(folder / "samples"))
 
@@ -191,9 +189,7 @@ def read_loss(path: Path) -> list[tuple[float, float]]:
                 row = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            step, loss = (
-                (_number(row.get(k)) for k in ("step", "loss")) if isinstance(row, dict) else (None, None)
-            )
+            step, loss = (_number(row.get(k)) for k in ("step", "loss")) if isinstance(row, dict) else (None, None)
             if step is not None and loss is not None:
                 points.append((step, loss))
     return points

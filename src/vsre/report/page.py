@@ -74,9 +74,7 @@ def _context(runs: list[Run], meta: ReportMeta) -> dict[str, Any]:
     groups, template = gallery.gallery(before, after, meta.seed)
     wordings = gallery.wordings(before, after, meta.seed)
     gallery.add_pictures([*(c for g in groups for c in g.cards), *wordings], meta.triplets)
-    protocols = list(
-        dict.fromkeys(p for p in (meta.protocol, *(r.metrics.get("protocol") for r in runs)) if p)
-    )
+    protocols = list(dict.fromkeys(p for p in (meta.protocol, *(r.metrics.get("protocol") for r in runs)) if p))
     return {
         "css": Markup((_HERE / "templates" / "style.css").read_text(encoding="utf-8")),
         "meta": meta,
@@ -85,9 +83,7 @@ def _context(runs: list[Run], meta: ReportMeta) -> dict[str, Any]:
         "leaky": "paper" in protocols,
         "found": Markup(compare.finding(before, after, _strong)),
         "steps": compare.steps(runs),
-        "columns": list(
-            zip(results.COLUMNS, (results.shared_n(c, runs) for c in results.COLUMNS), strict=True)
-        ),
+        "columns": list(zip(results.COLUMNS, (results.shared_n(c, runs) for c in results.COLUMNS), strict=True)),
         "rows": results.rows(runs),
         "more": results.more(runs),
         "runs": runs,
@@ -143,9 +139,7 @@ def _strips(runs: list[Run]) -> dict[str, Any]:
     means = [run.estimate("test_g", "acc_t") for run in runs]
     values = [v for group in dots.values() for _, v in group]
     edges = [e for m in means for e in (m.low, m.high)]
-    scale = Scale.around(
-        [0.5, *values, *(v for v in [*floors, *(p.value for p in pinned), *edges] if v is not None)]
-    )
+    scale = Scale.around([0.5, *values, *(v for v in [*floors, *(p.value for p in pinned), *edges] if v is not None)])
     strips = [
         {
             "run": run,
@@ -184,11 +178,7 @@ def _by_pack(run: Run) -> list[dict[str, Any]]:
 def _packs(runs: list[Run]) -> list[dict[str, Any]]:
     """For every pack, the charts of the runs side by side; a pack of one template has no curve to draw."""
     charted = [{p["name"]: p for p in _by_pack(run)} for run in runs]
-    counts = {
-        name: max(p["count"] for side in charted if (p := side.get(name)))
-        for side in charted
-        for name in side
-    }
+    counts = {name: max(p["count"] for side in charted if (p := side.get(name))) for side in charted for name in side}
     return [
         {
             "name": name,
@@ -215,18 +205,13 @@ def _template_table(runs: list[Run]) -> list[dict[str, Any]]:
 
 def _groups(column: str, runs: list[Run]) -> dict[str, Any]:
     """Accuracy over all wordings by "relation" or "meta_category", most statements first."""
-    sides = [
-        (run.name, cls, run.section(f"by_{column}"))
-        for cls, run in zip("ab"[-len(runs) :], runs, strict=True)
-    ]
+    sides = [(run.name, cls, run.section(f"by_{column}")) for cls, run in zip("ab"[-len(runs) :], runs, strict=True)]
     statements = runs[-1].statements(column)
     figures = {
         name: [(who, cls, Estimate.of((found.get(name) or {}).get("acc_t"))) for who, cls, found in sides]
         for name in dict.fromkeys(name for _, _, found in sides for name in found)
     }
-    edges = [
-        v for row in figures.values() for _, _, e in row for v in (e.low, e.high, e.value) if v is not None
-    ]
+    edges = [v for row in figures.values() for _, _, e in row for v in (e.low, e.high, e.value) if v is not None]
     scale = Scale.around([0.5, *edges])
     rows = []
     for name, row in figures.items():

@@ -40,9 +40,7 @@ def px(value: float) -> str:
 
 def chart(label: str, height: float, parts: Iterable[Markup], cls: str = "chart") -> Markup:
     """The outer element; `label` says in words what the chart shows, for those who cannot see it."""
-    return el(
-        "svg", Markup("").join(parts), cls=cls, role="img", aria_label=label, width="100%", height=px(height)
-    )
+    return el("svg", Markup("").join(parts), cls=cls, role="img", aria_label=label, width="100%", height=px(height))
 
 
 def line(x1: float, y1: float, x2: float, y2: float, cls: str) -> Markup:
@@ -62,9 +60,7 @@ class Scale:
     high: float
 
     @classmethod
-    def around(
-        cls, values: Iterable[float], step: float = 0.1, least: float = 0.0, most: float = 1.0
-    ) -> Scale:
+    def around(cls, values: Iterable[float], step: float = 0.1, least: float = 0.0, most: float = 1.0) -> Scale:
         """The smallest range of whole steps that holds all values with a little air."""
         known = list(values) or [least, most]
         low = math.floor((min(known) - 0.015) / step) * step

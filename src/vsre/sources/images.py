@@ -54,9 +54,7 @@ def open_header(source: bytes | Path | str, *, name: str | None = None) -> Image
     if not size:
         raise VsreError(f"{name}: the file is empty (0 bytes). Copy or download it again.")
     if size > MAX_BYTES:
-        raise VsreError(
-            f"{name}: {size / 1e6:,.0f} MB, the limit is {MAX_BYTES / 1e6:,.0f} MB. Save it smaller."
-        )
+        raise VsreError(f"{name}: {size / 1e6:,.0f} MB, the limit is {MAX_BYTES / 1e6:,.0f} MB. Save it smaller.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -88,9 +86,7 @@ def load_image(source: bytes | Path | str, *, name: str | None = None) -> Image.
             turn = _TURNS.get(orientation(image))
             return _rgb(image if turn is None else image.transpose(turn))
         except Exception as error:
-            raise VsreError(
-                f"{name}: the picture is damaged ({error}). Copy or download it again."
-            ) from error
+            raise VsreError(f"{name}: the picture is damaged ({error}). Copy or download it again.") from error
 
 
 def orientation(image: Image.Image) -> int:
@@ -131,9 +127,7 @@ def upright_box(box: tuple[float, float, float, float], value: int) -> tuple[flo
 
 
 def _too_large(name: str, size: str) -> PictureTooLarge:
-    return PictureTooLarge(
-        f"{name}: {size} pixels, the limit is {MAX_PIXELS / 1e6:.0f} million. Save it smaller."
-    )
+    return PictureTooLarge(f"{name}: {size} pixels, the limit is {MAX_PIXELS / 1e6:.0f} million. Save it smaller.")
 
 
 def _rgb(image: Image.Image) -> Image.Image:

@@ -133,9 +133,7 @@ class Overlap:
     def watch(self, train: Iterable[Triplet]) -> Iterator[Triplet]:
         for triplet in train:
             self.rows |= {self.held.keys[key] for key in _row_keys(triplet) if key in self.held.keys}
-            self.images |= {
-                self.held.images[name] for name in image_names(triplet) if name in self.held.images
-            }
+            self.images |= {self.held.images[name] for name in image_names(triplet) if name in self.held.images}
             yield triplet
 
     def summary(self) -> dict[str, Any]:

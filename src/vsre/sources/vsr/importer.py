@@ -45,9 +45,7 @@ def find_splits(annotations: Annotations, split: str | None = None) -> dict[str,
     paths = [Path(annotations)] if isinstance(annotations, str | Path) else [Path(p) for p in annotations]
     if split is not None:
         if len(paths) != 1 or not paths[0].is_dir():
-            raise VsreError(
-                f"the split {split!r} needs one folder that holds random/ and zeroshot/ as published."
-            )
+            raise VsreError(f"the split {split!r} needs one folder that holds random/ and zeroshot/ as published.")
         found = {name: [paths[0] / file for file in files] for name, files in SPLITS[split].items()}
         missing = [str(file) for files in found.values() for file in files if not file.is_file()]
         if missing:
@@ -56,11 +54,7 @@ def find_splits(annotations: Annotations, split: str | None = None) -> dict[str,
     files = [file for path in paths for file in (sorted(path.glob("*.jsonl")) if path.is_dir() else [path])]
     if not files:
         published = paths and (paths[0] / "zeroshot").is_dir()
-        hint = (
-            f"Choose a split: {', '.join(SPLITS)}."
-            if published
-            else "Expected VSR rows, one JSON object a line."
-        )
+        hint = f"Choose a split: {', '.join(SPLITS)}." if published else "Expected VSR rows, one JSON object a line."
         raise VsreError(f"{', '.join(map(str, paths)) or 'no folder given'}: no .jsonl files here. {hint}")
     found = {}
     for file in files:
@@ -98,9 +92,7 @@ def import_vsr(
     with SetAside(out / "set_aside.jsonl") as set_aside:
         indexes = {name: index_rows(files, set_aside, classes) for name, files in splits.items()}
         objects = read_objects(instances, {image for index in indexes.values() for image in index.places})
-        held = {
-            name: HeldOut(_without_pictures(indexes[name], classes)) for name in splits if name != "train"
-        }
+        held = {name: HeldOut(_without_pictures(indexes[name], classes)) for name in splits if name != "train"}
         overlaps = {name: Overlap(held[name]) for name in held}
         # Train comes last: what it is compared with must be known by then.
         for name in sorted(splits, key=lambda name: name == "train"):
@@ -136,9 +128,7 @@ def import_vsr(
                 "turned_upright": counts.turned_upright,
             }
         if not any(entry["triplets"] for entry in figures.values()):
-            raise set_aside.nothing_usable(
-                ", ".join(str(file) for files in splits.values() for file in files)
-            )
+            raise set_aside.nothing_usable(", ".join(str(file) for files in splits.values() for file in files))
     summary: dict[str, Any] = {
         "split": split,
         "origin": origin,
@@ -213,6 +203,4 @@ def _refuse_other_splits(out: Path, splits: Collection[str]) -> None:
     """A split folder left from another import would be read as part of this data set."""
     others = sorted({file.parent.name for file in out.glob("*/*.parquet")} - set(splits))
     if others:
-        raise VsreError(
-            f"{out}: holds other splits ({', '.join(others)}). Delete them or choose another folder."
-        )
+        raise VsreError(f"{out}: holds other splits ({', '.join(others)}). Delete them or choose another folder.")

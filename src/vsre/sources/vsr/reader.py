@@ -63,9 +63,7 @@ class Picture:
     orientation: int
 
 
-def index_rows(
-    files: Sequence[Path], set_aside: SetAside, classes: Collection[str] = CATEGORY_ID.keys()
-) -> RowIndex:
+def index_rows(files: Sequence[Path], set_aside: SetAside, classes: Collection[str] = CATEGORY_ID.keys()) -> RowIndex:
     """Check every row and note where the usable ones stand; raises VsreError for a missing file."""
     index, before = RowIndex(), set_aside.total
     for number, path in enumerate(map(Path, files)):
@@ -188,9 +186,7 @@ def _merged(
         if first.label == row.label:
             rows.append(f"{path.parent.name}/{path.name}:{row_number}")
         else:
-            set_aside.add(
-                path, row_number, "label contradicts an earlier row", f"the first is {rows[0]}", row.caption
-            )
+            set_aside.add(path, row_number, "label contradicts an earlier row", f"the first is {rows[0]}", row.caption)
     yield from merged.values()
 
 
@@ -242,9 +238,7 @@ def _boxes(
         return None, None
     found = []
     for name in (row.subject, row.object):
-        box, why = (
-            objects.only_box(name) if row.subject != row.object else (None, "ambiguous: one class twice")
-        )
+        box, why = objects.only_box(name) if row.subject != row.object else (None, "ambiguous: one class twice")
         counts.boxes[why] += 1
         found.append(box)
     return found[0], found[1]

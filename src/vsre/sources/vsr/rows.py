@@ -63,17 +63,13 @@ def read_row(line: bytes, classes: Collection[str]) -> Row:
         raise UnusableRow("unknown relation", repr(relation[:60]))
     named = parse_caption(caption, relation)
     if named is None:
-        raise UnusableRow(
-            "caption does not parse", f"expected 'The X is {relation} the Y.', got {caption[:80]!r}"
-        )
+        raise UnusableRow("caption does not parse", f"expected 'The X is {relation} the Y.', got {caption[:80]!r}")
     subject, object = (name.lower() for name in named)
     for name in (subject, object):
         if name not in classes:
             raise UnusableRow("class not found", f"{name[:60]!r} is no COCO class")
     extra = {name: value for name, value in fields.items() if name not in _USED}
-    return Row(
-        _image_name(fields["image"]), caption, bool(label), relation, subject, object, _audit(fields), extra
-    )
+    return Row(_image_name(fields["image"]), caption, bool(label), relation, subject, object, _audit(fields), extra)
 
 
 def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
@@ -98,9 +94,7 @@ def usable_rows(path: Path, classes: Collection[str], set_aside: SetAside) -> It
             try:
                 yield number, offset, read_row(line, classes)
             except UnusableRow as why:
-                set_aside.add(
-                    path, number, why.reason, why.detail, line[:2000].decode(errors="replace").strip()
-                )
+                set_aside.add(path, number, why.reason, why.detail, line[:2000].decode(errors="replace").strip())
 
 
 def _fields(line: bytes) -> dict[str, Any]:
