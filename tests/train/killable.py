@@ -47,6 +47,7 @@ def stages(source: dict[str, Path]) -> list[dict[str, Any]]:
 def train(model_folder: Path, source: dict[str, Path], out: Path, moment: str | None = None) -> None:
     """Run both stages of a model with dropout on one thread, to the end or to the moment."""
     torch.set_num_threads(1)
+    os.fsync = lambda _: None  # type: ignore[assignment]  # a kill loses nothing that was written
     model, processor = load(model_folder)
     for module in model.modules():
         if hasattr(module, "attention_dropout") and "Llama" in type(module).__name__:
@@ -71,4 +72,5 @@ def _die_at(owner: Any, name: str, call: int, word: str) -> None:
 
 if __name__ == "__main__":
     folder, world, target = map(Path, sys.argv[1:4])
+    print("begin", flush=True)
     train(folder, {"triplets": world / "triplets", "questions": world / "questions"}, target)

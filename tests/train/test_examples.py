@@ -41,9 +41,7 @@ def test_the_mask_is_the_one_transformers_gives(processor: Any) -> None:
             return_assistant_tokens_mask=True,
         )
         mask = theirs["assistant_masks"]
-        begun = len(example.ids) - len(
-            mask
-        )  # <s>, which the processor adds and a bare tokenizer call here does not
+        begun = len(example.ids) - len(mask)  # <s>, which the processor adds and a bare tokenizer call here does not
         assert example.ids[begun:].tolist() == theirs["input_ids"]
         assert (example.first - begun, example.end - begun) == (mask.index(1), len(mask))
 
@@ -55,9 +53,7 @@ def test_the_prompt_is_the_one_seen_at_inference(processor: Any) -> None:
 
     messages = conversation(PROMPTS[0])
     messages[0]["content"][0]["image"] = Image.new("RGB", (9, 9))
-    asked = processor.apply_chat_template(
-        messages, add_generation_prompt=True, tokenize=True, return_dict=True
-    )
+    asked = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=True)
     ids = asked["input_ids"][0]
     ids = ids.tolist() if hasattr(ids, "tolist") else ids
     at = ids.index(encoder.image_token_id)
@@ -72,9 +68,7 @@ def test_visual_tokens_are_counted_with_the_processor(processor: Any, tmp_path: 
 
 def test_a_row_that_teaches_nothing_is_named(processor: Any) -> None:
     silent = ChatEncoder(processor)
-    silent.template = silent.template.replace("{{ ' ' }}{%- for part", "{%- for part").replace(
-        "{{ eos_token }}", ""
-    )
+    silent.template = silent.template.replace("{{ ' ' }}{%- for part", "{%- for part").replace("{{ eos_token }}", "")
     with pytest.raises(VsreError, match="question b/t2: no token of it would be learnt"):
         silent.encode(["a/t1", "b/t2"], ["Is it?", "Is it not?"], ["Yes", ""])
 
@@ -103,9 +97,7 @@ def test_a_template_that_tokenizes_prompts_differently_is_refused(processor: Any
 
 def test_the_end_is_learnt_where_the_template_leaves_it_out(processor: Any) -> None:
     encoder = ChatEncoder(processor)
-    encoder.template = encoder.template.replace(
-        "{{ eos_token }}", "{{ ' ' }}"
-    )  # as llava-hf's own template ends
+    encoder.template = encoder.template.replace("{{ eos_token }}", "{{ ' ' }}")  # as llava-hf's own template ends
     assert learnt(encoder, PROMPTS, ANSWERS) == [f" {a}</s>" for a in ANSWERS]
 
 

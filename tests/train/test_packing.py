@@ -49,9 +49,7 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("make", [tiny_llava, tiny_vsre])
-def test_loss_and_gradients_equal_a_sequence_for_each_question(
-    make: Any, attention: str, tmp_path: Path
-) -> None:
+def test_loss_and_gradients_equal_a_sequence_for_each_question(make: Any, attention: str, tmp_path: Path) -> None:
     model, processor = load(make(tmp_path))
     model.set_attn_implementation(attention)
     encoder = ChatEncoder(processor)

@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +91,7 @@ def test_the_undisturbed_run_trained_and_kept_two_checkpoints(world: World) -> N
     first, second = (world[2] / s for s in ("01-align", "02-tune"))
     assert [c.name for c in complete_checkpoints(second)] == ["checkpoint-6", "checkpoint-7"]
     log = read_log(first / "log.jsonl")
-    assert [line["step"] for line in log] == list(
-        range(1, json.loads((first / "done.json").read_text())["steps"] + 1)
-    )
+    assert [line["step"] for line in log] == list(range(1, json.loads((first / "done.json").read_text())["steps"] + 1))
     before, after = (load_file(f / "model" / "model.safetensors") for f in (first, second))
     assert any(not before[name].equal(after[name]) for name in before)
     assert {p.suffix for p in (second / "model").iterdir()} <= {".safetensors", ".json", ".jinja"}
@@ -106,14 +103,14 @@ def test_killed_at_random_from_outside(world: World, tmp_path: Path) -> None:
     out, chance = tmp_path / "run", random.Random(0)
     command = [sys.executable, killable.__file__, str(world[0]), str(world[1]["triplets"].parent), str(out)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    for _ in range(100):
-        process: Any = subprocess.Popen(command, env=environment)
-        while not (out / "run.json").exists() and process.poll() is None:
-            time.sleep(0.01)
+    for attempt in range(30):
+        process: Any = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
+        assert process.stdout.readline() == b"begin\n"
         try:
-            process.wait(chance.uniform(4, 9))
+            process.wait(chance.uniform(0.1, 0.5 + attempt))
         except subprocess.TimeoutExpired:
             process.kill()
         if process.wait() == 0:
             break
+    assert attempt > 0
     assert_same(out, world[2])

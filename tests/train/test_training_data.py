@@ -32,9 +32,7 @@ def questions(source: DataSource) -> list[dict[str, Any]]:
     return pq.read_table(source.questions / "part-00000.parquet").to_pylist()
 
 
-def test_a_store_holds_every_question_and_each_image_once(
-    source: DataSource, processor: Any, tmp_path: Path
-) -> None:
+def test_a_store_holds_every_question_and_each_image_once(source: DataSource, processor: Any, tmp_path: Path) -> None:
     encoder = ChatEncoder(processor)
     made = open_store(source, encoder, tmp_path / "cache")
     again = open_store(source, encoder, tmp_path / "cache")
@@ -50,9 +48,7 @@ def test_a_store_holds_every_question_and_each_image_once(
     assert isinstance(again.tokens, np.memmap) and isinstance(again.image_bytes, np.memmap)
 
 
-def test_too_long_questions_are_set_aside_and_counted(
-    source: DataSource, processor: Any, tmp_path: Path
-) -> None:
+def test_too_long_questions_are_set_aside_and_counted(source: DataSource, processor: Any, tmp_path: Path) -> None:
     encoder = ChatEncoder(processor)
     longest = int(np.diff(open_store(source, encoder, tmp_path / "a").offsets).max())
     limit = longest + encoder.visual_tokens - 2
@@ -78,9 +74,7 @@ def rewritten(source: DataSource, folder: Path, **change: Any) -> Path:
 def test_a_question_without_its_triplet_is_named(source: DataSource, processor: Any, tmp_path: Path) -> None:
     folder = rewritten(source, tmp_path / "q", key="0123456789abcdef")
     with pytest.raises(VsreError, match=r"question 0123456789abcdef/w0 \(row 6\)"):
-        open_store(
-            DataSource(triplets=source.triplets, questions=folder), ChatEncoder(processor), tmp_path / "c"
-        )
+        open_store(DataSource(triplets=source.triplets, questions=folder), ChatEncoder(processor), tmp_path / "c")
 
 
 def test_a_triplet_without_image_is_named(source: DataSource, processor: Any, tmp_path: Path) -> None:
@@ -97,9 +91,7 @@ def test_a_folder_without_questions_is_refused(source: DataSource, processor: An
     (tmp_path / "empty").mkdir()
     for folder, said in ((tmp_path / "empty", "no Parquet files"), (source.triplets, "not a question file")):
         with pytest.raises(VsreError, match=said):
-            open_store(
-                DataSource(triplets=source.triplets, questions=folder), ChatEncoder(processor), tmp_path / "c"
-            )
+            open_store(DataSource(triplets=source.triplets, questions=folder), ChatEncoder(processor), tmp_path / "c")
 
 
 @pytest.fixture(scope="module")
@@ -138,9 +130,7 @@ def test_the_longest_come_first(data: PackedQuestions) -> None:
 
 def test_a_batch_names_its_questions_and_keeps_few_pictures(data: PackedQuestions, processor: Any) -> None:
     encoder = ChatEncoder(processor)
-    packer = Packer(
-        image_token_id=encoder.image_token_id, visual_tokens=encoder.visual_tokens, pad_id=encoder.pad_id
-    )
+    packer = Packer(image_token_id=encoder.image_token_id, visual_tokens=encoder.visual_tokens, pad_id=encoder.pad_id)
     one = 3 * 96 * 96 * 4
     collate = Collator(data, packer, processor.image_processor, cache_bytes=2 * one)
     packs = list(PackSampler(data, 4, seed=0, first_batch=1))
@@ -155,17 +145,11 @@ def test_a_batch_names_its_questions_and_keeps_few_pictures(data: PackedQuestion
 
 def test_a_broken_picture_is_named(source: DataSource, processor: Any, tmp_path: Path) -> None:
     triplets = [t.replace(image=b"not a picture") for t in read_triplets(source.triplets)]
-    write_triplets(
-        tmp_path / "t", [t.replace(image_id=o.image_id) for t, o in zip(triplets, triplets, strict=True)]
-    )
+    write_triplets(tmp_path / "t", [t.replace(image_id=o.image_id) for t, o in zip(triplets, triplets, strict=True)])
     encoder = ChatEncoder(processor)
-    store = open_store(
-        DataSource(triplets=tmp_path / "t", questions=source.questions), encoder, tmp_path / "c"
-    )
+    store = open_store(DataSource(triplets=tmp_path / "t", questions=source.questions), encoder, tmp_path / "c")
     data = PackedQuestions([store])
-    packer = Packer(
-        image_token_id=encoder.image_token_id, visual_tokens=encoder.visual_tokens, pad_id=encoder.pad_id
-    )
+    packer = Packer(image_token_id=encoder.image_token_id, visual_tokens=encoder.visual_tokens, pad_id=encoder.pad_id)
     pack = next(iter(PackSampler(data, 1, 0, 1)))
     with pytest.raises(VsreError, match=f"image of question {questions(source)[pack[0]]['key']}"):
         Collator(data, packer, processor.image_processor)([data[pack]])

@@ -30,6 +30,12 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Setup:
     return tiny_llava(folder), write_world(folder)
 
 
+@pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forcing bytes to the disk guards against power cuts, which no test here makes."""
+    monkeypatch.setattr(checkpoints.os, "fsync", lambda _: None)
+
+
 def stage(source: dict[str, Path], **change: Any) -> dict[str, Any]:
     return {
         "name": "tune",
@@ -43,14 +49,10 @@ def stage(source: dict[str, Path], **change: Any) -> dict[str, Any]:
     }
 
 
-def run(
-    setup: Setup, out: Path, *stages: dict[str, Any], text: io.StringIO | None = None, **kwargs: Any
-) -> Any:
+def run(setup: Setup, out: Path, *stages: dict[str, Any], text: io.StringIO | None = None, **kwargs: Any) -> Any:
     model, processor = load(setup[0])
     console = Console(file=text or io.StringIO(), width=120)
-    summary = run_stages(
-        model, processor, stages or [stage(setup[1])], out, seed=1, console=console, **kwargs
-    )
+    summary = run_stages(model, processor, stages or [stage(setup[1])], out, seed=1, console=console, **kwargs)
     return model, summary
 
 
@@ -70,9 +72,7 @@ def test_a_run_tells_what_it_does(llava: Setup, tmp_path: Path) -> None:
     assert log[-1]["loss"] < log[0]["loss"]
     assert [s["stage"] for s in summary["stages"]] == ["align", "tune"]
     saved, _ = load(Path(summary["model"]))
-    assert all(
-        a.equal(b) for a, b in zip(saved.state_dict().values(), model.state_dict().values(), strict=True)
-    )
+    assert weights_equal(saved, model)
 
 
 def test_only_what_a_stage_trains_changes(llava: Setup, tmp_path: Path) -> None:
@@ -82,9 +82,7 @@ def test_only_what_a_stage_trains_changes(llava: Setup, tmp_path: Path) -> None:
     assert changed and all("multi_modal_projector" in n for n in changed)
 
 
-def test_frozen_modules_stay_in_eval_mode(
-    llava: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_frozen_modules_stay_in_eval_mode(llava: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     original = torch.nn.functional.cross_entropy
 
@@ -125,15 +123,11 @@ def test_the_same_seed_gives_the_same_curve_and_another_does_not(llava: Setup, t
     assert losses("a", 1) == losses("b", 1) != losses("c", 2)
 
 
-def test_a_finished_run_is_loaded_not_trained(
-    llava: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_finished_run_is_loaded_not_trained(llava: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, summary = run(llava, tmp_path)
     monkeypatch.setattr(VsreTrainer, "train", lambda *_, **__: pytest.fail("trained again"))
     again, second = run(llava, tmp_path)
-    assert all(
-        a.equal(b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True)
-    )
+    assert weights_equal(first, again)
     assert summary["stages"] == second["stages"]
     with pytest.raises(VsreError, match="a run is already there"):
         run(llava, tmp_path, resume=False)
@@ -163,41 +157,57 @@ def test_a_loss_that_is_no_number_stops_and_names_the_batch(llava: Setup, tmp_pa
     assert bad["step"] == 1 and len(bad["questions"]) >= 4 and all("/w" in q for q in bad["questions"])
 
 
+def weights_equal(a: Any, b: Any) -> bool:
+    return all(x.equal(y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
 @pytest.mark.parametrize(
-    "error",
+    ("error", "full"),
     [
-        OSError(errno.ENOSPC, "No space left on device"),
-        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
-        RuntimeError(
-            "[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/7"
-        ),
+        (OSError(errno.ENOSPC, "No space left on device"), True),
+        (SafetensorError("Error while serializing: I/O error: No space left (os error 28)"), True),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 280768 vs 280660"), True),
+        (RuntimeError("basic_ios::clear: iostream error"), True),
+        (OSError(errno.EACCES, "Permission denied"), False),
+        (RuntimeError("shape mismatch"), False),
     ],
-    ids=["os", "safetensors", "torch"],
 )
+def test_what_counts_as_a_full_disk(error: Exception, full: bool) -> None:
+    assert checkpoints.is_disk_full(error) is full
+
+
 def test_a_full_disk_leaves_the_last_checkpoint_usable(
-    llava: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    llava: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save = VsreTrainer._save_optimizer_and_scheduler
 
     def full_at_the_second(self: Any, folder: str) -> None:
         if folder.endswith("checkpoint-4"):
-            raise error
+            raise OSError(errno.ENOSPC, "No space left on device")
         save(self, folder)
 
     one = stage(llava[1], max_steps=5)
     with monkeypatch.context() as patch:
         patch.setattr(VsreTrainer, "_save_optimizer_and_scheduler", full_at_the_second)
-        with pytest.raises(
-            VsreError, match=r"disk is full .*checkpoint-2, is unharmed.*run the same command again"
-        ):
+        with pytest.raises(VsreError, match=r"disk is full .*checkpoint-2, is unharmed.*run the same command"):
             run(llava, tmp_path / "run", one)
     assert [c.name for c in complete_checkpoints(tmp_path / "run" / "01-tune")] == ["checkpoint-2"]
     resumed, summary = run(llava, tmp_path / "run", one)
     assert summary["stages"][0]["resumed_from"] == 2
-    whole, _ = run(llava, tmp_path / "whole", one)
-    assert all(
-        a.equal(b) for a, b in zip(resumed.state_dict().values(), whole.state_dict().values(), strict=True)
-    )
+    assert weights_equal(resumed, run(llava, tmp_path / "whole", one)[0])
+
+
+def test_a_checkpoint_that_lost_bytes_is_not_used(tmp_path: Path) -> None:
+    for step in (10, 9, 11):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "weights").write_bytes(b"12345")
+        checkpoints.mark_complete(folder)
+    (tmp_path / "checkpoint-11" / "weights").write_bytes(b"123")
+    (tmp_path / "checkpoint-12").mkdir()
+    assert [c.name for c in complete_checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-10"]
+    checkpoints.keep_last(tmp_path, 1)
+    assert [c.name for c in tmp_path.iterdir()] == ["checkpoint-10"]
 
 
 def test_other_errors_are_not_taken_for_a_full_disk(
@@ -211,9 +221,7 @@ def test_other_errors_are_not_taken_for_a_full_disk(
         run(llava, tmp_path)
 
 
-def test_too_little_disk_is_said_before_training(
-    llava: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_disk_is_said_before_training(llava: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=100_000)
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(VsreError, match=r"needs about 0\.00 GB .* are free"):
@@ -231,9 +239,7 @@ class Attack:
         return (Path.touch, (self.path,))
 
 
-def test_optimizer_state_cannot_run_code(
-    llava: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_optimizer_state_cannot_run_code(llava: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = stage(llava[1], max_steps=4)
     with monkeypatch.context() as patch:
         patch.setattr("vsre.train.run.save_model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -262,3 +268,9 @@ def test_gradient_checkpointing_changes_nothing_but_memory(llava: Setup, tmp_pat
     for a, b in zip(*logs, strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
+
+
+def test_half_precision_weights_are_not_trained(llava: Setup, tmp_path: Path) -> None:
+    model, processor = load(llava[0])
+    with pytest.raises(VsreError, match=r"float16.*Load the model in float32"):
+        run_stages(model.half(), processor, [stage(llava[1])], tmp_path, seed=1)

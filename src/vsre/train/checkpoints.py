@@ -133,13 +133,16 @@ def checkpoint_bytes(model: nn.Module) -> int:
     return sum(p.nbytes for p in weights) + 2 * sum(p.nbytes for p in weights if p.requires_grad)
 
 
+NO_SPACE = ("os error 28", "No space left on device", "inline_container", "iostream error")
+"""How safetensors and torch's file writer, which has no words for it, say that a file could not be written."""
+
+
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is a full disk; safetensors and torch do not say so by errno."""
+    """Whether an error, or what caused it, is a full disk."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        text = str(error)
-        if "os error 28" in text or "No space left on device" in text or "PytorchStreamWriter failed" in text:
+        if any(words in str(error) for words in NO_SPACE):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -154,12 +157,8 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
         if isinstance(error, VsreError) or not is_disk_full(error):
             raise
         last = complete_checkpoints(folder)
-        kept = (
-            f"The last complete checkpoint, {last[-1].name}, is unharmed"
-            if last
-            else "No checkpoint was complete"
-        )
-        free = shutil.disk_usage(folder).free
+        kept = f"The last complete checkpoint, {last[-1].name}, is unharmed" if last else "No checkpoint was complete"
+        free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
         raise VsreError(
             f"{folder}: the disk is full ({free / 1e6:,.0f} MB free). {kept}. Free some space and run the "
             "same command again: it continues from there."

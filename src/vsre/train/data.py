@@ -68,9 +68,7 @@ class PackSampler(Sampler[Pack]):
         self.data, self.seed, self.first_batch, self.epoch = data, seed, first_batch, 0
         _, sizes = np.unique(data.image_of, return_counts=True)
         ends = np.cumsum(sizes)
-        cuts = [
-            np.arange(end - size, end, k) for size, end in zip(sizes.tolist(), ends.tolist(), strict=True)
-        ]
+        cuts = [np.arange(end - size, end, k) for size, end in zip(sizes.tolist(), ends.tolist(), strict=True)]
         self.starts = np.concatenate(cuts)
         self.stops = np.append(self.starts[1:], len(data))
 
@@ -99,9 +97,7 @@ class Collator:
     message. Processed images are kept up to `cache_bytes`, the least recently used out first.
     """
 
-    def __init__(
-        self, data: PackedQuestions, packer: Packer, image_processor: Any, cache_bytes: int = 1 << 29
-    ) -> None:
+    def __init__(self, data: PackedQuestions, packer: Packer, image_processor: Any, cache_bytes: int = 1 << 29) -> None:
         self.data, self.packer, self.image_processor, self.cache_bytes = (
             data,
             packer,
@@ -131,8 +127,6 @@ class Collator:
     def __call__(self, items: Sequence[tuple[Pack, list[Example]]]) -> dict[str, Any]:
         batch: dict[str, Any] = self.packer.batch([examples for _, examples in items])
         images = [int(self.data.image_of[pack[0]]) for pack, _ in items]
-        batch["pixel_values"] = torch.stack(
-            [self._pixels(i, p) for i, (p, _) in zip(images, items, strict=True)]
-        )
+        batch["pixel_values"] = torch.stack([self._pixels(i, p) for i, (p, _) in zip(images, items, strict=True)])
         batch["rows"] = [int(row) for pack, _ in items for row in pack]
         return batch

@@ -116,9 +116,7 @@ class ChatEncoder:
             self._check_prompt(names[0], prompts[0], examples[0])
         return examples
 
-    def _span(
-        self, name: str, encoded: Any, row: int, spans: list[tuple[int, int]], length: int
-    ) -> tuple[int, int]:
+    def _span(self, name: str, encoded: Any, row: int, spans: list[tuple[int, int]], length: int) -> tuple[int, int]:
         if len(spans) == 1:
             start, stop = spans[0][0], min(spans[0][1], length)
             tokens = (encoded.char_to_token(row, c) for c in range(start, stop))

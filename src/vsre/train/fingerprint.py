@@ -35,9 +35,7 @@ def data_fingerprint(path: Path) -> str:
 
 def model_fingerprint(model: Any) -> str:
     """A hash of the configuration and of the first and last values of every weight, quick at any size."""
-    config = {
-        k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")
-    }
+    config = {k: v for k, v in model.config.to_dict().items() if k not in ("_name_or_path", "transformers_version")}
     digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
     for name, weight in model.state_dict().items():
         flat = weight.detach().reshape(-1)
@@ -67,10 +65,7 @@ def describe_run(model: Any, processor: Any, stages: Sequence[Stage], seed: int)
         "processor": text_fingerprint(processor),
         "stages": [stage.model_dump(mode="json") for stage in stages],
         "data": [
-            [
-                {"triplets": data_fingerprint(s.triplets), "questions": data_fingerprint(s.questions)}
-                for s in stage.data
-            ]
+            [{"triplets": data_fingerprint(s.triplets), "questions": data_fingerprint(s.questions)} for s in stage.data]
             for stage in stages
         ],
     }
@@ -85,9 +80,7 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
         for i, (a, b) in enumerate(zip(old, new, strict=True)):
             yield from differences(a, b, f"{path}[{i}]")
     elif old != new:
-        shown = [
-            v[:12] if isinstance(v, str) and len(v) == 64 else json.dumps(v, default=str) for v in (old, new)
-        ]
+        shown = [v[:12] if isinstance(v, str) and len(v) == 64 else json.dumps(v, default=str) for v in (old, new)]
         yield f"{path}: {shown[0]} there, {shown[1]} now"
 
 
@@ -100,8 +93,6 @@ def claim_folder(folder: Path, run: dict[str, Any], *, resume: bool) -> None:
             raise VsreError(f"{folder}: a run is already there. Resume it, or choose another folder.")
         if differing := list(differences(json.loads(record.read_text()), run)):
             lines = "\n  ".join(differing)
-            raise VsreError(
-                f"{folder}: holds a run made otherwise:\n  {lines}\nChoose another folder, or remove it."
-            )
+            raise VsreError(f"{folder}: holds a run made otherwise:\n  {lines}\nChoose another folder, or remove it.")
     else:
         write_json(record, run)

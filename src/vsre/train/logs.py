@@ -40,9 +40,7 @@ class JsonLog(TrainerCallback):
         part.replace(self.path)
         self.meter.start()
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         # This file is the record; without the cut every checkpoint would carry the whole history again.
         del state.log_history[:-1]
         if not logs or "loss" not in logs or not state.is_world_process_zero:
@@ -113,9 +111,7 @@ class ConsoleProgress(TrainerCallback):
             left = each * (state.max_steps - state.global_step)
             self.console.print(f"{self.stage}: {each:.2f} s a step, about {left / 60:.1f} min to go")
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
             self.bar.update(self.task, description=f"{self.stage}  loss {logs['loss']:.4f}")
 
@@ -129,7 +125,7 @@ def draw_curve(log: list[dict[str, Any]], path: Path, title: str) -> None:
     loss = np.array([line["loss"] for line in log])
     window = max(1, len(loss) // 50)
     smooth = np.convolve(np.pad(loss, (window - 1, 0), mode="edge"), np.ones(window) / window, mode="valid")
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4))
     axes = figure.add_subplot(title=title, xlabel="step", ylabel="loss a token")
     axes.plot(steps, loss, color="#9db4c0", linewidth=0.8)
     axes.plot(steps, smooth, color="#1f4e79", linewidth=1.8)

@@ -88,9 +88,7 @@ def run_stages(
     encoder = ChatEncoder(processor)
     for number in range(first, len(stages)):
         with explain_full_disk(folders[number]), _config_kept(model):
-            run = _prepare(
-                model, processor, encoder, stages[number], folders[number], seed + number, image_cache_bytes
-            )
+            run = _prepare(model, processor, encoder, stages[number], folders[number], seed + number, image_cache_bytes)
             _train(run, console)
     model.eval()
     return {
@@ -128,21 +126,18 @@ def _prepare(
     with PartialState().main_process_first():
         folder.mkdir(parents=True, exist_ok=True)
         stores = [
-            open_store(s, encoder, cache / source_fingerprint(s, text, longest)[:16], longest)
-            for s in stage.data
+            open_store(s, encoder, cache / source_fingerprint(s, text, longest)[:16], longest) for s in stage.data
         ]
     data = PackedQuestions(stores)
     devices = PartialState().num_processes
     micro, passes = stage.micro_batch(devices)
     sampler = PackSampler(data, stage.questions_per_image, seed, micro * devices)
-    steps = stage.max_steps or math.ceil(
-        stage.epochs * math.ceil(math.ceil(len(sampler) / (micro * devices)) / passes)
-    )
+    steps = stage.max_steps or math.ceil(stage.epochs * math.ceil(math.ceil(len(sampler) / (micro * devices)) / passes))
     packer = Packer(
         image_token_id=encoder.image_token_id,
         visual_tokens=encoder.visual_tokens,
         pad_id=encoder.pad_id,
-        additive=packing_mask_dtype(model, stage.questions_per_image),
+        additive=packing_mask_dtype(model, stage.questions_per_image, bf16=stage.bf16),
     )
     cuda = torch.cuda.is_available()
     args = TrainingArguments(
@@ -253,9 +248,7 @@ def _announce(run: _Run, console: Console) -> None:
         f"weights, gradients and optimizer: {memory / 1e9:,.3f} GB; activations come on top"
     )
     if facts["set_aside"]:
-        console.print(
-            f"{facts['set_aside']:,} questions are longer than the model takes: set aside, see the cache"
-        )
+        console.print(f"{facts['set_aside']:,} questions are longer than the model takes: set aside, see the cache")
 
 
 def _disk_needed(model: Any, stages: Sequence[Stage], out_dir: Path) -> int:

@@ -46,9 +46,7 @@ class Store:
 
     def example(self, row: int) -> Example:
         first, end = self.spans[row]
-        return Example(
-            np.asarray(self.tokens[self.offsets[row] : self.offsets[row + 1]]), int(first), int(end)
-        )
+        return Example(np.asarray(self.tokens[self.offsets[row] : self.offsets[row + 1]]), int(first), int(end))
 
     def image(self, image: int) -> bytes:
         return self.image_bytes[self.image_offsets[image] : self.image_offsets[image + 1]].tobytes()
@@ -133,9 +131,7 @@ def _build(source: DataSource, encoder: ChatEncoder, folder: Path, max_tokens: i
                 )
             for i, example in enumerate(encoder.encode(names, columns["prompt"], columns["answer"])):
                 if room and len(example.ids) > room:
-                    reason = (
-                        f"{len(example.ids) + encoder.visual_tokens - 1} tokens, the model takes {max_tokens}"
-                    )
+                    reason = f"{len(example.ids) + encoder.visual_tokens - 1} tokens, the model takes {max_tokens}"
                     aside.write(json.dumps({"row": number + i + 1, "id": names[i], "reason": reason}) + "\n")
                     set_aside += 1
                     continue
@@ -170,9 +166,7 @@ def _copy_images(path: Path, used: set[int], target: Path) -> np.ndarray:
     sizes: list[int] = []
     with target.open("wb") as out:
         for file in parquet_files(path):
-            for batch in pq.ParquetFile(file).iter_batches(
-                batch_size=256, columns=["key", "image_id", "image"]
-            ):
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=256, columns=["key", "image_id", "image"]):
                 for row, image_id in enumerate(batch["image_id"].to_pylist()):
                     if image_id in numbers:
                         continue

@@ -54,9 +54,7 @@ class VsreTrainer(Trainer):
     def num_examples(self, dataloader: Any) -> int:
         return len(self.sampler)
 
-    def training_step(
-        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
-    ) -> torch.Tensor:
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._rows = inputs.pop("rows")
         self.meter.add(inputs.pop("tokens"), len(self._rows))
         loss = super().training_step(model, inputs, num_items_in_batch)
@@ -81,9 +79,7 @@ class VsreTrainer(Trainer):
         count = num_items_in_batch if num_items_in_batch is not None else learnt.sum()
         loss = F.cross_entropy(outputs.logits.float(), targets[learnt], reduction="sum") / count
         if self.args.average_tokens_across_devices:
-            loss = (
-                loss * self.accelerator.num_processes
-            )  # gradients are averaged over devices, tokens are not
+            loss = loss * self.accelerator.num_processes  # gradients are averaged over devices, tokens are not
         return (loss, outputs) if return_outputs else loss
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
