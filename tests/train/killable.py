@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -47,6 +48,7 @@ def stages(source: dict[str, Path]) -> list[dict[str, Any]]:
 def train(model_folder: Path, source: dict[str, Path], out: Path, moment: str | None = None) -> None:
     """Run both stages of a model with dropout on one thread, to the end or to the moment."""
     torch.set_num_threads(1)
+    gc.freeze()
     os.fsync = lambda _: None  # type: ignore[assignment]  # a kill loses nothing that was written
     model, processor = load(model_folder)
     for module in model.modules():
