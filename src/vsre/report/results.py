@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -37,6 +38,13 @@ class Column:
     def interval(self, e: Estimate) -> str:
         return "" if e.low is None else f"[{self.number(e.low)}, {self.number(e.high)}]"
 
+    def short_interval(self, e: Estimate) -> str:
+        """The interval with one digit less and no brackets, so that the table fits 80 columns: "48–53"."""
+        if e.low is None or e.high is None:
+            return ""
+        low, high = (f"{self.scale * v:.{self.digits - 1}f}".replace("-", "−") for v in (e.low, e.high))
+        return f"{low}–{high}"
+
 
 COLUMNS = (
     Column("Test-S", "one fixed wording", ("test_s", "acc_t"), floor=True, chance=0.5),
@@ -57,6 +65,7 @@ class Cell:
     interval: str = ""
     n: str = ""
     why: str = ""
+    short: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,8 @@ def _cell(column: Column, run: Run, *, say_n: bool) -> Cell:
     e = column.of(run)
     if e.value is None:
         return Cell(DASH, why=missing_reason(run, column))
-    return Cell(column.number(e.value), column.interval(e), f"n {e.n:,}" if say_n and e.n is not None else "")
+    n = f"n {e.n:,}" if say_n and e.n is not None else ""
+    return Cell(column.number(e.value), column.interval(e), n, short=column.short_interval(e))
 
 
 def missing_reason(run: Run, column: Column) -> str:
@@ -101,7 +111,10 @@ def rows(runs: Sequence[Run]) -> list[Row]:
     if runs:
         found = [blind_floor(run) for run in runs]
         name, floor = next((pair for pair in found if pair[1].value is not None), found[0])
-        cells = (Cell(c.number(floor.value), c.interval(floor)) if c.floor else Cell("") for c in COLUMNS)
+        cells = (
+            Cell(c.number(floor.value), c.interval(floor), short=c.short_interval(floor)) if c.floor else Cell("")
+            for c in COLUMNS
+        )
         table.append(Row("Blind floor", "floor", f"no picture; goes by {name}", tuple(cells)))
     chance = (Cell("" if c.chance is None else c.number(c.chance)) for c in COLUMNS)
     table.append(Row("Chance", "chance", "a fair coin", tuple(chance)))
@@ -133,12 +146,14 @@ def _loaded(runs: Sequence[ReportRun | Run]) -> list[Run]:
 def result_table(runs: Sequence[ReportRun | Run], *, title: str = "Result") -> Table:
     """The result table for a console: number over interval, every model, the blind floor, chance."""
     loaded = _loaded(runs)
-    table = Table(title=title, caption=_caption(loaded), caption_justify="left", title_justify="left")
-    table.add_column("Model")
+    table = Table(
+        title=title, caption=_caption(loaded), caption_justify="left", title_justify="left", box=box.SIMPLE_HEAD
+    )
+    table.add_column("Model", min_width=8)
     for column in COLUMNS:
         table.add_column(column.title, justify="right")
     for row in rows(loaded):
-        cells = ["\n".join(filter(None, (c.number, c.interval, c.n))) for c in row.cells]
+        cells = ["\n".join(filter(None, (c.number, c.short, c.n))) for c in row.cells]
         table.add_row(Text(clean(row.name)), *cells, style="dim" if row.kind in ("floor", "chance") else None)
     return table
 
