@@ -92,6 +92,8 @@ class Renderer:
                 text=list(rendered),
                 padding=True,
                 padding_side="left",
+                truncation=False,
+                max_length=None,  # some tokenizers are saved with one, and a cut prompt would be another question
                 add_special_tokens=special,
                 return_tensors="pt",
             )
