@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -63,9 +63,17 @@ def vsr(
     """Read VSR (or anything in its format) to triplets, under a protocol."""
     from vsre.sources.vsr import import_vsr, summary_table, survey_vsr
 
+    def show(counts: dict[str, Any], title: str) -> None:
+        header, rows = summary_table(counts)
+        table = Table(*header, title=title, title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+
     if survey:
         summary = survey_vsr(annotations[0])
-        key_table(f"{annotations[0]}", summary)
+        show(summary, f"{annotations[0]}")
+        key_table("all files", {k: v for k, v in summary.items() if k != "splits"})
         return write_json(json_file, summary)
     with progress_bar("images") as tick:
         summary = import_vsr(
@@ -77,11 +85,7 @@ def vsr(
             protocol=protocol,
             progress=lambda name, done, total: tick(done, total),
         )
-    header, rows = summary_table(summary)
-    table = Table(*header, title=f"triplets in {out}", title_justify="left")
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
+    show(summary, f"triplets in {out}")
     if summary["set_aside"]["rows"]:
         key_table(f"set aside, with file and row in {out / 'set_aside.jsonl'}", summary["set_aside"]["reasons"])
     if "overlap" in summary:

@@ -38,7 +38,8 @@ def write_json(path: Path | None, figures: Any) -> None:
 
 def key_table(title: str, values: Mapping[str, Any]) -> None:
     """A two-column table; nested mappings become dotted keys, text from data is printed as it is."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    console.print(f"[bold]{escape(title)}[/]", highlight=False)
+    table = Table(show_header=False, box=None, padding=(0, 2))
     for key, value in _flat(values):
         table.add_row(escape(key), escape(_show(value)))
     console.print(table)

@@ -48,11 +48,12 @@ class PackedQuestions(Dataset):
         return self.stores[at].image(int(image - self._image_bases[at]))
 
     def question_ids(self, rows: Sequence[int]) -> list[str]:
-        names = []
-        for row in rows:
-            store, local = self._locate(row)
-            names += store.question_ids([local])
-        return names
+        """KEY/TEMPLATE of each row, in order."""
+        names: dict[int, str] = {}
+        for store, base in zip(self.stores, self._bases.tolist(), strict=False):
+            own = sorted({row for row in rows if base <= row < base + len(store)})
+            names.update(zip(own, store.question_ids([row - base for row in own]), strict=True))
+        return [names[row] for row in rows]
 
 
 class PackSampler(Sampler[Pack]):

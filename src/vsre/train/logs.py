@@ -34,11 +34,12 @@ class JsonLog(TrainerCallback):
         self.path, self.stage, self.meter = folder / LOG, stage, meter
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        kept = [line for line in read_log(self.path) if line["step"] <= state.global_step]
-        part = self.path.with_suffix(".part")
-        part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        part.replace(self.path)
         self.meter.start()
+        if state.is_world_process_zero:
+            kept = [line for line in read_log(self.path) if line["step"] <= state.global_step]
+            part = self.path.with_suffix(".part")
+            part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            part.replace(self.path)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         # This file is the record; without the cut every checkpoint would carry the whole history again.

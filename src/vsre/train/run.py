@@ -81,7 +81,7 @@ def run_stages(
     folders = [out_dir / f"{number:02d}-{stage.name}" for number, stage in enumerate(stages, 1)]
     todo = [number for number, folder in enumerate(folders) if not (folder / DONE).is_file()]
     if todo:
-        check_disk(out_dir, _disk_needed(model, [stages[n] for n in todo], out_dir))
+        check_disk(out_dir, _disk_needed(model, {folders[n]: stages[n] for n in todo}))
     first = todo[0] if todo else len(stages)
     if first:
         load_weights(model, folders[first - 1] / MODEL)
@@ -195,8 +195,8 @@ def _train(run: _Run, console: Console) -> None:
     stage, trainer, model = run.stage, run.trainer, run.trainer.model
     if trainer.is_world_process_zero():
         _announce(run, console)
-    checkpoints = complete_checkpoints(run.folder) if trainer.is_world_process_zero() else []
-    PartialState().wait_for_everyone()
+    with PartialState().main_process_first():
+        checkpoints = complete_checkpoints(run.folder)
     last = checkpoints[-1] if checkpoints else None
     progress = ConsoleProgress(console, stage.name)
     if trainer.is_world_process_zero():
@@ -251,18 +251,17 @@ def _announce(run: _Run, console: Console) -> None:
         console.print(f"{facts['set_aside']:,} questions are longer than the model takes: set aside, see the cache")
 
 
-def _disk_needed(model: Any, stages: Sequence[Stage], out_dir: Path) -> int:
-    """Bytes that the stages still to come will write, less what stands in the folder already."""
+def _disk_needed(model: Any, todo: dict[Path, Stage]) -> int:
+    """Bytes that the stages still to come will write, less what they have written already."""
     weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
-    needed = 0
-    for stage in stages:
+    needed = there = 0
+    for folder, stage in todo.items():
         freeze(model, stage.train)
         needed += stage.keep_checkpoints * checkpoint_bytes(model) + weights
-    needed += checkpoint_bytes(model)  # the one being written
-    sources = {folder for stage in stages for s in stage.data for folder in (s.triplets, s.questions)}
-    needed += sum(file.stat().st_size for folder in sources for file in parquet_files(folder))
-    there = sum(file.stat().st_size for file in out_dir.rglob("*") if file.is_file())
-    return max(0, needed - there)
+        there += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    needed += checkpoint_bytes(model)  # the one being written while the others are kept
+    sources = {path for stage in todo.values() for s in stage.data for path in (s.triplets, s.questions)}
+    return max(0, needed - there) + sum(file.stat().st_size for path in sources for file in parquet_files(path))
 
 
 @contextmanager

@@ -104,12 +104,15 @@ class VsreTrainer(Trainer):
         try:
             with no_bars():
                 super()._save_checkpoint(model, trial)
-            mark_complete(folder)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                mark_complete(folder)
         except Exception:
             # What is half-written would never be used, and on a full disk it is in the way.
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        keep_last(folder.parent, self.keep_checkpoints)
+        if self.args.should_save:
+            keep_last(folder.parent, self.keep_checkpoints)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_weights(model or self.model, Path(resume_from_checkpoint))
