@@ -3,8 +3,8 @@
     python benchmarks/train_step.py [--json OUT]
 
 Random models of the shipped size (a language model of 0.9 million parameters behind one encoder or four, 36 visual
-tokens each) train through `run_stages`, exactly as a recipe does. `step_s` is the median over the log's steps; `cpu_s_per_step` counts processor time, which
-other programs on the machine do not change, and contains the run's start and end.
+tokens each) train through `run_stages`, exactly as a recipe does. `step_s` is the median over the log's steps;
+`cpu_s_per_step` counts processor time, which other programs do not change, the run's start and end included.
 """
 
 from __future__ import annotations
