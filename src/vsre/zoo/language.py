@@ -88,6 +88,8 @@ def make_llava(clip: Path, llm: Path, size: int) -> tuple[LlavaForConditionalGen
     vision = CLIPVisionModel.from_pretrained(clip)
     language = LlamaForCausalLM.from_pretrained(llm)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(llm)
+    for part in (vision, language):
+        part.config.name_or_path = ""  # a path of this machine means nothing elsewhere
     config = LlavaConfig(
         vision_config=vision.config,
         text_config=language.config,

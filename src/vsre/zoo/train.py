@@ -122,7 +122,8 @@ def train_zoo(
     shipped = model if name == "llm" else model.encoder()
     shipped.save_pretrained(target)
     if name == "llm":
-        tokenizer.save_pretrained(target)
+        # Afresh: the one in use remembers how training padded and cut its texts, and would save that too.
+        make_tokenizer(own["vocab_size"]).save_pretrained(target)
     write_card(target, name, settings=own, made=_made(own, result, data), figures=figures)
     say(f"{name}: written to {target} after {time.monotonic() - started:.0f} s; {figures}")
     return True
