@@ -56,7 +56,8 @@ def train(
             return write_json(json_file, {"tokens": made.tokens, "positions": made.positions})
     model, processor = open_model(checkpoint, llm, names, seed=seed, keep_cls=keep_cls)
     summary = run_stages(model, processor, todo, out, seed=seed)
-    key_table(f"trained: {summary['model']}", {f"{i:02d}": s for i, s in enumerate(summary["stages"], 1)})
+    shown = {f"{i:02d}": {k: v for k, v in s.items() if k != "config"} for i, s in enumerate(summary["stages"], 1)}
+    key_table(f"trained: {summary['model']}", shown)
     write_json(json_file, summary)
     return None
 

@@ -147,7 +147,13 @@ def result_table(runs: Sequence[ReportRun | Run], *, title: str = "Result") -> T
     """The result table for a console: number over interval, every model, the blind floor, chance."""
     loaded = _loaded(runs)
     table = Table(
-        title=title, caption=_caption(loaded), caption_justify="left", title_justify="left", box=box.SIMPLE_HEAD
+        title=title,
+        caption=_caption(loaded),
+        caption_justify="left",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
     table.add_column("Model", min_width=8)
     for column in COLUMNS:
