@@ -73,7 +73,7 @@ def diagnose(
     protocol: Annotated[
         str | None, typer.Option(help="The protocol the model was trained under, for the record.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only so many pictures, drawn by the seed.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only so many triplets, up to the end of a picture.")] = None,
     device: str = "auto",
     dtype: str = "auto",
     seed: int = 0,
