@@ -130,6 +130,8 @@ def test_a_stopped_run_ends_in_the_same_weights(tmp_path: Path) -> None:
     stopped.load_state_dict(start)
     first = fit(stopped, numbers, config, tmp_path / "stopped", seconds=0)
     assert not first.finished and first.steps < 12
+    (tmp_path / "stopped" / "checkpoint-11").mkdir()  # what a kill inside a save leaves
+    (tmp_path / "stopped" / "checkpoint-11" / "model.safetensors").write_bytes(b"half")
     resumed = Line()
     assert fit(resumed, numbers, config, tmp_path / "stopped").finished
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 Batch = dict[str, torch.Tensor]
 
@@ -79,6 +78,12 @@ class FitResult:
     hours: float
 
 
+def _last_checkpoint(work: Path) -> str | None:
+    """The newest checkpoint that was written whole: the Trainer writes trainer_state.json after everything else."""
+    whole = [path.parent for path in work.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))) if whole else None
+
+
 def fit(
     model: torch.nn.Module,
     collate: Callable[[Sequence[int]], Batch],
@@ -124,8 +129,7 @@ def fit(
         callbacks=callbacks,
     )
     started = time.monotonic()
-    last = get_last_checkpoint(str(work)) if work.is_dir() else None
-    trainer.train(resume_from_checkpoint=last)
+    trainer.train(resume_from_checkpoint=_last_checkpoint(work))
     state = trainer.state
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     return FitResult(

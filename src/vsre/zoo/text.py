@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from vsre.relations.grammar import caption, negated
 from vsre.relations.ontology import RELATIONS
-from vsre.rewrite import AnswerFormat, Template, ask
+from vsre.rewrite import Template, ask
 from vsre.triplets import Box, Triplet
 
 
@@ -240,7 +240,3 @@ def _random_box(rng: random.Random) -> Box:
     w, h = rng.uniform(0.1, 0.4), rng.uniform(0.1, 0.4)
     x, y = rng.uniform(0, 1 - w), rng.uniform(0, 1 - h)
     return (x, y, x + w, y + h)
-
-
-__all__ = ["AnswerFormat", "Exchange", "Fact", "article", "corpus", "general_questions", "listing", "place",
-           "reading_exchange", "scene_caption"]  # fmt: skip
