@@ -13,7 +13,8 @@ from train_world import load, write_world
 from tiny_models import tiny_llava
 from vsre.errors import VsreError
 from vsre.train import ChatEncoder, DataSource, Packer
-from vsre.train.data import Collator, PackedQuestions, PackSampler
+from vsre.train.collate import Collator
+from vsre.train.data import PackedQuestions, PackSampler
 from vsre.train.store import Store, open_store
 from vsre.triplets import read_triplets, write_triplets
 

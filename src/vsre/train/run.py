@@ -35,7 +35,8 @@ from vsre.train.checkpoints import (
     step_of,
     write_json,
 )
-from vsre.train.data import Collator, PackedQuestions, PackSampler
+from vsre.train.collate import Collator
+from vsre.train.data import PackedQuestions, PackSampler
 from vsre.train.examples import ChatEncoder
 from vsre.train.fingerprint import claim_folder, describe_run, source_fingerprint, text_fingerprint
 from vsre.train.freezing import freeze, freezing_table
