@@ -20,9 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 from vsre.diagnose.bootstrap import Array, Bootstrap
 from vsre.triplets import parquet_files
@@ -92,6 +89,11 @@ def ngrams(train: Sequence[Statement], test: Sequence[Statement]) -> Array:
     labels = [s.label for s in train]
     if len(set(labels)) < 2:
         return np.full(len(test), _majority(labels))
+    # Imported here: it takes a second, and the first answer should not wait for it.
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     words = TfidfVectorizer(ngram_range=(1, 3), token_pattern=r"(?u)\b\w+\b", sublinear_tf=True)
     model = make_pipeline(words, LogisticRegression(max_iter=1000))
     model.fit([s.caption for s in train], labels)
