@@ -243,7 +243,7 @@ def test_what_does_not_fit_is_said(model: VsreForConditionalGeneration, inputs: 
     pixels = inputs.pop("pixel_values")
     with pytest.raises(VsreError, match="288 <image> tokens, but 1 pictures give 144"):
         model(**inputs, pixel_values=pixels[:1])
-    with pytest.raises(VsreError, match="not both"):
+    with pytest.raises(VsreError, match="they say the same"):
         model(**inputs, pixel_values=pixels, image_features=torch.zeros(2, 144, 32))
     with pytest.raises(VsreError, match="square frames"):
         model(**inputs, pixel_values=pixels[..., :50])

@@ -29,6 +29,10 @@ def train(
     llm: Annotated[str | None, typer.Option(help="Build VSRE on this language model ...")] = None,
     encoders: Annotated[str, typer.Option(help="... and these encoders, by comma.")] = "clip,siglip,dinov2,sam",
     keep_cls: Annotated[bool, typer.Option(help="Keep the CLS tokens of CLIP and DINOv2.")] = False,
+    feature_cache: Annotated[
+        Path | None, typer.Option(help="Where features of frozen encoders are kept; default: OUT/cache/features.")
+    ] = None,
+    no_feature_cache: Annotated[bool, typer.Option("--no-feature-cache", help="Encode every picture anew.")] = False,
     seed: int = 0,
     plan_only: Annotated[bool, typer.Option("--plan", help="Check grids and token budget, load nothing.")] = False,
     json_file: JsonFile = None,
@@ -55,7 +59,8 @@ def train(
         if plan_only:
             return write_json(json_file, {"tokens": made.tokens, "positions": made.positions})
     model, processor = open_model(checkpoint, llm, names, seed=seed, keep_cls=keep_cls)
-    summary = run_stages(model, processor, todo, out, seed=seed)
+    kept = False if no_feature_cache else feature_cache or True
+    summary = run_stages(model, processor, todo, out, seed=seed, feature_cache=kept)
     shown = {f"{i:02d}": {k: v for k, v in s.items() if k != "config"} for i, s in enumerate(summary["stages"], 1)}
     key_table(f"trained: {summary['model']}", shown)
     write_json(json_file, summary)

@@ -160,6 +160,7 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
         past_key_values: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         image_features: torch.Tensor | None = None,
+        encoder_features: dict[str, torch.Tensor] | None = None,
         labels: torch.LongTensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
@@ -167,16 +168,18 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
         """One pass of the language model over text and pictures.
 
         `pixel_values` (pictures, 3, S, S) or, instead, `image_features` (pictures, N, hidden) from
-        `get_image_features` fill the `<image>` tokens of `input_ids` (B, L) in order; a row may hold any
-        number of pictures. `attention_mask` is (B, L), or (B, 1, L, L) boolean with `position_ids` (B, L) for
-        packed sequences. `labels` (B, L), -100 where nothing is learned, give the language model's own loss;
-        `num_items_in_batch` and `shift_labels` are passed on to it. Raises VsreError when tokens and pictures
-        do not match.
+        `get_image_features`, or `encoder_features` from `encode`, fill the `<image>` tokens of `input_ids`
+        (B, L) in order; a row may hold any number of pictures. `attention_mask` is (B, L), or (B, 1, L, L)
+        boolean with `position_ids` (B, L) for packed sequences. `labels` (B, L), -100 where nothing is learned,
+        give the language model's own loss; `num_items_in_batch` and `shift_labels` are passed on to it. Raises
+        VsreError when tokens and pictures do not match.
         """
-        if pixel_values is not None and image_features is not None:
-            raise VsreError("Give pixel_values or image_features, not both: they say the same.")
+        if sum(given is not None for given in (pixel_values, image_features, encoder_features)) > 1:
+            raise VsreError("Give one of pixel_values, image_features and encoder_features: they say the same.")
         if pixel_values is not None:
             image_features = self.get_image_features(pixel_values)
+        elif encoder_features is not None:
+            image_features = self.project(encoder_features)
         if image_features is not None:
             if input_ids is None:
                 raise VsreError("Pictures need input_ids, whose <image> tokens say where they go.")

@@ -3,6 +3,7 @@
 OUT/world/             the embedded world's files, in VSR's format (or your own VSR copy, read where it is)
 OUT/triplets/SPLIT/    the source as triplets, after the protocol
 OUT/data/NAME/         a question source: triplets (repainted ones have their own) and questions
+OUT/features/          features of frozen encoders, shared by all models; may be deleted
 OUT/models/NAME/       training: stages, checkpoints, logs, final weights
 OUT/runs/NAME/         diagnosis: run.json, samples, metrics.json
 OUT/report.html, OUT/results.json
@@ -219,7 +220,10 @@ def _train(
     console.print(f"[bold]train: {model.name}[/]", highlight=False)
     net, processor = open_model(start.checkpoint, start.llm, start.encoders, seed=recipe.seed)
     folder = out / "models" / folder_name(model.name)
-    figures = run_stages(net, processor, model.stages_on(data), folder, seed=recipe.seed, console=console)
+    kept: Path | bool = out / "features" if recipe.feature_cache else False
+    figures = run_stages(
+        net, processor, model.stages_on(data), folder, seed=recipe.seed, console=console, feature_cache=kept
+    )
     return figures["model"], sorted(folder.glob("*/log.jsonl")), figures
 
 

@@ -114,6 +114,7 @@ class Recipe(Strict):
     protocol: str = "clean"
     data: dict[str, DataSpec]
     models: list[ModelSpec]
+    feature_cache: bool = True
     diagnose: DiagnoseSpec = DiagnoseSpec()
 
     @model_validator(mode="after")

@@ -12,27 +12,32 @@ from vsre.errors import VsreError
 from vsre.sources.images import load_image
 from vsre.train.data import Pack, PackedQuestions
 from vsre.train.examples import Example
+from vsre.train.features import FeatureCache
 from vsre.train.packing import Packer
+from vsre.train.vision import FEATURES
 
 
 class Collator:
-    """Packs to a batch: pixel values by the processor's image processor, the rest by Packer.
+    """Packs to a batch: pictures as pixel values or, with a feature cache, as frozen features; the rest by Packer.
 
-    Besides the model's inputs a batch holds `tokens` and `rows`, a list of question rows to name them in a
+    Besides the model's inputs a batch holds `tokens`, `branch` and `rows`, a list of question rows to name them in a
     message. Processed images are kept up to `cache_bytes`, the least recently used out first.
     """
 
-    def __init__(self, data: PackedQuestions, packer: Packer, image_processor: Any, cache_bytes: int = 1 << 29) -> None:
-        self.data, self.packer, self.image_processor, self.cache_bytes = (
-            data,
-            packer,
-            image_processor,
-            cache_bytes,
-        )
+    def __init__(
+        self,
+        data: PackedQuestions,
+        packer: Packer,
+        image_processor: Any,
+        cache_bytes: int = 1 << 29,
+        features: FeatureCache | None = None,
+    ) -> None:
+        self.data, self.packer, self.image_processor = data, packer, image_processor
+        self.cache_bytes, self.features = cache_bytes, features
         self._cache: OrderedDict[int, torch.Tensor] = OrderedDict()
         self._cached = 0
 
-    def _pixels(self, image: int, rows: Pack) -> torch.Tensor:
+    def pixels(self, image: int) -> torch.Tensor:
         """One image as the model takes it, (3, H, W)."""
         if (hit := self._cache.get(image)) is not None:
             self._cache.move_to_end(image)
@@ -40,7 +45,7 @@ class Collator:
         try:
             picture = load_image(self.data.image(image))
         except VsreError as error:
-            name = self.data.question_ids([int(rows[0])])[0]
+            name = self.data.question_ids([int((self.data.image_of == image).argmax())])[0]
             raise VsreError(f"the image of question {name}: {error}") from error
         pixels: torch.Tensor = self.image_processor(images=[picture], return_tensors="pt")["pixel_values"][0]
         self._cache[image] = pixels
@@ -49,9 +54,21 @@ class Collator:
             self._cached -= self._cache.popitem(last=False)[1].nbytes
         return pixels
 
+    def _features(self, image: int, cache: FeatureCache) -> dict[str, torch.Tensor]:
+        """bf16 features of one image, computed again where the cache's are damaged."""
+        found = cache.read(self.data.image_id(image))
+        if found is None:
+            made = cache.vision.features(self.pixels(image)[None])
+            found = {name: value[0].cpu() for name, value in made.items()}
+        return found
+
     def __call__(self, items: Sequence[tuple[Pack, list[Example]]]) -> dict[str, Any]:
         batch: dict[str, Any] = self.packer.batch([examples for _, examples in items])
         images = [int(self.data.image_of[pack[0]]) for pack, _ in items]
-        batch["pixel_values"] = torch.stack([self._pixels(i, p) for i, (p, _) in zip(images, items, strict=True)])
+        if self.features is None:
+            batch["pixel_values"] = torch.stack([self.pixels(i) for i in images])
+        else:
+            found = [self._features(i, self.features) for i in images]
+            batch[FEATURES] = {name: torch.stack([f[name] for f in found]) for name in found[0]}
         batch["rows"] = [int(row) for pack, _ in items for row in pack]
         return batch

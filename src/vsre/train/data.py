@@ -41,6 +41,11 @@ class PackedQuestions(Dataset):
         at = int(np.searchsorted(self._image_bases, image, side="right")) - 1
         return self.stores[at].image(int(image - self._image_bases[at]))
 
+    def image_id(self, image: int) -> str:
+        """The content id of an image's bytes."""
+        at = int(np.searchsorted(self._image_bases, image, side="right")) - 1
+        return str(self.stores[at].image_ids[int(image - self._image_bases[at])])
+
     def question_ids(self, rows: Sequence[int]) -> list[str]:
         """KEY/TEMPLATE of each row, in order."""
         names: dict[int, str] = {}
@@ -54,13 +59,15 @@ class PackSampler(Sampler[Pack]):
     """Every image of a data set once or more an epoch, its questions shuffled and cut into packs of at most
     K.
 
-    The order is a function of (seed, epoch) alone, so that a resumed run continues with the very next pack.
-    The first epoch begins with the `first_batch` longest packs: running out of memory shows in the first
-    minute.
+    `batch` packs make a step. Their lengths are alike and fall within the step, so that little of a pass is padding
+    and no process waits long for another: shuffled packs are sorted by length within stretches of up to 50 steps, and
+    the steps of a stretch are shuffled. The order is a function of (seed, epoch) alone, not of passes or processes,
+    and a resumed run continues with the very next pack. The first epoch begins with the longest packs: running out of
+    memory shows in the first minute.
     """
 
-    def __init__(self, data: PackedQuestions, k: int, seed: int, first_batch: int) -> None:
-        self.data, self.seed, self.first_batch, self.epoch = data, seed, first_batch, 0
+    def __init__(self, data: PackedQuestions, k: int, seed: int, batch: int) -> None:
+        self.data, self.seed, self.batch, self.epoch = data, seed, batch, 0
         _, sizes = np.unique(data.image_of, return_counts=True)
         ends = np.cumsum(sizes)
         cuts = [np.arange(end - size, end, k) for size, end in zip(sizes.tolist(), ends.tolist(), strict=True)]
@@ -76,10 +83,25 @@ class PackSampler(Sampler[Pack]):
     def __iter__(self) -> Iterator[Pack]:
         generator = np.random.default_rng((self.seed, self.epoch))
         rows = np.lexsort((generator.random(len(self.data)), self.data.image_of))
-        packs = generator.permutation(len(self))
-        if self.epoch == 0:
-            tokens = np.add.reduceat(self.data.lengths[rows], self.starts)[packs]
-            longest = np.argsort(-tokens, kind="stable")[: self.first_batch]
-            packs = np.concatenate([packs[longest], np.delete(packs, longest)])
-        for pack in packs:
+        tokens = np.add.reduceat(self.data.lengths[rows], self.starts)
+        for pack in self._order(tokens, generator):
             yield rows[self.starts[pack] : self.stops[pack]]
+
+    def _order(self, tokens: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """The packs, given the tokens of each."""
+        packs = generator.permutation(len(tokens))
+        longest = packs[:0]
+        if self.epoch == 0:
+            longest = np.argsort(-tokens, kind="stable")[: self.batch]
+            packs = packs[~np.isin(packs, longest)]
+        # At least four stretches, or a small data set would come sorted by length in every epoch alike.
+        stretch = self.batch * min(50, max(1, len(packs) // (4 * self.batch)))
+        order = [longest]
+        for start in range(0, len(packs), stretch):
+            part = packs[start : start + stretch]
+            part = part[np.argsort(-tokens[part], kind="stable")]
+            whole = len(part) // self.batch * self.batch
+            batches = part[:whole].reshape(-1, self.batch)
+            # What fills no batch stays last: it can only be the end of the epoch.
+            order += [generator.permutation(batches).reshape(-1), part[whole:]]
+        return np.concatenate(order)

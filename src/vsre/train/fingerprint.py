@@ -16,6 +16,8 @@ from vsre.train.stages import DataSource, Stage
 from vsre.triplets import parquet_files
 
 RUN = "run.json"
+_STORE = "2"
+"""What a store holds; a run made before a change of it makes its stores again."""
 
 
 def data_fingerprint(path: Path) -> str:
@@ -53,7 +55,7 @@ def text_fingerprint(processor: Any) -> str:
 
 
 def source_fingerprint(source: DataSource, text: str, max_tokens: int | None) -> str:
-    parts = (data_fingerprint(source.triplets), data_fingerprint(source.questions), text, str(max_tokens))
+    parts = (_STORE, data_fingerprint(source.triplets), data_fingerprint(source.questions), text, str(max_tokens))
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 

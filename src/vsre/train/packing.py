@@ -4,7 +4,7 @@
 
 A branch attends to the prefix and to itself, and its positions go on where the prefix ends, so its numbers
 are those it would have alone: loss and gradients equal the ones of a sequence for each question, at the price
-of one image instead of many.
+of one image instead of many. `attention` has the masks.
 """
 
 from __future__ import annotations
@@ -37,20 +37,17 @@ def shared_prefix(examples: Sequence[Example]) -> int:
 
 
 class Packer:
-    """Turns examples of one image into one sequence, and sequences into a batch.
+    """Turns examples of one image into one sequence, and sequences into a batch."""
 
-    `additive` is None for a boolean mask, or the dtype of an additive one; `packing_mask_dtype` says which.
-    """
-
-    def __init__(
-        self, *, image_token_id: int, visual_tokens: int, pad_id: int, additive: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, *, image_token_id: int, visual_tokens: int, pad_id: int) -> None:
         self.image_token_id, self.visual_tokens, self.pad_id = image_token_id, visual_tokens, pad_id
-        self.additive = additive
 
-    def sequence(self, examples: Sequence[Example]) -> dict[str, np.ndarray]:
-        """One image's examples as arrays of length L: ids, labels, positions, branch (0: prefix, 1 .. K)."""
-        cut = shared_prefix(examples)
+    def sequence(self, examples: Sequence[Example], cut: int | None = None) -> dict[str, np.ndarray]:
+        """One image's examples as arrays of length L: ids, labels, positions, branch (0: prefix, 1 .. K).
+
+        `cut` is how many leading tokens go into the prefix, at most `shared_prefix(examples)`, which is the default.
+        """
+        cut = shared_prefix(examples) if cut is None else cut
         head = examples[0].ids
         at = int(np.flatnonzero(head == self.image_token_id)[0])
         if cut <= at and len(examples) > 1:
@@ -75,14 +72,15 @@ class Packer:
         return {"ids": ids, "labels": labels, "positions": positions, "branch": branch}
 
     def batch(self, packs: Sequence[Sequence[Example]]) -> dict[str, Any]:
-        """input_ids, labels (B, L) int64 and the attention mask, padded on the right; `tokens`: how many are
-        not padding.
+        """input_ids, labels (B, L) int64, padded on the right; `tokens`: how many are not padding.
 
-        With several questions in a sequence: position_ids (B, L) and a mask (B, 1, L, L), boolean or
-        additive. With one question in each: the plain mask (B, L), so that any attention implementation will
-        do.
+        With several questions in a sequence also position_ids and `branch` (B, L) int64: 0 in the prefix, 1 .. K in
+        the branches, -1 padding; BranchAttention makes masks of it. All prefixes of a batch have one length, which
+        lets attention do without a mask: what a pack shares beyond the others goes into its branches. With one
+        question in each no mask is needed: what is on the right is not seen.
         """
-        rows = [self.sequence(examples) for examples in packs]
+        cut = min(map(shared_prefix, packs))
+        rows = [self.sequence(examples, cut) for examples in packs]
         shape = (len(rows), max(len(r["ids"]) for r in rows))
         ids = np.full(shape, self.pad_id, dtype=np.int64)
         labels = np.full(shape, IGNORE, dtype=np.int64)
@@ -94,40 +92,6 @@ class Packer:
             positions[i, :n], branch[i, :n] = row["positions"], row["branch"]
         out: dict[str, Any] = {"input_ids": torch.from_numpy(ids), "labels": torch.from_numpy(labels)}
         out["tokens"] = sum(len(r["ids"]) for r in rows)
-        if max(len(p) for p in packs) == 1:
-            return {**out, "attention_mask": torch.from_numpy((branch >= 0).astype(np.int64))}
-        mask = branch_mask(torch.from_numpy(branch))
-        return {**out, "position_ids": torch.from_numpy(positions), "attention_mask": self._as_expected(mask)}
-
-    def _as_expected(self, mask: torch.Tensor) -> torch.Tensor:
-        if self.additive is None:
-            return mask
-        lowest = torch.finfo(self.additive).min
-        return torch.zeros(mask.shape, dtype=self.additive).masked_fill_(~mask, lowest)
-
-
-def branch_mask(branch: torch.Tensor) -> torch.Tensor:
-    """(B, L) branch numbers (0 prefix, -1 padding) to a boolean mask (B, 1, L, L), True where a token may
-    look.
-
-    Padding looks at itself, because a row that may look nowhere is not a number in some kernels.
-    """
-    looking, seen = branch[:, :, None], branch[:, None, :]
-    length = branch.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=branch.device).tril_()
-    return (((seen == 0) | (looking == seen)) & causal)[:, None]
-
-
-def packing_mask_dtype(model: Any, questions_per_image: int, *, bf16: bool = False) -> torch.dtype | None:
-    """The `additive` of Packer for a model's attention. Raises VsreError where branches cannot be masked.
-
-    On a CPU sdpa turns a boolean mask into an additive one in every layer; given as one it costs a fifth less.
-    """
-    kind = model.config.get_text_config()._attn_implementation
-    if questions_per_image > 1 and kind not in ("sdpa", "eager"):
-        raise VsreError(
-            f"attention {kind!r} does not take the mask that keeps packed questions apart. Load the model "
-            "with attn_implementation='sdpa', or set questions_per_image: 1."
-        )
-    on_cpu = kind == "sdpa" and model.device.type == "cpu" and not bf16
-    return model.dtype if kind == "eager" or on_cpu else None
+        if max(len(p) for p in packs) > 1:
+            out |= {"position_ids": torch.from_numpy(positions), "branch": torch.from_numpy(branch)}
+        return out

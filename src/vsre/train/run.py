@@ -1,7 +1,8 @@
 """run_stages: a run's stages, one after another, each to be killed at any moment and resumed.
 
 OUT/run.json                  what the run is made of; a folder never mixes two configurations
-OUT/cache/                    questions as tokens, images as bytes; may be deleted, is made again
+OUT/cache/                    questions as tokens, images as bytes, features of frozen encoders (features.py);
+                              may be deleted, is made again
 OUT/01-align/log.jsonl        one line a step; loss.png is drawn from it
 OUT/01-align/checkpoint-500/  full state: weights, optimizer, schedule, random numbers, place in the data
 OUT/01-align/model/           the stage's weights (safetensors) and processor
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from accelerate import PartialState
 from rich.console import Console
 from transformers import PrinterCallback, TrainingArguments
 
+from vsre.train.attention import BranchAttention
 from vsre.train.checkpoints import (
     DONE,
     check_disk,
@@ -38,13 +40,15 @@ from vsre.train.checkpoints import (
 from vsre.train.collate import Collator
 from vsre.train.data import PackedQuestions, PackSampler
 from vsre.train.examples import ChatEncoder
+from vsre.train.features import use_features
 from vsre.train.fingerprint import claim_folder, describe_run, source_fingerprint, text_fingerprint
 from vsre.train.freezing import freeze, freezing_table
 from vsre.train.logs import LOG, ConsoleProgress, JsonLog, Meter, draw_curve, read_log
-from vsre.train.packing import Packer, packing_mask_dtype
+from vsre.train.packing import Packer
 from vsre.train.stages import Stage, parse_stages
 from vsre.train.store import open_store
 from vsre.train.trainer import VsreTrainer
+from vsre.train.vision import frozen_vision
 from vsre.triplets import parquet_files
 
 MODEL = "model"
@@ -60,6 +64,7 @@ def run_stages(
     resume: bool = True,
     console: Console | None = None,
     image_cache_bytes: int = 1 << 29,
+    feature_cache: Path | bool = True,
 ) -> dict[str, Any]:
     """Train a model through stages and leave the last one's weights in it; run again to continue after a
     kill.
@@ -68,6 +73,9 @@ def run_stages(
     stages are skipped, an unfinished one continues from its last complete checkpoint, and the result is bit
     for bit that of an undisturbed run on the same machine. With `resume=False` a folder that holds a run is
     refused.
+
+    `feature_cache`: the folder where features of frozen encoders are kept, OUT/cache/features where True. It is used
+    in stages whose encoders are frozen, while what is missing there fits into half of the free disk.
 
     Returns {"out_dir", "model": folder of the final weights, "seconds", "stages": [figures of each]}.
     Raises VsreError for stages, data or a folder that cannot be used, for a loss that is not finite, and when
@@ -90,6 +98,9 @@ def run_stages(
     for number in range(first, len(stages)):
         with explain_full_disk(folders[number]), _config_kept(model):
             run = _prepare(model, processor, encoder, stages[number], folders[number], seed + number, image_cache_bytes)
+            if feature_cache is not False:
+                kept = out_dir / "cache" / "features" if feature_cache is True else feature_cache
+                run.features = use_features(run.trainer, kept, console)
             _train(run, console)
     model.eval()
     return {
@@ -110,6 +121,7 @@ class _Run:
     processor: Any
     steps: int
     facts: dict[str, Any]
+    features: str = "not kept, as asked"
 
 
 def _prepare(
@@ -132,13 +144,12 @@ def _prepare(
     data = PackedQuestions(stores)
     devices = PartialState().num_processes
     micro, passes = stage.micro_batch(devices)
-    sampler = PackSampler(data, stage.questions_per_image, seed, micro * devices)
+    sampler = PackSampler(data, stage.questions_per_image, seed, stage.batch_images)
     steps = stage.max_steps or math.ceil(stage.epochs * math.ceil(math.ceil(len(sampler) / (micro * devices)) / passes))
     packer = Packer(
         image_token_id=encoder.image_token_id,
         visual_tokens=encoder.visual_tokens,
         pad_id=encoder.pad_id,
-        additive=packing_mask_dtype(model, stage.questions_per_image, bf16=stage.bf16),
     )
     cuda = torch.cuda.is_available()
     args = TrainingArguments(
@@ -165,6 +176,7 @@ def _prepare(
     )
     args._n_gpu = min(args.n_gpu, 1)  # several devices are one process each (torchrun), never DataParallel
     meter = Meter()
+    vision = None if "encoders" in stage.train else frozen_vision(model, processor, bf16=stage.bf16)
     trainer = VsreTrainer(
         model=model,
         args=args,
@@ -175,6 +187,8 @@ def _prepare(
         asleep=asleep,
         meter=meter,
         keep_checkpoints=stage.keep_checkpoints,
+        attention=BranchAttention(model) if stage.questions_per_image > 1 else None,
+        vision=vision,
         callbacks=[JsonLog(folder, stage.name, meter)],
     )
     trainer.remove_callback(PrinterCallback)
@@ -208,7 +222,8 @@ def _train(run: _Run, console: Console) -> None:
         if last and step_of(last) >= run.steps:
             load_weights(model, last)  # killed between its last checkpoint and its end
         else:
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
+            with trainer.vision.taken() if trainer.vision else nullcontext():
+                trainer.train(resume_from_checkpoint=str(last) if last else None)
     finally:
         progress.close()
         if stage.gradient_checkpointing:
@@ -246,7 +261,8 @@ def _announce(run: _Run, console: Console) -> None:
         f"sequences, {facts['visual_tokens']:,} visual tokens an image\n"
         f"{run.steps:,} steps of {stage.batch_images} images ({micro} a pass x {passes}), "
         f"{facts['questions_per_step']:,.0f} questions; lr {stage.lr:g}\n"
-        f"weights, gradients and optimizer: {memory / 1e9:,.3f} GB; activations come on top"
+        f"weights, gradients and optimizer: {memory / 1e9:,.3f} GB; activations come on top\n"
+        f"frozen features: {run.features}"
     )
     if facts["set_aside"]:
         console.print(f"{facts['set_aside']:,} questions are longer than the model takes: set aside, see the cache")

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from vsre.errors import VsreError
 from vsre.train.examples import ChatEncoder, Example
 from vsre.train.stages import DataSource
-from vsre.triplets import parquet_files
+from vsre.triplets import image_content_id, parquet_files
 
 QUESTION_COLUMNS = ["key", "template", "prompt", "answer"]
 SET_ASIDE = "set-aside.jsonl"
@@ -28,7 +28,8 @@ class Store:
     """One source's questions and images, as slices of memory-mapped files.
 
     tokens (T,) int32; offsets (Q+1,) int64; spans (Q, 2) int32: what is learnt; image_of (Q,) int32;
-    image_bytes (B,) uint8; image_offsets (I+1,) int64. Row numbers are those of the questions that were kept.
+    image_bytes (B,) uint8; image_offsets (I+1,) int64; image_ids (I,): content ids.
+    Row numbers are those of the questions that were kept.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,9 +37,9 @@ class Store:
         self.meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
         self.tokens = _map(folder / "tokens.bin", np.int32)
         self.image_bytes = _map(folder / "images.bin", np.uint8)
-        self.offsets, self.spans, self.image_of, self.image_offsets, self.source_row = (
+        self.offsets, self.spans, self.image_of, self.image_offsets, self.image_ids, self.source_row = (
             np.load(folder / f"{name}.npy", mmap_mode="r")
-            for name in ("offsets", "spans", "image_of", "image_offsets", "source_row")
+            for name in ("offsets", "spans", "image_of", "image_offsets", "image_ids", "source_row")
         )
 
     def __len__(self) -> int:
@@ -144,11 +145,13 @@ def _build(source: DataSource, encoder: ChatEncoder, folder: Path, max_tokens: i
     if not lengths:
         raise VsreError(f"{source.questions}: no usable question ({set_aside} of {number} are too long).")
     used, compact = np.unique(np.array(image_of, dtype=np.int32), return_inverse=True)
+    image_offsets, image_ids = _copy_images(source.triplets, set(used.tolist()), folder / "images.bin")
     arrays = {
         "offsets": np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]),
         "spans": np.array(spans, dtype=np.int32),
         "image_of": compact.astype(np.int32),
-        "image_offsets": _copy_images(source.triplets, set(used.tolist()), folder / "images.bin"),
+        "image_offsets": image_offsets,
+        "image_ids": image_ids,
         "source_row": np.array(source_row, dtype=np.int64),
     }
     for name, array in arrays.items():
@@ -157,13 +160,14 @@ def _build(source: DataSource, encoder: ChatEncoder, folder: Path, max_tokens: i
     (folder / "meta.json").write_text(json.dumps(meta))
 
 
-def _copy_images(path: Path, used: set[int], target: Path) -> np.ndarray:
-    """Write the encoded bytes of the used images one after the other, each once; return their offsets.
+def _copy_images(path: Path, used: set[int], target: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Write the encoded bytes of the used images one after the other, each once; return their offsets and content ids.
 
     Images are numbered as they first appear, as in `_triplet_index`, so they are written in ascending order.
     """
     numbers: dict[str, int] = {}
     sizes: list[int] = []
+    ids: list[str] = []
     with target.open("wb") as out:
         for file in parquet_files(path):
             for batch in pq.ParquetFile(file).iter_batches(batch_size=256, columns=["key", "image_id", "image"]):
@@ -180,4 +184,5 @@ def _copy_images(path: Path, used: set[int], target: Path) -> np.ndarray:
                             "about it. Read the source again with its image folder."
                         )
                     sizes.append(out.write(data))
-    return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+                    ids.append(image_content_id(data))
+    return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]), np.array(ids)

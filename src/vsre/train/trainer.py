@@ -1,8 +1,9 @@
-"""The Hugging Face Trainer, changed in five points: data order, freezing, loss, safety, checkpoints."""
+"""The Hugging Face Trainer, changed in six points: data order, attention, freezing, loss, safety, checkpoints."""
 
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from torch import nn
 from transformers import Trainer
 
 from vsre.errors import VsreError
+from vsre.train.attention import BranchAttention
 from vsre.train.checkpoints import keep_last, load_weights, mark_complete, no_bars, write_json
 from vsre.train.data import PackedQuestions, PackSampler
 from vsre.train.logs import Meter
 from vsre.train.packing import IGNORE
+from vsre.train.vision import FEATURES, FrozenVision
 
 BAD_BATCH = "bad-batch.json"
 
@@ -24,6 +27,7 @@ class VsreTrainer(Trainer):
     """Trainer for packed questions.
 
     - packs come in PackSampler's order, a function of seed and epoch
+    - the language model's attention keeps a sequence's branches apart, the model's configuration stays as it was
     - modules in `asleep` stay in evaluation mode, whatever `model.train()` says
     - the loss is the sum over learnt tokens divided by their number in the whole step, however the step is
       cut into micro-batches; logits are computed at learnt tokens only
@@ -40,11 +44,13 @@ class VsreTrainer(Trainer):
         asleep: list[nn.Module],
         meter: Meter,
         keep_checkpoints: int,
+        attention: BranchAttention | None = None,
+        vision: FrozenVision | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.sampler, self.asleep, self.meter = sampler, asleep, meter
-        self.keep_checkpoints = keep_checkpoints
+        self.keep_checkpoints, self.attention, self.vision = keep_checkpoints, attention, vision
         self.model_accepts_loss_kwargs = True  # compute_loss below takes num_items_in_batch for every model
         self._rows: list[int] = []
 
@@ -57,7 +63,8 @@ class VsreTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._rows = inputs.pop("rows")
         self.meter.add(inputs.pop("tokens"), len(self._rows))
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        with self.attention.active() if self.attention else nullcontext():  # backward too: it may compute layers again
+            loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             self._stop("loss", float(loss))
         return loss
@@ -67,7 +74,11 @@ class VsreTrainer(Trainer):
     ) -> Any:
         for module in self.asleep:
             module.eval()
-        labels = inputs.pop("labels")
+        labels, branch = inputs.pop("labels"), inputs.pop("branch", None)
+        if self.attention and branch is not None:
+            inputs |= self.attention.inputs(branch)
+        if self.vision and "pixel_values" in inputs:
+            inputs[FEATURES] = self.vision.features(inputs.pop("pixel_values"))
         targets = F.pad(labels, (0, 1), value=IGNORE)[:, 1:]  # (B, L): what each position predicts
         learnt = targets != IGNORE
         head = self.accelerator.unwrap_model(model).get_output_embeddings()

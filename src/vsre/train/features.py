@@ -1,0 +1,177 @@
+"""Frozen encoders run once an image: their features on disk, in bf16, before any projector or adapter.
+
+CACHE/clip-<revision>/shard-<id>.safetensors    a tensor an image, named by its content id; crc32 in the metadata
+
+A revision is a hash of the encoder's weights and of everything else that decides its features, so any number of runs
+may share a folder. A shard appears whole or not at all; it is memory-mapped, and what it holds is checked when it is
+first read. Four encoders of the paper's size take 5.4 MB an image (arXiv 2412.18224, section on the model).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from filelock import FileLock
+from rich.console import Console
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from vsre.train.vision import FrozenVision
+
+SHARD = 64
+"""Images a file, and the most whose features are in memory while the cache is filled."""
+AT_ONCE = 16
+"""Images encoded together while the cache is filled."""
+OPEN_FILES = 256
+
+
+class FeatureCache:
+    """The features of images by content id, for one model's frozen encoders."""
+
+    def __init__(self, folder: Path, vision: FrozenVision) -> None:
+        self.vision = vision
+        self.folders = {name: folder / f"{name}-{revision}" for name, revision in vision.revisions.items()}
+        self.damaged = 0
+        self._at: dict[str, dict[str, Path]] = {}
+        self._checked: set[tuple[str, str]] = set()
+        self._opened = lru_cache(OPEN_FILES)(_open)
+        self.scan()
+
+    def scan(self) -> None:
+        """Find what is there; a file that cannot be opened is counted as damaged and passed over."""
+        damaged: set[Path] = set()
+        for name, folder in self.folders.items():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._at[name] = {}
+            for file in sorted(folder.glob("shard-*.safetensors")):
+                try:
+                    self._at[name].update(dict.fromkeys(self._opened(file)[0].keys(), file))
+                except (SafetensorError, OSError, KeyError, ValueError):
+                    damaged.add(file)
+        self.damaged = max(self.damaged, len(damaged))
+
+    def missing(self, images: Sequence[str]) -> list[str]:
+        """Those of these ids of which some encoder's features are not there, in order."""
+        return [i for i in images if any(i not in at for at in self._at.values())]
+
+    def read(self, image: str) -> dict[str, torch.Tensor] | None:
+        """bf16 features by encoder, each (tokens, channels) or (channels, g, g), mapped from disk.
+
+        None where they are not there or damaged; what is damaged is not offered again.
+        """
+        found = {}
+        for name, at in self._at.items():
+            try:
+                file, sums = self._opened(at[image])
+                tensor = file.get_tensor(image)
+                if (name, image) not in self._checked:
+                    if checksum(tensor) != sums[image]:
+                        raise ValueError("checksum")
+                    self._checked.add((name, image))
+                found[name] = tensor
+            except (SafetensorError, OSError, KeyError, ValueError):
+                self.damaged += image in at
+                at.pop(image, None)
+                return None
+        return found
+
+    def write(self, features: dict[str, dict[str, torch.Tensor]]) -> None:
+        """Add images: {id: {encoder: features}}. Written beside and renamed, so that a kill leaves nothing half."""
+        label = f"{next(iter(features))[-16:]}-{len(features)}-{os.getpid()}"
+        for name, folder in self.folders.items():
+            tensors = {image: found[name].contiguous() for image, found in features.items()}
+            sums = {image: checksum(tensor) for image, tensor in tensors.items()}
+            part = folder / f"{label}.part"
+            save_file(tensors, part, metadata={"crc32": json.dumps(sums)})
+            whole = folder / f"shard-{label}.safetensors"
+            part.replace(whole)
+            self._at[name].update(dict.fromkeys(tensors, whole))
+
+    def fill(self, images: Sequence[str], pixels: Callable[[str], torch.Tensor]) -> int:
+        """Encode what is missing of these ids; returns how many this process encoded. `pixels(id)` is (3, H, W).
+
+        Processes of one run share the work. Another run that fills the same folder is waited for, and what it made
+        is used.
+        """
+        state = PartialState()
+        with self._locked(state):
+            if state.is_main_process:
+                for folder in self.folders.values():
+                    for part in folder.glob("*.part"):  # of a process that was killed: the lock is ours
+                        part.unlink()
+            self.scan()
+            mine = self.missing(images)[state.process_index :: state.num_processes]
+            for start in range(0, len(mine), SHARD):
+                made: dict[str, dict[str, torch.Tensor]] = {}
+                for at in range(start, min(start + SHARD, len(mine)), AT_ONCE):
+                    some = mine[at : min(at + AT_ONCE, start + SHARD)]
+                    encoded = self.vision.features(torch.stack([pixels(i) for i in some]))
+                    for k, image in enumerate(some):
+                        made[image] = {name: value[k].cpu() for name, value in encoded.items()}
+                self.write(made)
+        self.scan()
+        return len(mine)
+
+    @contextmanager
+    def _locked(self, state: PartialState) -> Iterator[None]:
+        lock = FileLock(next(iter(self.folders.values())) / "fill.lock")
+        if state.is_main_process:
+            lock.acquire()
+        state.wait_for_everyone()
+        try:
+            yield
+            state.wait_for_everyone()
+        finally:
+            lock.release()  # does nothing where this process does not hold it
+
+
+def _open(file: Path) -> tuple[Any, dict[str, int]]:
+    opened = safe_open(file, framework="pt")
+    return opened, json.loads((opened.metadata() or {})["crc32"])
+
+
+def checksum(tensor: torch.Tensor) -> int:
+    return zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+
+
+def use_features(trainer: Any, folder: Path, console: Console) -> str:
+    """Fill the cache with the pictures of a VsreTrainer's data and let its collator read from it; says what was done.
+
+    Left alone where the encoders train or are of a kind that `frozen_vision` does not know, and where what is missing
+    is more than half of the free disk.
+    """
+    vision, data, collator = trainer.vision, trainer.train_dataset, trainer.data_collator
+    if vision is None:
+        return "not kept: the encoders train, or are of a kind whose features cannot be taken out"
+    state = PartialState()
+    with state.main_process_first():
+        cache = FeatureCache(folder, vision)
+    numbers = {data.image_id(i): i for i in range(data.n_images)}
+    missing = cache.missing(list(numbers))
+    said = f"{len(numbers):,} pictures"
+    if missing:
+        each = sum(t.nbytes for t in vision.features(collator.pixels(numbers[missing[0]])[None]).values())
+        wanted, free = len(missing) * each, shutil.disk_usage(folder).free
+        size = f"{len(missing):,} of {len(numbers):,} pictures x {each:,} bytes = {wanted / 1e9:,.3f} GB"
+        if wanted > free // 2:
+            return f"not kept: {size} are more than half of the {free / 1e9:,.3f} GB free at {folder}"
+        if state.is_main_process:
+            console.print(f"frozen features to compute: {size}", highlight=False)
+        began = time.perf_counter()
+        cache.fill(list(numbers), lambda image: collator.pixels(numbers[image]))
+        said += f", {len(missing):,} of them encoded in {time.perf_counter() - began:.1f} s"
+    if cache.damaged:
+        said += f", {cache.damaged} damaged file(s) passed over"
+    collator.features = cache
+    return said

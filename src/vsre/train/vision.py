@@ -1,0 +1,146 @@
+"""What a model's frozen encoders make of a picture, and how the model takes it instead of the picture.
+
+Training rounds these features to bf16 whether they come from the encoders or from the cache, so that the cache decides
+only whether they are computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from transformers import LlavaForConditionalGeneration
+
+from vsre.errors import VsreError
+from vsre.model import VsreForConditionalGeneration
+
+FEATURES = "encoder_features"
+"""The argument of `forward` that takes them."""
+
+
+class FrozenVision(Protocol):
+    """The frozen part of a model that sees. `revisions`: for each encoder a hash of all that decides its features."""
+
+    revisions: dict[str, str]
+
+    def features(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """bf16 features of pixel values (B, 3, H, W) by encoder, on the model's device, before any adapter."""
+
+    def taken(self) -> AbstractContextManager[None]:
+        """Within it `forward` takes them as `encoder_features` in place of `pixel_values`."""
+
+
+def frozen_vision(model: Any, processor: Any, *, bf16: bool) -> FrozenVision | None:
+    """None for an architecture whose frozen features we do not know how to take out; it trains from pixels.
+
+    `bf16`: the encoders compute in bf16, as the rest of the stage does.
+    """
+    found = next((kind for model_class, kind in _KINDS.items() if isinstance(model, model_class)), None)
+    return found(model, processor, bf16) if found else None
+
+
+class _Vision(ABC):
+    def __init__(self, model: Any, processor: Any, bf16: bool) -> None:
+        self.model, self.bf16 = model, bf16
+        seen = json.dumps(processor.image_processor.to_dict(), sort_keys=True, default=str)
+        self.revisions = {
+            name: _revision(module, f"{seen} {taken} {bf16}") for name, (module, taken) in self._encoders().items()
+        }
+
+    @abstractmethod
+    def _encoders(self) -> dict[str, tuple[nn.Module, str]]:
+        """Encoder modules by name, with what is taken from them."""
+
+    @abstractmethod
+    def _encode(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Features of pixels on the model's device, in its dtype."""
+
+    @abstractmethod
+    def taken(self) -> AbstractContextManager[None]:
+        """As in FrozenVision."""
+
+    @torch.no_grad()
+    def features(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        device = self.model.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
+            found = self._encode(pixels.to(device))
+        return {name: value.bfloat16() for name, value in found.items()}
+
+
+class _VsreVision(_Vision):
+    def _encoders(self) -> dict[str, tuple[nn.Module, str]]:
+        return {s.name: (self.model.encoders[s.name], json.dumps(asdict(s), default=str)) for s in self.model.specs}
+
+    def _encode(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self.model.encode(pixels)
+
+    def taken(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class _LlavaVision(_Vision):
+    """LLaVA of transformers: what its projector is given, caught there, and later given to the projector again."""
+
+    def _encoders(self) -> dict[str, tuple[nn.Module, str]]:
+        config = self.model.config
+        taken = f"{config.vision_feature_layer} {config.vision_feature_select_strategy}"
+        return {"vision_tower": (self.model.model.vision_tower, taken)}
+
+    def _encode(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        body, caught = self.model.model, []
+        hook = body.multi_modal_projector.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+        try:
+            body.get_image_features(pixel_values=pixels.to(self.model.dtype))
+        finally:
+            hook.remove()
+        return {"vision_tower": caught[0]}
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        hook = self.model.register_forward_pre_hook(self._embed, with_kwargs=True)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def _embed(self, model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        features = kwargs.pop(FEATURES, None)
+        if features is None:
+            return args, kwargs
+        projector = model.model.multi_modal_projector
+        ids = kwargs.pop("input_ids")  # (B, L)
+        embeddings = model.get_input_embeddings()(ids)  # (B, L, hidden)
+        value = features["vision_tower"].to(next(projector.parameters()).dtype)
+        tokens = projector(value)  # (B, N, hidden)
+        places = (ids == model.config.image_token_id)[..., None].expand_as(embeddings)
+        if int(places.sum()) != tokens.numel():
+            raise VsreError(
+                f"The text has {int((ids == model.config.image_token_id).sum())} image tokens, but the pictures give "
+                f"{tokens.shape[0] * tokens.shape[1]}. Use the processor that was saved with this model."
+            )
+        kwargs["inputs_embeds"] = embeddings.masked_scatter(places, tokens.to(embeddings.dtype))
+        return args, kwargs
+
+
+_KINDS: dict[type, type[_Vision]] = {
+    VsreForConditionalGeneration: _VsreVision,
+    LlavaForConditionalGeneration: _LlavaVision,
+}
+
+
+def _revision(encoder: nn.Module, settings: str) -> str:
+    """16 hex digits over every value of the encoder's weights and what is taken from it."""
+    digest = hashlib.blake2b(settings.encode(), digest_size=8)
+    for name, weight in sorted(encoder.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)} {weight.dtype} ".encode())
+        flat = weight.detach().contiguous().reshape(-1).cpu()
+        if flat.numel():
+            digest.update(memoryview(flat.view(torch.uint8).numpy()))
+    return digest.hexdigest()
