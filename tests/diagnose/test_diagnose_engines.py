@@ -9,9 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from diagnose_data import make_triplets, picture, strong_llava, strong_vsre
+from PIL import Image
 
 from vsre.diagnose import Decoding, Prompt, Reply, TransformersEngine
 from vsre.diagnose.branches import Branches
+from vsre.diagnose.prompts import Prefix, Renderer
+from vsre.diagnose.shared_prefix import SharedPrefix
+from vsre.diagnose.ways import Job
 from vsre.errors import VsreError
 from vsre.rewrite import FORMATS, ask, load_pack
 from vsre.sources.images import load_image
@@ -111,6 +115,45 @@ def test_falls_back_when_the_ways_differ(
     engine = TransformersEngine(llava, decoding=DECODING)
     assert engine.answer(few) == expected
     assert "ZeroDivisionError" in engine.notes()["why"]
+
+
+def test_each_shape_of_prefix_is_proved_by_itself(
+    llava: Path, asked: list[tuple[bytes, list[Prompt]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = [(data, prompts[:4]) for data, prompts in asked]
+    expected = TransformersEngine(llava, decoding=DECODING, way="plain").answer(few)
+    # Pictures of one model have one shape here, so let the pixels tell apart two; branches go wrong for one of them.
+    pixels = [load_image(data).convert("L").resize((1, 1)).getpixel((0, 0)) for data, _ in few]
+    odd = [p == max(pixels) for p in pixels]
+    assert 0 < sum(odd) < len(odd)
+    prefix, branch = Renderer.prefix, SharedPrefix.branch
+    wrong: set[int] = set()
+
+    def told_apart(self: Renderer, image: Image.Image) -> Prefix:
+        made = prefix(self, image)
+        if image.convert("L").resize((1, 1)).getpixel((0, 0)) == max(pixels):
+            made.tensors["odd"] = torch.zeros(1)
+        return made
+
+    def misled(self: SharedPrefix, numbers: list[int], cache: object, length: int, jobs: list[Job]) -> Branches:
+        made = branch(self, numbers, cache, length, jobs)
+        made.logits += 0.5 * any(odd[n] for n in numbers)
+        wrong.update(numbers if any(odd[n] for n in numbers) else ())
+        return made
+
+    prefill = SharedPrefix.prefill
+    bare = lambda self, prefixes: prefill(  # noqa: E731
+        self, [Prefix(p.ids, {n: t for n, t in p.tensors.items() if n != "odd"}) for p in prefixes]
+    )
+    monkeypatch.setattr(SharedPrefix, "prefill", bare)
+    monkeypatch.setattr(Renderer, "prefix", told_apart)
+    monkeypatch.setattr(SharedPrefix, "branch", misled)
+    engine = TransformersEngine(llava, decoding=DECODING)
+    replies = engine.answer(few)
+    assert [[r.text for r in row] for row in replies] == [[r.text for r in row] for row in expected]
+    assert wrong and engine.notes()["prefix_shapes"] == {"shared": 1, "plain": 1}
+    assert engine.notes()["way"] == "shared prefix for 1 of 2 shapes of prefix, plain for the others"
+    assert "apart" in engine.notes()["why"]
 
 
 def test_out_of_memory_halves_the_batch(

@@ -1,7 +1,7 @@
 """Engines answer prompts about images, by greedy generation and by the likelihood of yes and no.
 
-`TransformersEngine` encodes each image once: the prompts about it branch off one key-value cache. Before it
-answers anything it compares that way with the model's plain forward on real prompts, and asks the plain way
+`TransformersEngine` encodes each image once: the prompts about it branch off one key-value cache. For every shape of
+prefix that it meets it first compares that way with the model's plain forward on real prompts, and asks the plain way
 (`generate` on whole prompts) where the two differ or the model does not allow it.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -20,8 +20,8 @@ from vsre.diagnose.loading import load_model, weights_fingerprint
 from vsre.diagnose.plain import Plain
 from vsre.diagnose.prompts import Prompt, Renderer
 from vsre.diagnose.replies import Reply
-from vsre.diagnose.shared_prefix import SharedPrefix
-from vsre.diagnose.ways import Images, Job, Way, first_line
+from vsre.diagnose.shared_prefix import Group, SharedPrefix
+from vsre.diagnose.ways import Images, Job, first_line
 from vsre.errors import VsreError
 from vsre.sources.images import load_image
 
@@ -80,9 +80,7 @@ class TransformersEngine:
         self._asked_way = way
         parts = (self.model, self.renderer, self.decoding, ends, context, batch_prompts)
         self._shared, self._plain = SharedPrefix(*parts), Plain(*parts)
-        self._way: Way | None = self._plain if way == "plain" else None
-        self._why = "asked for" if way == "plain" else ""
-        self._apart: float | None = None
+        self._proofs: dict[Any, Proof] = {}  # by shape of prefix
 
     def settings(self) -> dict[str, Any]:
         """The model counts by its weights, not by its path."""
@@ -96,13 +94,28 @@ class TransformersEngine:
         }
 
     def notes(self) -> dict[str, Any]:
+        proofs = list(self._proofs.values())
+        compared = [p.apart for p in proofs if p.apart is not None]
+        shared = sum(p.shared for p in proofs)
+        if self._asked_way == "plain":
+            way, why = "plain", "asked for"
+        elif not proofs:
+            way = "plain" if self._shared.no_prefix else "not decided"
+            why = self._shared.no_prefix and f"no prefix can be shared ({self._shared.no_prefix})"
+        elif shared in (0, len(proofs)):
+            way = (self._shared if shared else self._plain).name
+            why = max(proofs, key=lambda p: p.apart or 0.0).why
+        else:
+            way = f"shared prefix for {shared} of {len(proofs)} shapes of prefix, plain for the others"
+            why = next(p.why for p in proofs if not p.shared)
         return {
-            "way": self._way.name if self._way else "not decided",
-            "why": self._why,
-            "largest_difference": self._apart,
+            "way": way,
+            "why": why,
+            "prefix_shapes": {"shared": shared, "plain": len(proofs) - shared},
+            "largest_difference": max(compared, default=None),
             "device": str(self.device),
             "batch_images": self.batch_images,
-            "batch_prompts": (self._way or self._shared).batch,
+            "batch_prompts": (self._shared if shared or not proofs else self._plain).batch,
         }
 
     @torch.inference_mode()
@@ -124,53 +137,63 @@ class TransformersEngine:
                 job.reply = Reply(error=broken[job.image])
         ready = [job for job in jobs if job.reply is None]
         if ready:
-            if self._way is None:
-                self._choose(images, ready)
-            (self._way or self._plain).answer(images, ready)
+            if self._asked_way == "auto":
+                for group in self._shared.prepare(images, ready):
+                    if group.jobs and self._proof(images, group).shared:
+                        self._shared.answer_group(group)
+            self._plain.answer(images, [job for job in ready if job.reply is None])
         replies: list[list[Reply]] = [[] for _ in asked]
         for job in jobs:
             replies[job.image].append(job.reply or Reply(error="the engine gave no reply"))
         return replies
 
-    def _choose(self, images: Images, jobs: list[Job]) -> None:
-        """Compare the two ways on these jobs and settle on one; on none where nothing could be compared."""
+    def _proof(self, images: Images, group: Group) -> Proof:
+        """Whether prompts behind prefixes of this shape may branch: compared once, on this group's own prompts."""
+        like = group.like
+        if like not in self._proofs:
+            self._proofs[like] = self._compare(images, group, most=2 if self._proofs else 6)
+        return self._proofs[like]
+
+    def _compare(self, images: Images, group: Group, most: int) -> Proof:
         limit = TOLERANCE.get(self.dtype, HALF_TOLERANCE)
-        probe = [Job(job.image, job.prompt, job.rendered) for job in jobs]
         try:
-            self._apart = largest_difference(self._shared, self._plain, images, probe)
+            apart = largest_difference(self._shared, self._plain, images, group, most=most)
         # Whatever stops the faster way, the plain one may still work; only for want of memory is it tried smaller.
         except Exception as error:
-            if isinstance(error, torch.OutOfMemoryError) and len(images) > 1:
-                fewer = dict(list(images.items())[: len(images) // 2])
-                return self._choose(fewer, [job for job in jobs if job.image in fewer])
-            self._way, self._why = self._plain, f"the shared prefix fails for this model ({first_line(error)})"
-            return
-        if self._apart is not None:
-            self._way = self._shared if self._apart <= limit else self._plain
-            self._why = f"logits of the two ways lie {self._apart:.1e} apart, {limit:.0e} is allowed"
+            if isinstance(error, torch.OutOfMemoryError) and len(group.numbers) > 1:
+                some = group.about(group.numbers[: len(group.numbers) // 2])
+                return self._compare(images, some if some.jobs else group.about([group.jobs[0].image]), most)
+            return Proof(False, None, f"the shared prefix fails for this model ({first_line(error)})")
+        if not math.isfinite(apart):
+            return Proof(False, None, "logits behind the shared prefix, or plain ones, are not finite numbers")
+        return Proof(apart <= limit, apart, f"logits of the two ways lie {apart:.1e} apart, {limit:.0e} is allowed")
 
 
-def largest_difference(
-    shared: SharedPrefix, plain: Plain, images: Images, jobs: Sequence[Job], *, most: int = 6
-) -> float | None:
-    """How far the logits of the two ways lie apart on some of these jobs, as a share of the largest logit (at least 1).
+@dataclass(frozen=True)
+class Proof:
+    """What came of comparing the two ways for one shape of prefix; `apart` is None where one of them failed."""
+
+    shared: bool
+    apart: float | None
+    why: str
+
+
+def largest_difference(shared: SharedPrefix, plain: Plain, images: Images, group: Group, *, most: int = 6) -> float:
+    """How far the logits of the two ways lie apart on `most` of a group's jobs, as a share of the largest logit (at
+    least 1).
 
     Both the answer's first token and its second are compared; prompts are taken from short to long, of several images.
-    None where nothing could be compared.
     """
-    group = next((g for g in shared.prepare(images, jobs) if any(job.reply is None for job in g[2])), None)
-    if group is None:
-        return None
-    numbers, prefixes, waiting = group
-    ready = sorted((job for job in waiting if job.reply is None), key=lambda job: len(job.suffix))
+    ready = sorted(group.jobs, key=lambda job: len(job.suffix))
     some = [ready[round(i * (len(ready) - 1) / (most - 1))] for i in range(most)] if len(ready) > most else ready
-    branches = shared.branch(numbers, shared.prefill(prefixes), prefixes[0].ids.shape[1], some)
+    cache, length = shared.prefill(group.prefixes), group.prefixes[0].ids.shape[1]
+    branches = shared.branch(group.numbers, cache, length, some)
     first = branches.logits
     told = first.argmax(-1)  # (jobs,)
     second = branches.extend(told[:, None])[:, -1]
-    apart = 0.0
+    apart = []
     for i, job in enumerate(some):
         whole = plain.logits(images, job, [int(told[i])])  # (2, V)
         scale = max(1.0, float(whole.abs().max()))
-        apart = max(apart, float((whole - torch.stack([first[i], second[i]])).abs().max()) / scale)
-    return apart
+        apart.append(float((whole - torch.stack([first[i], second[i]])).abs().max()) / scale)
+    return max(apart) if all(map(math.isfinite, apart)) else math.inf

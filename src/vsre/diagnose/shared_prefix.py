@@ -16,59 +16,81 @@ from vsre.diagnose.ways import Images, Job, Way, first_line, free_memory
 
 
 @dataclass(eq=False)
+class Group:
+    """Images (by their numbers) whose prefixes run as one batch, and the jobs about them that await a reply."""
+
+    numbers: list[int]
+    prefixes: list[Prefix]
+    jobs: list[Job]
+
+    @property
+    def like(self) -> Any:
+        return self.prefixes[0].like
+
+    def about(self, numbers: Sequence[int]) -> Group:
+        """The part about some of the images."""
+        kept = [i for i, n in enumerate(self.numbers) if n in numbers]
+        jobs = [job for job in self.jobs if job.image in numbers]
+        return Group([self.numbers[i] for i in kept], [self.prefixes[i] for i in kept], jobs)
+
+
+@dataclass(eq=False)
 class SharedPrefix(Way):
     """Encodes each image once, with the words before it; every prompt about it branches off that cache."""
 
     name = "shared prefix"
+    no_prefix: str = ""
+    """Why an image had no prefix of its own, the last time that happened."""
 
     def answer(self, images: Images, jobs: Sequence[Job]) -> None:
-        for numbers, prefixes, ready in self.prepare(images, jobs):
-            self._answer_group(numbers, prefixes, ready)
+        for group in self.prepare(images, jobs):
+            self.answer_group(group)
 
-    def prepare(self, images: Images, jobs: Sequence[Job]) -> list[tuple[list[int], list[Prefix], list[Job]]]:
-        """Groups of images whose prefixes can run as one batch, each with its jobs; hopeless jobs get error replies."""
-        groups: dict[Any, dict[int, Prefix]] = {}
-        lengths = {}
+    def prepare(self, images: Images, jobs: Sequence[Job]) -> list[Group]:
+        """Images with prefixes of one shape together. Jobs that no way could answer get error replies; jobs about an
+        image that has no prefix are in no group."""
+        prefixes: dict[int, Prefix] = {}
         for number, image in images.items():
             try:
-                prefix = self.renderer.prefix(image)
+                prefixes[number] = self.renderer.prefix(image)
             except Exception as error:  # an image processor may raise anything on an odd picture
-                for job in jobs:
-                    if job.image == number:
-                        job.reply = Reply(error=first_line(error))
-                continue
-            groups.setdefault(prefix.like, {})[number] = prefix
-            lengths[number] = prefix.ids.shape[1]
-        waiting = [job for job in jobs if job.reply is None]
+                self.no_prefix = first_line(error)
+        waiting = [job for job in jobs if job.image in prefixes]
         if waiting:
             for job, suffix in zip(waiting, self.renderer.suffixes([job.rendered for job in waiting]), strict=True):
                 job.suffix = suffix or []
-                problem = self.too_long(lengths[job.image] + len(job.suffix), job.prompt.style)
+                tokens = prefixes[job.image].ids.shape[1] + len(job.suffix)
+                problem = self.too_long(tokens, job.prompt.style)
                 if not suffix:
                     problem = "the prompt holds the model's image placeholder, or none of its own text"
                 if problem:
                     job.reply = Reply(error=problem)
-        return [
-            (list(group), list(group.values()), [job for job in waiting if job.image in group])
-            for group in groups.values()
-        ]
+        groups: dict[Any, Group] = {}
+        for number, prefix in prefixes.items():
+            group = groups.setdefault(prefix.like, Group([], [], []))
+            group.numbers.append(number)
+            group.prefixes.append(prefix)
+        for job in waiting:
+            if job.reply is None:
+                groups[prefixes[job.image].like].jobs.append(job)
+        return list(groups.values())
 
-    def _answer_group(self, numbers: list[int], prefixes: list[Prefix], jobs: list[Job]) -> None:
+    def answer_group(self, group: Group) -> None:
         try:
-            cache = self.prefill(prefixes)
+            cache = self.prefill(group.prefixes)
         except Exception as error:  # as in `attempt`: halve until the image at fault stands alone
             free_memory()
-            if len(numbers) == 1:
-                for job in jobs:
-                    job.reply = job.reply or Reply(error=first_line(error))
+            if len(group.numbers) == 1:
+                for job in group.jobs:
+                    job.reply = Reply(error=first_line(error))
                 return
-            middle = len(numbers) // 2
-            for part in (slice(middle), slice(middle, None)):
-                self._answer_group(numbers[part], prefixes[part], [job for job in jobs if job.image in numbers[part]])
+            middle = len(group.numbers) // 2
+            for part in (group.numbers[:middle], group.numbers[middle:]):
+                self.answer_group(group.about(part))
             return
-        length = prefixes[0].ids.shape[1]
-        for chunk in self.in_batches(jobs, lambda job: len(job.suffix)):
-            self.attempt(chunk, lambda part: self._answer_chunk(numbers, cache, length, part))
+        length = group.prefixes[0].ids.shape[1]
+        for chunk in self.in_batches(group.jobs, lambda job: len(job.suffix)):
+            self.attempt(chunk, lambda part: self._answer_chunk(group.numbers, cache, length, part))
 
     def prefill(self, prefixes: Sequence[Prefix]) -> Any:
         """The cache behind prefixes of equal length."""
