@@ -10,8 +10,9 @@ visual tokens (computed beforehand, so that encoders play no part):
                 sees the earlier ones with their answers, so it computes something else
     packed      one sequence a picture, branches that do not see each other, as vsre trains
 
-`ratio` is single's seconds over packed's. `bound` is what the number of tokens allows, V visual tokens and K questions of
-T tokens: K (V + T) / (V + K T). Ways take turns; a figure is the median over rounds.
+`ratio` is single's seconds over packed's. `bound` is what the number of tokens allows, V visual tokens and K questions
+of T tokens: K (V + T) / (V + K T); above it attention gains too, for pictures then attend to themselves once. Ways take
+turns; a figure is the median over rounds.
 """
 
 from __future__ import annotations
