@@ -51,6 +51,7 @@ def test_shared_prefix_equals_generate(folder: Path, asked: list[tuple[bytes, li
     slow = TransformersEngine(folder, decoding=DECODING, way="plain")
     one, other = fast.answer(asked), slow.answer(asked)
     assert fast.notes()["way"] == "shared prefix", fast.notes()
+    assert fast.notes()["prefix_shapes"] == {"shared": 1, "of_these_copied": 0, "plain": 0}
     assert fast.notes()["largest_difference"] < 1e-4
     assert slow.notes()["way"] == "plain"
     texts = set()
@@ -135,8 +136,10 @@ def test_each_shape_of_prefix_is_proved_by_itself(
             made.tensors["odd"] = torch.zeros(1)
         return made
 
-    def misled(self: SharedPrefix, numbers: list[int], cache: object, length: int, jobs: list[Job]) -> Branches:
-        made = branch(self, numbers, cache, length, jobs)
+    def misled(
+        self: SharedPrefix, kind: type[Branches], numbers: list[int], prefilled: object, jobs: list[Job]
+    ) -> Branches:
+        made = branch(self, kind, numbers, prefilled, jobs)
         made.logits += 0.5 * any(odd[n] for n in numbers)
         wrong.update(numbers if any(odd[n] for n in numbers) else ())
         return made
@@ -151,7 +154,7 @@ def test_each_shape_of_prefix_is_proved_by_itself(
     engine = TransformersEngine(llava, decoding=DECODING)
     replies = engine.answer(few)
     assert [[r.text for r in row] for row in replies] == [[r.text for r in row] for row in expected]
-    assert wrong and engine.notes()["prefix_shapes"] == {"shared": 1, "plain": 1}
+    assert wrong and engine.notes()["prefix_shapes"] == {"shared": 1, "of_these_copied": 0, "plain": 1}
     assert engine.notes()["way"] == "shared prefix for 1 of 2 shapes of prefix, plain for the others"
     assert "apart" in engine.notes()["why"]
 

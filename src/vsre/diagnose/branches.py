@@ -1,10 +1,12 @@
 """Many continuations of one beginning: sequences that share a key-value cache and are extended in step.
 
     prefix, once an image   (B, P)     ids and picture -> cache of P positions
-    branches, once a prompt (Q, P + S) each takes its image's row of the cache; its suffix stands left-padded
+    branches, once a prompt (Q, S)     its suffix, left-padded, goes on from its image's row of the cache
     answer, token by token  (Q, 1)     behind it, so that every branch grows at the same column
 
 Padded columns are masked, and positions are counted without them: the logits are those of the prompt alone.
+`Branches` gives each sequence a copy of its image's row, which any attention can read; `split.SplitBranches` copies
+nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +14,22 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
+
+
+@dataclass(frozen=True, eq=False)
+class Prefilled:
+    """What the prefixes of B images left: a cache of `length` positions, and the next position of each, `start` (B,).
+
+    The two differ where positions run along several axes: there a picture takes fewer of them than it has tokens.
+    """
+
+    cache: Any
+    length: int
+    start: torch.Tensor
 
 
 class Branches:
@@ -23,35 +38,60 @@ class Branches:
     `logits` (Q, V), float32, belong to the last token of each sequence.
     """
 
-    def __init__(self, model: Any, cache: Any, mask: torch.Tensor, length: torch.Tensor, logits: torch.Tensor) -> None:
-        self.model, self.cache = model, cache
-        self.mask = mask  # (Q, columns in the cache), 0 where padded
-        self.length = length  # (Q,) tokens so far, without padding
-        self.logits = logits
+    def __init__(
+        self, model: Any, prefilled: Prefilled, rows: Sequence[int], suffixes: Sequence[Sequence[int]], pad: int
+    ) -> None:
+        """Suffix q goes on from row rows[q] of what was prefilled."""
+        device = model.device
+        self.model = model
+        at = torch.tensor(list(rows), device=device)  # (Q,)
+        lengths = torch.tensor([len(s) for s in suffixes], device=device)  # (Q,)
+        width = int(lengths.max())
+        ids = torch.tensor([[pad] * (width - len(s)) + list(s) for s in suffixes], device=device)  # (Q, S)
+        place = torch.arange(width, device=device) - (width - lengths[:, None])  # (Q, S), negative where padded
+        self.mask = (place >= 0).long()  # (Q, columns), 0 where padded
+        start = prefilled.start[at]
+        self.position = start + lengths  # (Q,) of the next token
+        self._fork(prefilled, at)
+        self.logits = torch.empty(0)
+        self._forward(ids, start[:, None] + place.clamp(min=0), **last_only(model))
+
+    def _fork(self, prefilled: Prefilled, at: torch.Tensor) -> None:
+        self.cache = fork_cache(prefilled.cache)
+        self.cache.batch_select_indices(at)
+        self.mask = torch.cat([self.mask.new_ones(len(at), prefilled.length), self.mask], dim=1)
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor, **more: Any) -> torch.Tensor:
+        out = self.model(
+            input_ids=ids,
+            attention_mask=self.mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            **more,
+        )
+        self.cache = out.past_key_values
+        self.logits = out.logits[:, -1].float()
+        return out.logits
 
     def __len__(self) -> int:
-        return len(self.length)
+        return len(self.position)
 
     def extend(self, ids: torch.Tensor) -> torch.Tensor:
         """Append the same number of tokens to each sequence, (Q, k); returns the logits behind each, (Q, k, V)."""
         steps = ids.shape[1]
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self), steps)], dim=1)
-        out = self.model(
-            input_ids=ids,
-            attention_mask=self.mask,
-            position_ids=self.length[:, None] + torch.arange(steps, device=ids.device),
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self.cache, self.length = out.past_key_values, self.length + steps
-        self.logits = out.logits[:, -1].float()
-        return out.logits.float()
+        positions = self.position[:, None] + torch.arange(steps, device=ids.device)
+        self.position = self.position + steps
+        return self._forward(ids, positions).float()
 
-    def select(self, rows: torch.Tensor) -> Branches:
-        """The sequences `rows` (indices) alone, to be extended without changing these."""
-        cache = fork_cache(self.cache)
-        cache.batch_select_indices(rows)
-        return Branches(self.model, cache, self.mask[rows], self.length[rows], self.logits[rows])
+    def select(self, rows: torch.Tensor) -> Self:
+        """The sequences `rows` (rising indices) alone, to be extended without changing these."""
+        some = copy.copy(self)
+        some.cache = fork_cache(self.cache)
+        some.cache.batch_select_indices(rows)
+        some.mask, some.position, some.logits = self.mask[rows], self.position[rows], self.logits[rows]
+        return some
 
     def log_probability(self, ids: Sequence[int], rows: torch.Tensor) -> torch.Tensor:
         """log P of `ids` as the next tokens of the sequences `rows`: the sum over the tokens, (len(rows),)."""
@@ -70,39 +110,17 @@ def fork_cache(cache: Any) -> Any:
     return forked
 
 
-def prefill(model: Any, ids: torch.Tensor, tensors: dict[str, torch.Tensor]) -> Any:
-    """The cache behind the prefixes `ids` (B, P) and their pictures."""
-    out = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, **tensors, **_last_only(model))
-    return out.past_key_values
+def prefill(model: Any, ids: torch.Tensor, tensors: dict[str, torch.Tensor]) -> Prefilled:
+    """Run the prefixes `ids` (B, P) with their pictures."""
+    out = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, **tensors, **last_only(model))
+    rows, length = ids.shape
+    start = torch.full((rows,), length, device=ids.device)
+    # Models whose positions have several axes keep here how far behind the number of tokens they are.
+    deltas = getattr(getattr(model, "model", None), "rope_deltas", None)
+    if deltas is not None:
+        start = start + deltas.reshape(rows).to(start)
+    return Prefilled(out.past_key_values, length, start)
 
 
-def branch(
-    model: Any,
-    cache: Any,
-    prefix_length: int,
-    rows: Sequence[int],
-    suffixes: Sequence[Sequence[int]],
-    pad: int,
-) -> Branches:
-    """One branch a suffix: suffix q goes on from row rows[q] of the cache."""
-    device = model.device
-    lengths = torch.tensor([len(s) for s in suffixes], device=device)  # (Q,)
-    width = int(lengths.max())
-    ids = torch.tensor([[pad] * (width - len(s)) + list(s) for s in suffixes], device=device)  # (Q, S)
-    place = torch.arange(width, device=device) - (width - lengths[:, None])  # (Q, S), negative where padded
-    mask = torch.cat([ids.new_ones(len(ids), prefix_length), (place >= 0).long()], dim=1)  # (Q, P + S)
-    forked = fork_cache(cache)
-    forked.batch_select_indices(torch.tensor(list(rows), device=device))
-    out = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=prefix_length + place.clamp(min=0),
-        past_key_values=forked,
-        use_cache=True,
-        **_last_only(model),
-    )
-    return Branches(model, out.past_key_values, mask, prefix_length + lengths, out.logits[:, -1].float())
-
-
-def _last_only(model: Any) -> dict[str, int]:
+def last_only(model: Any) -> dict[str, int]:
     return {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}

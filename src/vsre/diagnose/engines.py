@@ -1,8 +1,9 @@
 """Engines answer prompts about images, by greedy generation and by the likelihood of yes and no.
 
 `TransformersEngine` encodes each image once: the prompts about it branch off one key-value cache. For every shape of
-prefix that it meets it first compares that way with the model's plain forward on real prompts, and asks the plain way
-(`generate` on whole prompts) where the two differ or the model does not allow it.
+prefix that it meets it first compares that way with the model's plain forward on real prompts: branches that read the
+prefix where it lies, else branches with a copy of it each, else whole prompts (`generate`) where both differ or the
+model allows neither.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from vsre.diagnose.branches import Branches
 from vsre.diagnose.decoding import Decoding
 from vsre.diagnose.loading import load_model, weights_fingerprint
 from vsre.diagnose.plain import Plain
 from vsre.diagnose.prompts import Prompt, Renderer
 from vsre.diagnose.replies import Reply
 from vsre.diagnose.shared_prefix import Group, SharedPrefix
+from vsre.diagnose.split import SplitBranches
 from vsre.diagnose.ways import Images, Job, first_line
 from vsre.errors import VsreError
 from vsre.sources.images import load_image
@@ -96,7 +99,7 @@ class TransformersEngine:
     def notes(self) -> dict[str, Any]:
         proofs = list(self._proofs.values())
         compared = [p.apart for p in proofs if p.apart is not None]
-        shared = sum(p.shared for p in proofs)
+        shared = sum(p.kind is not None for p in proofs)
         if self._asked_way == "plain":
             way, why = "plain", "asked for"
         elif not proofs:
@@ -107,11 +110,15 @@ class TransformersEngine:
             why = max(proofs, key=lambda p: p.apart or 0.0).why
         else:
             way = f"shared prefix for {shared} of {len(proofs)} shapes of prefix, plain for the others"
-            why = next(p.why for p in proofs if not p.shared)
+            why = next(p.why for p in proofs if not p.kind)
         return {
             "way": way,
             "why": why,
-            "prefix_shapes": {"shared": shared, "plain": len(proofs) - shared},
+            "prefix_shapes": {
+                "shared": shared,
+                "of_these_copied": sum(p.kind is Branches for p in proofs),
+                "plain": len(proofs) - shared,
+            },
             "largest_difference": max(compared, default=None),
             "device": str(self.device),
             "batch_images": self.batch_images,
@@ -139,8 +146,8 @@ class TransformersEngine:
         if ready:
             if self._asked_way == "auto":
                 for group in self._shared.prepare(images, ready):
-                    if group.jobs and self._proof(images, group).shared:
-                        self._shared.answer_group(group)
+                    if group.jobs and (kind := self._proof(images, group).kind):
+                        self._shared.answer_group(group, kind)
             self._plain.answer(images, [job for job in ready if job.reply is None])
         replies: list[list[Reply]] = [[] for _ in asked]
         for job in jobs:
@@ -148,37 +155,45 @@ class TransformersEngine:
         return replies
 
     def _proof(self, images: Images, group: Group) -> Proof:
-        """Whether prompts behind prefixes of this shape may branch: compared once, on this group's own prompts."""
+        """How prompts behind prefixes of this shape may branch: compared once, on this group's own prompts."""
         like = group.like
         if like not in self._proofs:
-            self._proofs[like] = self._compare(images, group, most=2 if self._proofs else 6)
+            most = 2 if self._proofs else 6
+            proof = self._compare(SplitBranches, images, group, most)
+            self._proofs[like] = proof if proof.kind else self._compare(Branches, images, group, most)
         return self._proofs[like]
 
-    def _compare(self, images: Images, group: Group, most: int) -> Proof:
+    def _compare(self, kind: type[Branches], images: Images, group: Group, most: int) -> Proof:
         limit = TOLERANCE.get(self.dtype, HALF_TOLERANCE)
         try:
-            apart = largest_difference(self._shared, self._plain, images, group, most=most)
+            apart = largest_difference(self._shared, self._plain, kind, images, group, most=most)
         # Whatever stops the faster way, the plain one may still work; only for want of memory is it tried smaller.
         except Exception as error:
             if isinstance(error, torch.OutOfMemoryError) and len(group.numbers) > 1:
                 some = group.about(group.numbers[: len(group.numbers) // 2])
-                return self._compare(images, some if some.jobs else group.about([group.jobs[0].image]), most)
-            return Proof(False, None, f"the shared prefix fails for this model ({first_line(error)})")
+                return self._compare(kind, images, some if some.jobs else group.about([group.jobs[0].image]), most)
+            return Proof(None, None, f"the shared prefix fails for this model ({first_line(error)})")
         if not math.isfinite(apart):
-            return Proof(False, None, "logits behind the shared prefix, or plain ones, are not finite numbers")
-        return Proof(apart <= limit, apart, f"logits of the two ways lie {apart:.1e} apart, {limit:.0e} is allowed")
+            return Proof(None, None, "logits behind the shared prefix, or plain ones, are not finite numbers")
+        why = f"logits of the two ways lie {apart:.1e} apart, {limit:.0e} is allowed"
+        return Proof(kind if apart <= limit else None, apart, why)
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What came of comparing the two ways for one shape of prefix; `apart` is None where one of them failed."""
+    """What came of comparing the two ways for one shape of prefix.
 
-    shared: bool
+    `kind` is how its prompts may branch, None for not at all; `apart` is None where one of the ways failed.
+    """
+
+    kind: type[Branches] | None
     apart: float | None
     why: str
 
 
-def largest_difference(shared: SharedPrefix, plain: Plain, images: Images, group: Group, *, most: int = 6) -> float:
+def largest_difference(
+    shared: SharedPrefix, plain: Plain, kind: type[Branches], images: Images, group: Group, *, most: int = 6
+) -> float:
     """How far the logits of the two ways lie apart on `most` of a group's jobs, as a share of the largest logit (at
     least 1).
 
@@ -186,8 +201,8 @@ def largest_difference(shared: SharedPrefix, plain: Plain, images: Images, group
     """
     ready = sorted(group.jobs, key=lambda job: len(job.suffix))
     some = [ready[round(i * (len(ready) - 1) / (most - 1))] for i in range(most)] if len(ready) > most else ready
-    cache, length = shared.prefill(group.prefixes), group.prefixes[0].ids.shape[1]
-    branches = shared.branch(group.numbers, cache, length, some)
+    some = sorted(some, key=lambda job: group.numbers.index(job.image))
+    branches = shared.branch(kind, group.numbers, shared.prefill(group.prefixes), some)
     first = branches.logits
     told = first.argmax(-1)  # (jobs,)
     second = branches.extend(told[:, None])[:, -1]

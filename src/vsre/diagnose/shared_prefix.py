@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vsre.diagnose.branches import Branches, branch, prefill
+from vsre.diagnose.branches import Branches, Prefilled, prefill
 from vsre.diagnose.decoding import decode
 from vsre.diagnose.prompts import Prefix
 from vsre.diagnose.replies import Reply
@@ -44,7 +44,7 @@ class SharedPrefix(Way):
 
     def answer(self, images: Images, jobs: Sequence[Job]) -> None:
         for group in self.prepare(images, jobs):
-            self.answer_group(group)
+            self.answer_group(group, Branches)
 
     def prepare(self, images: Images, jobs: Sequence[Job]) -> list[Group]:
         """Images with prefixes of one shape together. Jobs that no way could answer get error replies; jobs about an
@@ -75,9 +75,9 @@ class SharedPrefix(Way):
                 groups[prefixes[job.image].like].jobs.append(job)
         return list(groups.values())
 
-    def answer_group(self, group: Group) -> None:
+    def answer_group(self, group: Group, kind: type[Branches]) -> None:
         try:
-            cache = self.prefill(group.prefixes)
+            prefilled = self.prefill(group.prefixes)
         except Exception as error:  # as in `attempt`: halve until the image at fault stands alone
             free_memory()
             if len(group.numbers) == 1:
@@ -86,24 +86,29 @@ class SharedPrefix(Way):
                 return
             middle = len(group.numbers) // 2
             for part in (group.numbers[:middle], group.numbers[middle:]):
-                self.answer_group(group.about(part))
+                self.answer_group(group.about(part), kind)
             return
-        length = group.prefixes[0].ids.shape[1]
         for chunk in self.in_batches(group.jobs, lambda job: len(job.suffix)):
-            self.attempt(chunk, lambda part: self._answer_chunk(group.numbers, cache, length, part))
+            self.attempt(chunk, lambda part: self._answer_chunk(kind, group.numbers, prefilled, part))
 
-    def prefill(self, prefixes: Sequence[Prefix]) -> Any:
-        """The cache behind prefixes of equal length."""
+    def prefill(self, prefixes: Sequence[Prefix]) -> Prefilled:
+        """Run prefixes of one shape together."""
         tensors = {name: torch.cat([p.tensors[name] for p in prefixes]) for name in prefixes[0].tensors}
         ids = torch.cat([p.ids for p in prefixes]).to(self.model.device)
         return prefill(self.model, ids, self.to_model(tensors))
 
-    def branch(self, numbers: Sequence[int], cache: Any, length: int, jobs: Sequence[Job]) -> Branches:
+    def branch(
+        self, kind: type[Branches], numbers: Sequence[int], prefilled: Prefilled, jobs: Sequence[Job]
+    ) -> Branches:
+        """A branch a job; jobs about one image must stand together, in the images' order."""
         rows = [numbers.index(job.image) for job in jobs]
-        return branch(self.model, cache, length, rows, [job.suffix for job in jobs], pad=min(self.end, default=0))
+        return kind(self.model, prefilled, rows, [job.suffix for job in jobs], pad=min(self.end, default=0))
 
-    def _answer_chunk(self, numbers: Sequence[int], cache: Any, length: int, jobs: Sequence[Job]) -> None:
-        branches = self.branch(numbers, cache, length, jobs)
+    def _answer_chunk(
+        self, kind: type[Branches], numbers: Sequence[int], prefilled: Prefilled, jobs: Sequence[Job]
+    ) -> None:
+        jobs = sorted(jobs, key=lambda job: numbers.index(job.image))
+        branches = self.branch(kind, numbers, prefilled, jobs)
         scores = self.likelihoods(branches, jobs)
         tokens = decode(branches, self.decoding.limit(jobs[0].prompt.style), self.end)
         for job, text, (yes, no) in zip(jobs, self.renderer.texts(tokens), scores, strict=True):
