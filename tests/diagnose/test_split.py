@@ -108,7 +108,7 @@ def test_attention_of_another_kind_is_refused() -> None:
     window = made(MistralForCausalLM, MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=32))
     capped = made(Gemma2ForCausalLM, Gemma2Config(**SIZES, num_key_value_heads=2, head_dim=8))
     for model in (window, capped):
-        with pytest.raises(VsreError, match="attends in a way of its own|not a plain one"):
+        with pytest.raises(VsreError, match=r"attends in a way of its own|not a plain one"):
             check(model, SplitBranches)
         assert model.config._attn_implementation != split.SPLIT
     check(window, Branches)

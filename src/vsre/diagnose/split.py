@@ -1,8 +1,8 @@
 """Branches that read their image's prefix where it lies: attention in two parts, joined exactly.
 
-A branch's token attends to its image's prefix, whose keys all branches of the image read in place, and to its own branch.
-Each part yields its output and the logarithm of its sum of exponentials; weighted by these the two add up to attention
-over both (as in Hydragen, arXiv 2402.05099). Only a branch's own keys are stored for it.
+A branch's token attends to its image's prefix, whose keys all branches of the image read in place, and to its own
+branch. Each part yields its output and the logarithm of its sum of exponentials; weighted by these the two add up to
+attention over both (as in Hydragen, arXiv 2402.05099). Only a branch's own keys are stored for it.
 """
 
 from __future__ import annotations
