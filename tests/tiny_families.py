@@ -80,11 +80,17 @@ def special_ids(made: PreTrainedTokenizerFast) -> dict[str, int]:
 
 
 def strengthen(model: PreTrainedModel, gain: float) -> PreTrainedModel:
-    """Scale all matrices, so that answers hang on every token and on the picture."""
+    """Scale all matrices, so that answers hang on every token and on the picture.
+
+    What joins two parts is scaled once more: else a decoder hears mostly itself, and a Q-Former its own queries.
+    """
+    joints = ("crossattention", "EncDecAttention", "encoder_attn", "language_projection", "query_tokens")
     with torch.no_grad():
-        for weight in model.parameters():
+        for name, weight in model.named_parameters():
+            if name == "query_tokens":  # zero until trained
+                weight.normal_()
             if weight.ndim >= 2:
-                weight.mul_(gain)
+                weight.mul_(gain * (4 if any(joint in name for joint in joints) else 1))
     return model.eval()
 
 
@@ -118,7 +124,7 @@ def q_former_parts(made: PreTrainedTokenizerFast) -> dict[str, Any]:
 
 def t5_config(made: PreTrainedTokenizerFast) -> T5Config:
     ids = special_ids(made) | {"decoder_start_token_id": made.pad_token_id}
-    return T5Config(vocab_size=len(made), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, **ids)
+    return T5Config(vocab_size=len(made), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, tie_word_embeddings=False, **ids)
 
 
 def tiny_instructblip(folder: Path, language: str) -> Path:

@@ -77,8 +77,11 @@ class Renderer:
         return self._chat([[_user(text)] for text in texts], generation=True)
 
     def _chat(self, chats: list[list[dict[str, Any]]], *, generation: bool) -> list[str]:
+        chosen = self.processor.chat_template or self.tokenizer.chat_template  # some processors drop theirs
         try:
-            return self.processor.apply_chat_template(chats, add_generation_prompt=generation, tokenize=False)
+            return self.processor.apply_chat_template(
+                chats, chat_template=chosen, add_generation_prompt=generation, tokenize=False
+            )
         except Exception as error:  # jinja and template code may raise anything
             raise VsreError(f"The model's chat template cannot render an image with a question ({error}).") from error
 
