@@ -116,7 +116,7 @@ def tiny_paligemma(folder: Path) -> Path:
 def q_former_parts(made: PreTrainedTokenizerFast) -> dict[str, Any]:
     body = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     return {
-        "vision": {**body, "image_size": SIZE, "patch_size": 16},
+        "vision": {**body, "image_size": SIZE, "patch_size": 16, "initializer_range": 0.02},
         "q_former": {**body, "vocab_size": len(made), "encoder_hidden_size": 16, "pad_token_id": made.pad_token_id},
         "whole": {"num_query_tokens": QUERIES, "image_token_index": made.convert_tokens_to_ids("<image>")},
     }
