@@ -107,6 +107,7 @@ def tiny_paligemma(folder: Path) -> Path:
             vocab_size=len(tok), **LLAMA_LIKE, num_key_value_heads=2, head_dim=16, **special_ids(tok)
         ),
         image_token_index=tok.convert_tokens_to_ids("<image>"),
+        tie_word_embeddings=False,
         projection_dim=32,
         hidden_size=32,
     )
