@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny_models import SIZE, tiny_text_config, tiny_tokenizer, tiny_vision_configs
 from tokenizers import processors
 from transformers import (
     BartConfig,
@@ -43,6 +42,8 @@ from transformers import (
     Qwen2VLProcessor,
     T5Config,
 )
+
+from tiny_models import SIZE, tiny_text_config, tiny_tokenizer, tiny_vision_configs
 
 QUERIES = 4
 SIDE = {"height": SIZE, "width": SIZE}
@@ -125,7 +126,9 @@ def q_former_parts(made: PreTrainedTokenizerFast) -> dict[str, Any]:
 
 def t5_config(made: PreTrainedTokenizerFast) -> T5Config:
     ids = special_ids(made) | {"decoder_start_token_id": made.pad_token_id}
-    return T5Config(vocab_size=len(made), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, tie_word_embeddings=False, **ids)
+    return T5Config(
+        vocab_size=len(made), d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2, tie_word_embeddings=False, **ids
+    )
 
 
 def tiny_instructblip(folder: Path, language: str) -> Path:
@@ -247,7 +250,7 @@ def tiny_qwen2_vl(folder: Path) -> tuple[Path, Qwen2VLProcessor]:
         vision_start_token_id=ids["vision_start"],
     )
     images = Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 16})
-    chat = template("<|vision_start|><|image_pad|><|vision_end|>", "\n")
+    chat = template("<|vision_start|><|image_pad|><|vision_end|>", "{{ '\\n' }}")
     processor = PicturesOnly(images, tok, None, chat_template=chat)
     strengthen(Qwen2VLForConditionalGeneration(config), 6.0).save_pretrained(folder)
     return folder, processor

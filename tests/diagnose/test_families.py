@@ -12,10 +12,18 @@ from typing import Any
 import pytest
 import torch
 from diagnose_data import picture
-from PIL import Image
-from tiny_families import PicturesOnly, tiny_blip2, tiny_florence2, tiny_instructblip, tiny_paligemma, tiny_qwen2_vl
-from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig, PaliGemmaProcessor
+from transformers.processing_utils import ProcessorMixin
 
+from tiny_families import (
+    PicturesOnly,
+    template,
+    tiny_blip2,
+    tiny_florence2,
+    tiny_instructblip,
+    tiny_paligemma,
+    tiny_qwen2_vl,
+)
 from vsre.diagnose import Decoding, Prompt, TransformersEngine
 from vsre.rewrite import FORMATS
 from vsre.sources.images import load_image
@@ -45,7 +53,9 @@ class Family:
 ENCODER = "encoder-decoder"
 FAMILIES = {
     "paligemma": Family(tiny_paligemma, "plain", "nothing of the prompt stands behind", grow=(("token_type_ids", 1),)),
-    "instructblip-llama": Family(partial(tiny_instructblip, language="llama"), "plain", "qformer_input_ids", alike=True),
+    "instructblip-llama": Family(
+        partial(tiny_instructblip, language="llama"), "plain", "qformer_input_ids", alike=True
+    ),
     "instructblip-t5": Family(partial(tiny_instructblip, language="t5"), "plain", ENCODER, encoder_decoder=True),
     "blip2-opt": Family(partial(tiny_blip2, language="opt"), "plain", "the shared prefix fails"),
     "blip2-t5": Family(partial(tiny_blip2, language="t5"), "plain", ENCODER, encoder_decoder=True),
@@ -148,4 +158,65 @@ def test_answers_are_those_of_one_prompt_alone(name: str, tmp_path: Path, monkey
     # Answers that do not hang on the prompt and on the picture would prove nothing.
     assert len(set(chain(*texts))) > 8, texts
     assert len({row[1] for row in texts}) > 1, texts
-    assert {1} < options or min(options) > 1
+    assert len(options) > 1
+
+
+@torch.inference_mode()
+def test_attention_both_ways_fails_the_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PaliGemma with a prompt that can be cut behind the picture: the picture's tokens still see the question."""
+    monkeypatch.setattr(PaliGemmaProcessor, "prepare_inputs_layout", ProcessorMixin.prepare_inputs_layout)
+    family = FAMILIES["paligemma"]
+    alone, asked = Alone(family, *load(family.build, tmp_path, monkeypatch)), questions()[:2]
+    engine = TransformersEngine(tmp_path, decoding=DECODING)
+    replies = engine.answer(asked)
+    notes = engine.notes()
+    assert notes["way"] == "plain" and "apart" in notes["why"] and notes["largest_difference"] > 1e-2, notes
+    for (data, prompts), row in zip(asked, replies, strict=True):
+        assert [reply.text for reply in row] == [alone.text(data, prompt) for prompt in prompts]
+
+
+@torch.inference_mode()
+def test_question_is_never_taken_into_the_prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PaliGemma's processor adds a line's end to a template's own: the tails match, the words before them do not."""
+    family = FAMILIES["paligemma"]
+    model, processor = load(family.build, tmp_path, monkeypatch)
+    processor.chat_template = template("<image>", "{{ '\\n' }}")
+    processor.save_pretrained(tmp_path)
+    alone, asked = Alone(family, model, processor), questions()[:2]
+    engine = TransformersEngine(tmp_path, decoding=DECODING)
+    for (data, prompts), row in zip(asked, engine.answer(asked), strict=True):
+        assert [(reply.error, reply.text) for reply in row] == [(None, alone.text(data, p)) for p in prompts]
+    assert "changes the words behind the image" in engine.notes()["why"]
+
+
+@torch.inference_mode()
+def test_stored_generation_settings_change_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    family = FAMILIES["blip2-t5"]
+    alone, asked = Alone(family, *load(family.build, tmp_path, monkeypatch)), questions()[:2]
+    settings = alone.model.generation_config.to_dict()
+    settings |= {"no_repeat_ngram_size": 1, "num_beams": 3, "min_new_tokens": 4, "repetition_penalty": 3.0}
+    GenerationConfig(**settings).save_pretrained(tmp_path)
+    inner = TransformersEngine(tmp_path, decoding=DECODING)
+    for (data, prompts), row in zip(asked, inner.answer(asked), strict=True):
+        assert [reply.text for reply in row] == [alone.text(data, prompt) for prompt in prompts]
+
+
+@torch.inference_mode()
+def test_answer_begins_behind_a_forced_first_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BART and its like have a first token put in front of what they say: options are the words behind it."""
+    family = FAMILIES["florence2"]
+    alone, asked = Alone(family, *load(family.build, tmp_path, monkeypatch)), questions()[:2]
+    begin = alone.processor.tokenizer.bos_token_id
+    forced = GenerationConfig(**alone.model.generation_config.to_dict() | {"forced_bos_token_id": begin})
+    forced.save_pretrained(tmp_path)
+    engine = TransformersEngine(tmp_path, decoding=DECODING)
+    for (data, prompts), row in zip(asked, engine.answer(asked), strict=True):
+        for prompt, reply in zip(prompts, row, strict=True):
+            ids = alone.processor.tokenizer(prompt.format.yes, add_special_tokens=False)["input_ids"]
+            logs = alone.forward(alone.inputs(data, prompt), [begin, *ids[:-1]])[1:]
+            expected = float(sum(logs[i, token] for i, token in enumerate(ids)))
+            assert reply.logp_yes == pytest.approx(expected, rel=1e-3)
+            limit = DECODING.limit(prompt.style)
+            settings = GenerationConfig(do_sample=False, max_new_tokens=limit + 1, forced_bos_token_id=begin)
+            out = alone.model.generate(**alone.inputs(data, prompt), generation_config=settings)[0]
+            assert reply.text == alone.processor.tokenizer.decode(out, skip_special_tokens=True)

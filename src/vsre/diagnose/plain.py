@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
@@ -34,7 +34,8 @@ class Dictation(LogitsProcessor):
         if self.steps < self.keep:
             self.logits.append(scores.float())
         if self.steps < self.told.shape[1]:
-            scores = torch.full_like(scores, -math.inf).scatter(1, self.told[:, self.steps, None], 0.0)
+            forced = torch.full_like(scores, -math.inf).scatter(1, self.told[:, self.steps, None], 0.0)
+            scores = cast(torch.FloatTensor, forced)
         self.steps += 1
         return scores
 
@@ -168,8 +169,8 @@ class Plain(Way):
             ahead = [(options[i][:-1] + [options[i][-1]] * width)[:width] for i in rows]  # shorter ones filled up
             logs = self._dictate(images, [jobs[i] for i in rows], ahead).log_softmax(-1)  # (rows, 1 + width, V)
             for i, steps in zip(rows, logs, strict=True):
-                ids = torch.tensor(options[i], device=steps.device)[:, None]
-                told[i][which] = float(steps[: len(ids)].gather(-1, ids).sum())
+                wanted = torch.tensor(options[i], device=steps.device)[:, None]
+                told[i][which] = float(steps[: len(wanted)].gather(-1, wanted).sum())
         return told
 
 
