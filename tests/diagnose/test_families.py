@@ -191,13 +191,13 @@ def test_question_is_never_taken_into_the_prefix(tmp_path: Path, monkeypatch: py
 
 @torch.inference_mode()
 def test_stored_generation_settings_change_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    family = FAMILIES["blip2-t5"]
+    family = FAMILIES["florence2"]
     alone, asked = Alone(family, *load(family.build, tmp_path, monkeypatch)), questions()[:2]
     settings = alone.model.generation_config.to_dict()
     settings |= {"no_repeat_ngram_size": 1, "num_beams": 3, "min_new_tokens": 4, "repetition_penalty": 3.0}
     GenerationConfig(**settings).save_pretrained(tmp_path)
-    inner = TransformersEngine(tmp_path, decoding=DECODING)
-    for (data, prompts), row in zip(asked, inner.answer(asked), strict=True):
+    engine = TransformersEngine(tmp_path, decoding=DECODING)
+    for (data, prompts), row in zip(asked, engine.answer(asked), strict=True):
         assert [reply.text for reply in row] == [alone.text(data, prompt) for prompt in prompts]
 
 
