@@ -24,13 +24,9 @@ from vsre.diagnose.prompts import Prompt, Renderer
 from vsre.diagnose.replies import Reply
 from vsre.diagnose.shared_prefix import Group, SharedPrefix
 from vsre.diagnose.split import SplitBranches
-from vsre.diagnose.ways import Images, Job, first_line
+from vsre.diagnose.ways import Images, Job, first_line, tolerance
 from vsre.errors import VsreError
 from vsre.sources.images import load_image
-
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
-HALF_TOLERANCE = 3e-2
-"""How far logits of the two ways may lie apart, as a share of the largest logit (at least 1)."""
 
 
 class Engine(Protocol):
@@ -122,6 +118,7 @@ class TransformersEngine:
             "largest_difference": max(compared, default=None),
             "device": str(self.device),
             "batch_images": self.batch_images,
+            "plain_batches": self._plain.alike or None,
             "batch_prompts": (self._shared if shared or not proofs else self._plain).batch,
         }
 
@@ -164,7 +161,7 @@ class TransformersEngine:
         return self._proofs[like]
 
     def _compare(self, kind: type[Branches], images: Images, group: Group, most: int) -> Proof:
-        limit = TOLERANCE.get(self.dtype, HALF_TOLERANCE)
+        limit = tolerance(self.dtype)
         try:
             apart = largest_difference(self._shared, self._plain, kind, images, group, most=most)
         # Whatever stops the faster way, the plain one may still work; only for want of memory is it tried smaller.

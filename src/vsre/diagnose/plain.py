@@ -1,23 +1,69 @@
-"""The plain way: whole prompts through the processor and the model's own `generate`; it works for every model."""
+"""The plain way: whole prompts through the processor and the model's own `generate`; it works for every model.
+
+`generate` alone knows how a model goes on: where its decoder starts, what its positions and masks look like behind a
+picture, which inputs it takes again. So the likelihood of given words is taken from it too, by dictating them.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from vsre.diagnose.decoding import until_end
 from vsre.diagnose.replies import Reply
-from vsre.diagnose.ways import Images, Job, Way
+from vsre.diagnose.ways import Images, Job, Way, tolerance
+
+
+class Dictation(LogitsProcessor):
+    """Makes `generate` say `told` (B, k) first, and keeps the model's own logits of the first `keep` steps.
+
+    `logits` are (B, V) each, float32; `steps` counts the tokens generated.
+    """
+
+    def __init__(self, told: torch.Tensor, keep: int) -> None:
+        self.told, self.keep = told, keep
+        self.logits: list[torch.Tensor] = []
+        self.steps = 0
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if self.steps < self.keep:
+            self.logits.append(scores.float())
+        if self.steps < self.told.shape[1]:
+            forced = torch.full_like(scores, -math.inf).scatter(1, self.told[:, self.steps, None], 0.0)
+            scores = cast(torch.FloatTensor, forced)
+        self.steps += 1
+        return scores
 
 
 @dataclass(eq=False)
 class Plain(Way):
-    """Whole prompts through the processor and the model's own `generate`, padded on the left."""
+    """Whole prompts through the processor and the model's own `generate`.
+
+    Prompts of several lengths are padded to one batch. Not every model answers a padded prompt as it answers the prompt
+    alone, so that is compared whenever a batch is padded more than any before; where it fails, only prompts of one
+    length stand in a batch. A checkpoint's generation settings (penalties, beams, forced or forbidden tokens) are
+    dropped: the answers are the model's greedy ones.
+    """
 
     name = "plain"
+    alike: str = ""
+    """Why batches hold prompts of one length only; empty where padding is right."""
+    _padding: int = 0  # up to how many padded places a batch has been compared
+    _lead: list[int] = field(default_factory=list)  # what every answer begins with at the decoder
+
+    def __post_init__(self) -> None:
+        if self.renderer.encoder_decoder:
+            first = self.model.generation_config.forced_bos_token_id
+            self._lead = [] if first is None else [first]
+        for part in self.model.modules():  # some models hand generation on to a language model inside
+            stored = getattr(part, "generation_config", None)
+            if isinstance(stored, GenerationConfig):
+                part.generation_config = _bare(stored)
 
     def answer(self, images: Images, jobs: Sequence[Job]) -> None:
         for chunk in self.in_batches(jobs, lambda job: len(job.rendered)):
@@ -26,6 +72,46 @@ class Plain(Way):
     def inputs(self, images: Images, jobs: Sequence[Job]) -> dict[str, torch.Tensor]:
         whole = self.renderer.whole([images[job.image] for job in jobs], [job.rendered for job in jobs])
         return self.to_model(whole)
+
+    def logits(self, images: Images, job: Job, told: Sequence[int] = ()) -> torch.Tensor:
+        """The model's logits behind the whole prompt and behind each token of `told`: (1 + len(told), V), float32.
+
+        One prompt alone, without padding: what every other way of answering is measured against.
+        """
+        return self._dictate(images, [job], [told])[0]
+
+    def _dictate(self, images: Images, jobs: Sequence[Job], told: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Logits behind the prompts and behind each of their k tokens told: (jobs, 1 + k, V), float32."""
+        kept, _ = self._generate(self.inputs(images, jobs), told, more=1, keep=1, end=None)
+        return torch.stack(kept, dim=1)
+
+    def _generate(
+        self,
+        inputs: dict[str, torch.Tensor],
+        told: Sequence[Sequence[int]],
+        *,
+        more: int,
+        keep: int,
+        end: list[int] | None,
+    ) -> tuple[list[torch.Tensor], list[list[int]]]:
+        """`more` tokens behind the tokens told (k each): the logits of the first k + keep steps, each (jobs, V), with
+        step 0 behind the prompt; and the tokens generated behind those told."""
+        forced = torch.tensor([self._lead + list(ids) for ids in told], device=self.model.device, dtype=torch.long)
+        dictation = Dictation(forced, forced.shape[1] + keep)
+        sequences = self.model.generate(
+            **inputs,
+            generation_config=GenerationConfig(
+                do_sample=False,
+                num_beams=1,
+                max_new_tokens=forced.shape[1] + more,
+                eos_token_id=end,
+                pad_token_id=self.renderer.tokenizer.pad_token_id,
+            ),
+            logits_processor=LogitsProcessorList([dictation]),
+        )
+        # What stands before the new tokens differs by model: the prompt, a decoder's start token, or nothing at all.
+        said = sequences[:, sequences.shape[1] - dictation.steps + forced.shape[1] :].tolist()
+        return dictation.logits[len(self._lead) :], said
 
     def _answer_chunk(self, images: Images, jobs: Sequence[Job]) -> None:
         inputs = self.inputs(images, jobs)
@@ -36,45 +122,65 @@ class Plain(Way):
                 job.reply = Reply(error=problem) if problem else None
             going = [job for job in jobs if job.reply is None]
             return self._answer_chunk(images, going) if going else None
-        out = self.model.generate(
-            **inputs,
-            generation_config=GenerationConfig(
-                do_sample=False,
-                num_beams=1,
-                repetition_penalty=1.0,
-                max_new_tokens=self.decoding.limit(jobs[0].prompt.style),
-                eos_token_id=sorted(self.end),
-                pad_token_id=self.renderer.tokenizer.pad_token_id,
-                output_logits=True,
-                return_dict_in_generate=True,
-            ),
-        )
-        first = out.logits[0].float().log_softmax(-1)  # (jobs, V)
-        said = out.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+        padded = _padded_places(inputs)  # (jobs,)
+        if self.alike and padded.any():
+            return self._answer_alike(images, jobs)
+        limit = self.decoding.limit(jobs[0].prompt.style)
+        kept, said = self._generate(inputs, [()] * len(jobs), more=limit, keep=2, end=sorted(self.end))
+        if int(padded.max()) > self._padding:
+            row = int(padded.argmax())
+            if self._is_apart(images, jobs[row], torch.stack([step[row] for step in kept]), said[row][:1]):
+                return self._answer_alike(images, jobs)
+            self._padding = int(padded.max())
         texts = self.renderer.texts([until_end(tokens, self.end) for tokens in said])
-        for i, (job, text) in enumerate(zip(jobs, texts, strict=True)):
-            options = self.renderer.options(job.prompt.format)
-            yes, no = (self.log_probability(images, job, ids, first[i]) for ids in options)
+        scores = self._likelihoods(images, jobs, kept[0].log_softmax(-1))
+        for job, text, (yes, no) in zip(jobs, texts, scores, strict=True):
             job.reply = Reply(text, yes, no)
 
-    def log_probability(self, images: Images, job: Job, ids: Sequence[int], first: torch.Tensor) -> float:
-        """log P of `ids` as the job's next tokens; `first` (V,) holds the log-probabilities of the first of them."""
-        if len(ids) == 1:
-            return float(first[ids[0]])
-        logs = self.logits(images, job, ids[:-1]).log_softmax(-1)  # (len(ids), V)
-        return float(logs.gather(-1, torch.tensor(ids, device=logs.device)[:, None]).sum())
+    def _is_apart(self, images: Images, job: Job, padded: torch.Tensor, told: Sequence[int]) -> bool:
+        """Whether a job's logits in a padded batch (1 or 2, V) are not those of the job alone."""
+        alone = self.logits(images, job, told)[: len(padded)]
+        apart = float((alone - padded).abs().max()) / max(1.0, float(alone.abs().max()))
+        if apart <= tolerance(self.model.dtype):
+            return False
+        self.alike = f"padding changes this model's answers (logits lie {apart:.1e} apart)"
+        return True
 
-    def logits(self, images: Images, job: Job, told: Sequence[int] = ()) -> torch.Tensor:
-        """The model's logits behind the whole prompt and behind each token of `told`: (1 + len(told), V), float32.
+    def _answer_alike(self, images: Images, jobs: Sequence[Job]) -> None:
+        """Answer in batches that need no padding."""
+        groups: dict[Any, list[Job]] = {}
+        for job in jobs:
+            shapes = tuple(sorted((name, t.shape) for name, t in self.inputs(images, [job]).items() if t.ndim == 2))
+            groups.setdefault(shapes, []).append(job)
+        for group in groups.values():
+            self.attempt(group, lambda part: self._answer_chunk(images, part))
 
-        One sequence, one forward, nothing kept or padded: what every other way of answering is measured against.
-        """
-        inputs = self.inputs(images, [job])
-        shape = inputs["input_ids"].shape
-        ids = torch.tensor([list(told)], device=self.model.device, dtype=torch.long)  # (1, k)
-        fill = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        grown = {
-            name: torch.cat([t, fill.get(name, torch.zeros_like(ids)).to(t.dtype)], dim=1) if t.shape == shape else t
-            for name, t in inputs.items()
-        }
-        return self.model(**grown).logits[0, -1 - len(told) :].float()
+    def _likelihoods(self, images: Images, jobs: Sequence[Job], first: torch.Tensor) -> list[list[float]]:
+        """[log P of yes, log P of no] for each job; `first` (jobs, V) are the log-probabilities of the next token."""
+        told: list[list[float]] = [[0.0, 0.0] for _ in jobs]
+        for which in (0, 1):
+            options = [self.renderer.options(job.prompt.format)[which] for job in jobs]
+            for i, ids in enumerate(options):
+                told[i][which] = float(first[i, ids[0]])
+            rows = [i for i, ids in enumerate(options) if len(ids) > 1]
+            if not rows:
+                continue
+            width = max(len(options[i]) for i in rows) - 1
+            ahead = [(options[i][:-1] + [options[i][-1]] * width)[:width] for i in rows]  # shorter ones filled up
+            logs = self._dictate(images, [jobs[i] for i in rows], ahead).log_softmax(-1)  # (rows, 1 + width, V)
+            for i, steps in zip(rows, logs, strict=True):
+                wanted = torch.tensor(options[i], device=steps.device)[:, None]
+                told[i][which] = float(steps[: len(wanted)].gather(-1, wanted).sum())
+        return told
+
+
+def _padded_places(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """How many places of each prompt are padded, in all its masks (some models take the text twice): (prompts,)."""
+    masks = [t for name, t in inputs.items() if name.endswith("attention_mask") and t.ndim == 2]
+    return torch.stack([(mask == 0).sum(1) for mask in masks]).sum(0)
+
+
+def _bare(stored: GenerationConfig) -> GenerationConfig:
+    """The settings that say what a token id means, without those that would change greedy answers."""
+    kept = ("bos_token_id", "pad_token_id", "decoder_start_token_id")
+    return GenerationConfig(**{name: getattr(stored, name) for name in kept})

@@ -13,6 +13,8 @@ from vsre.errors import VsreError
 from vsre.rewrite import AnswerFormat
 
 _STUB = "Is it?"
+_OTHER = "Can one see anything?"
+"""Shares no beginning with the stub, so that what the two have in common is not the question's."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class Renderer:
 
     def __init__(self, processor: Any, config: Any) -> None:
         self.processor, self.tokenizer = processor, processor.tokenizer
+        # Some composite models say so in their language model's part only.
+        self.encoder_decoder = bool(
+            config.is_encoder_decoder or getattr(config.get_text_config(), "is_encoder_decoder", False)
+        )
         self.image_token = next(
             (
                 found
@@ -62,7 +68,11 @@ class Renderer:
             ),
             None,
         )
-        self._stub = self.render([_STUB])[0]
+        # What a chat template writes for the picture may differ from the tokens that take its place (Gemma 3).
+        written = [str(getattr(processor, name, "")) for name in ("image_token", "boi_token")]
+        known = self.tokenizer.get_vocab()
+        self._placeholders = {self.image_token, *(known[text] for text in written if text in known)} - {None}
+        self._stub, self._other = self.render([_STUB, _OTHER])
         self._head: list[int] | None = None  # the ids of an unexpanded prompt up to and with its placeholder
         self._options: dict[str, tuple[list[int], list[int]]] = {}
 
@@ -71,8 +81,11 @@ class Renderer:
         return self._chat([[_user(text)] for text in texts], generation=True)
 
     def _chat(self, chats: list[list[dict[str, Any]]], *, generation: bool) -> list[str]:
+        chosen = self.processor.chat_template or self.tokenizer.chat_template  # some processors drop theirs
         try:
-            return self.processor.apply_chat_template(chats, add_generation_prompt=generation, tokenize=False)
+            return self.processor.apply_chat_template(
+                chats, chat_template=chosen, add_generation_prompt=generation, tokenize=False
+            )
         except Exception as error:  # jinja and template code may raise anything
             raise VsreError(f"The model's chat template cannot render an image with a question ({error}).") from error
 
@@ -83,31 +96,41 @@ class Renderer:
         return self.tokenizer(list(rendered), add_special_tokens=special, verbose=False)["input_ids"]
 
     def whole(self, images: Sequence[Image.Image], rendered: Sequence[str]) -> dict[str, torch.Tensor]:
-        """The processor's own tensors for whole prompts, one image each, padded on the left."""
+        """The processor's own tensors for whole prompts, one image each.
+
+        Padded on the left, where an answer goes on behind the prompt; on the right for an encoder.
+        """
         begin = self.tokenizer.bos_token
-        special = not (begin and rendered[0].startswith(begin))
-        return dict(
+        written = bool(begin and rendered[0].startswith(begin))
+        tensors = dict(
             self.processor(
                 images=list(images),
                 text=list(rendered),
                 padding=True,
-                padding_side="left",
+                padding_side="right" if self.encoder_decoder else "left",
                 truncation=False,
                 max_length=None,  # some tokenizers are saved with one, and a cut prompt would be another question
-                add_special_tokens=special,
+                **({"add_special_tokens": False} if written else {}),  # otherwise as the processor thinks right
                 return_tensors="pt",
             )
         )
+        tensors.pop("labels", None)  # some processors add labels to be trained on: a question has none
+        return tensors
 
     def prefix(self, image: Image.Image) -> Prefix:
         """Process the picture once. Raises ValueError where no prefix can be told from the question."""
+        if self.encoder_decoder:
+            raise ValueError("the model is an encoder-decoder: its encoder reads the question with the picture")
         tensors = self.whole([image], [self._stub])
         ids = tensors.pop("input_ids")  # (1, L)
         tensors.pop("attention_mask", None)
+        for name in tensors:
+            if name.endswith("input_ids"):
+                raise ValueError(f"the model looks at the picture with the question in mind (it takes {name})")
         places = ids[:0] if self.image_token is None else torch.eq(ids[0], self.image_token).nonzero()
         if not len(places):
             raise ValueError("the processor puts no image tokens into the prompt")
-        plain = self.tokenize([self._stub])[0]
+        plain, other = self.tokenize([self._stub, self._other])
         length = int(ids.shape[1])
         tail = 0  # how many ids behind the image are the same with and without the image's expansion
         behind = length - 1 - int(places[-1])
@@ -115,19 +138,24 @@ class Renderer:
             tail += 1
         if not tail:
             raise ValueError("nothing of the prompt stands behind the image")
-        self._head = plain[: len(plain) - tail]
+        head = plain[: len(plain) - tail]
+        if other[: len(head)] != head:
+            raise ValueError("the processor changes the words behind the image")
+        self._head = head
         cut = length - tail
         kept = {name: t[:, :cut] if t.shape[:2] == (1, length) else t for name, t in tensors.items()}
         return Prefix(ids[:, :cut], kept)
 
     def suffixes(self, rendered: Sequence[str]) -> list[list[int] | None]:
-        """The ids behind the image; None for a prompt that begins otherwise or holds a placeholder of its own."""
+        """The ids behind the image; none for a prompt with a placeholder of its own, None for one that begins
+        otherwise."""
         head = self._head
         if head is None:
             raise ValueError("no picture has been processed yet")
         n = len(head)
         return [
-            ids[n:] if ids[:n] == head and self.image_token not in ids[n:] else None for ids in self.tokenize(rendered)
+            (ids[n:] if self._placeholders.isdisjoint(ids[n:]) else []) if ids[:n] == head else None
+            for ids in self.tokenize(rendered)
         ]
 
     def texts(self, tokens: Sequence[Sequence[int]]) -> list[str]:
@@ -141,6 +169,8 @@ class Renderer:
         return self._options[form.name]
 
     def _option(self, answer: str) -> list[int]:
+        if self.encoder_decoder:  # the decoder's text begins with the answer
+            return self.tokenizer(text_target=answer, add_special_tokens=False)["input_ids"]
         spoken = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
         chat = self._chat([[_user(_STUB), spoken]], generation=False)[0]
         lead = "" if self._stub[-1:].isspace() else " "

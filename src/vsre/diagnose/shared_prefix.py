@@ -48,31 +48,34 @@ class SharedPrefix(Way):
 
     def prepare(self, images: Images, jobs: Sequence[Job]) -> list[Group]:
         """Images with prefixes of one shape together. Jobs that no way could answer get error replies; jobs about an
-        image that has no prefix are in no group."""
+        image that has no prefix, and prompts that do not begin with it, are in no group."""
         prefixes: dict[int, Prefix] = {}
         for number, image in images.items():
             try:
                 prefixes[number] = self.renderer.prefix(image)
             except Exception as error:  # an image processor may raise anything on an odd picture
                 self.no_prefix = first_line(error)
-        waiting = [job for job in jobs if job.image in prefixes]
-        if waiting:
-            for job, suffix in zip(waiting, self.renderer.suffixes([job.rendered for job in waiting]), strict=True):
-                job.suffix = suffix or []
-                tokens = prefixes[job.image].ids.shape[1] + len(job.suffix)
-                problem = self.too_long(tokens, job.prompt.style)
-                if not suffix:
-                    problem = "the prompt holds the model's image placeholder, or none of its own text"
-                if problem:
-                    job.reply = Reply(error=problem)
+        waiting = []
+        asked = [job for job in jobs if job.image in prefixes]
+        suffixes = self.renderer.suffixes([job.rendered for job in asked]) if asked else []
+        for job, suffix in zip(asked, suffixes, strict=True):
+            if suffix is None:  # only whole can it be asked
+                continue
+            job.suffix = suffix
+            problem = self.too_long(prefixes[job.image].ids.shape[1] + len(suffix), job.prompt.style)
+            if not suffix:
+                problem = "the prompt holds the model's image placeholder, or none of its own text"
+            if problem:
+                job.reply = Reply(error=problem)
+            else:
+                waiting.append(job)
         groups: dict[Any, Group] = {}
         for number, prefix in prefixes.items():
             group = groups.setdefault(prefix.like, Group([], [], []))
             group.numbers.append(number)
             group.prefixes.append(prefix)
         for job in waiting:
-            if job.reply is None:
-                groups[prefixes[job.image].like].jobs.append(job)
+            groups[prefixes[job.image].like].jobs.append(job)
         return list(groups.values())
 
     def answer_group(self, group: Group, kind: type[Branches]) -> None:

@@ -21,6 +21,15 @@ from vsre.diagnose.replies import Reply
 
 Images = dict[int, Image.Image]
 
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
+HALF_TOLERANCE = 3e-2
+"""How far logits of two ways may lie apart, as a share of the largest logit (at least 1)."""
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """How far logits may lie apart in a model of this dtype."""
+    return TOLERANCE.get(dtype, HALF_TOLERANCE)
+
 
 @dataclass(eq=False)
 class Job:
@@ -57,7 +66,8 @@ class Way(ABC):
 
     def too_long(self, tokens: int, style: str) -> str | None:
         limit = self.decoding.limit(style)
-        if tokens + limit <= self.context:
+        apart = self.renderer.encoder_decoder  # the answer's positions are the decoder's own
+        if (max(tokens, limit) if apart else tokens + limit) <= self.context:
             return None
         return (
             f"the prompt has {tokens} tokens; with {limit} for the answer that is beyond the model's {self.context:.0f}"
