@@ -146,11 +146,8 @@ def measure(start: dict[str, Any], data: dict[str, Path], folder: Path, steps: i
 
 
 def paper_bytes() -> int:
-    """bf16 bytes of one image's frozen features of the paper's four encoders, from the shapes of their published
-    checkpoints: CLIP 24x24x1024, SigLIP 27x27x1152, DINOv2 16x16x1024 and SAM's neck 64x64x256."""
-    shapes = {"clip": (24, 1024), "siglip": (27, 1152), "dinov2": (16, 1024), "sam": (64, 256)}
-    assert shapes.keys() == ENCODERS.keys()
-    return sum(grid * grid * channels * 2 for grid, channels in shapes.values())
+    """bf16 bytes of one image's frozen features of the paper's four encoders: grid x grid x channels each."""
+    return sum(spec.grid**2 * spec.hidden_size * 2 for spec in ENCODERS.values())
 
 
 def main() -> None:

@@ -12,43 +12,48 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Features, Image, Value
-from datasets import List as ListFeature
 
 from vsre.errors import VsreError
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 as fractions of the image's width and height, the origin at the top left."""
 
-FEATURES = Features(
-    {
-        "key": Value("string"),
-        "image_id": Value("string"),
-        "image": Image(decode=False),
-        "image_name": Value("string"),
-        "width": Value("int32"),
-        "height": Value("int32"),
-        "subject": Value("string"),
-        "relation": Value("string"),
-        "object": Value("string"),
-        "caption": Value("string"),
-        "label": Value("bool"),
-        "subject_box": ListFeature(Value("float64")),
-        "object_box": ListFeature(Value("float64")),
-        "split": Value("string"),
-        "origin": Value("string"),
-        "provenance": Value("string"),
-    }
-)
-"""The columns on disk. `provenance` is a JSON object; boxes are null where they are not known."""
 
-SCHEMA: pa.Schema = FEATURES.arrow_schema
+@cache
+def triplet_schema() -> pa.Schema:
+    """The columns on disk, with Hugging Face's image feature. `provenance` is a JSON object; boxes are null where they
+    are not known."""
+    from datasets import Features, Image, Value  # takes half a second, and reading does without
+    from datasets import List as ListFeature
+
+    features = Features(
+        {
+            "key": Value("string"),
+            "image_id": Value("string"),
+            "image": Image(decode=False),
+            "image_name": Value("string"),
+            "width": Value("int32"),
+            "height": Value("int32"),
+            "subject": Value("string"),
+            "relation": Value("string"),
+            "object": Value("string"),
+            "caption": Value("string"),
+            "label": Value("bool"),
+            "subject_box": ListFeature(Value("float64")),
+            "object_box": ListFeature(Value("float64")),
+            "split": Value("string"),
+            "origin": Value("string"),
+            "provenance": Value("string"),
+        }
+    )
+    return features.arrow_schema
 
 
 def image_content_id(data: bytes) -> str:
@@ -95,7 +100,7 @@ class Triplet:
 
 
 def to_row(triplet: Triplet) -> dict[str, Any]:
-    """One dictionary in the columns of FEATURES."""
+    """One dictionary in the columns of `triplet_schema`."""
     row = {f.name: getattr(triplet, f.name) for f in dataclasses.fields(triplet)}
     row["key"] = triplet.key
     row["image"] = None if triplet.image is None else {"bytes": triplet.image, "path": triplet.image_name}
@@ -186,7 +191,7 @@ class ParquetShards:
 
 def write_triplets(folder: Path | str, triplets: Iterable[Triplet], *, rows_per_file: int = 5000) -> int:
     """Write triplets to FOLDER/part-NNNNN.parquet, replacing what was there; returns how many."""
-    with ParquetShards(Path(folder), SCHEMA, rows_per_file=rows_per_file) as shards:
+    with ParquetShards(Path(folder), triplet_schema(), rows_per_file=rows_per_file) as shards:
         for triplet in triplets:
             shards.write(to_row(triplet))
     return shards.written
@@ -205,7 +210,7 @@ def parquet_files(path: Path | str) -> list[Path]:
 
 def read_triplets(path: Path | str, *, images: bool = True, columns: Sequence[str] | None = None) -> Iterator[Triplet]:
     """Stream the triplets of a file, a split folder or a data set folder; `images=False` skips the bytes."""
-    names = list(columns or FEATURES)
+    names = list(columns or (f.name for f in dataclasses.fields(Triplet)))
     if not images:
         names = [n for n in names if n != "image"]
     for file in parquet_files(path):

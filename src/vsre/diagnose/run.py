@@ -151,7 +151,9 @@ def _answer_all(
         try:
             # Always the same images together, so that a resumed run computes exactly what an undisturbed one does.
             stream = by_image(read_triplets(path), limit)
-            while images := list(islice(stream, engine.batch_images)):
+            size = min(2, engine.batch_images)  # the first answers come soon, and show whether the model works at all
+            while images := list(islice(stream, size)):
+                size = engine.batch_images
                 batch = []
                 for triplets in images:
                     asked = [

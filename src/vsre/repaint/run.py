@@ -22,7 +22,7 @@ from vsre.repaint.balance import Balance
 from vsre.repaint.painter import KINDS, SETTINGS, Painted, Painter, PaintJob, Refused, Vocabulary
 from vsre.repaint.plan import checked_settings, jobs, survey
 from vsre.repaint.scene_painter import ScenePainter
-from vsre.triplets import SCHEMA, ParquetShards, image_content_id, to_row
+from vsre.triplets import ParquetShards, image_content_id, to_row, triplet_schema
 
 SAME_PICTURE = "the same picture was painted for another triplet"
 HELD_OUT_CAPTION = "the caption stands in a held-out split"
@@ -72,7 +72,7 @@ def repaint(
     (out / "repaint.json").unlink(missing_ok=True)
     with (
         (out / "set_aside.jsonl").open("w", encoding="utf-8") as set_aside,
-        ParquetShards(out, SCHEMA) as shards,
+        ParquetShards(out, triplet_schema()) as shards,
     ):
         for done, result in enumerate(_new(_results(ours, vocabulary, plan, workers)), start=1):
             if isinstance(result, Refused):
