@@ -1,7 +1,7 @@
 """lmms-eval's own rate on the prompts of diagnose_speed.py: a task folder is written and its command line run.
 
 Its start is left out: the task notes the time whenever a prompt's picture is asked for, and the rate is that between
-the first of them and the end of the last. Used by diagnose_speed.py; nothing here needs vsre.
+the first of them and the last. Used by diagnose_speed.py; nothing here needs vsre.
 """
 
 from __future__ import annotations

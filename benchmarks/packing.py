@@ -153,7 +153,7 @@ def measure(shape: dict[str, Any], rounds: int) -> dict[str, Any]:
         "seconds": {name: round(s, 4) for name, s in took.items()},
         "questions_per_s_packed": round(k * shape["images"] / took["packed"], 1),
         "single_batch": ways.rows_at_once,
-        "attention": "packed kernels" if ways.attention.packed else "mask",
+        "attention": "packed kernels" if ways.attention.maskless else "mask",
         "shape": shape,
     }
 

@@ -21,6 +21,7 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    MistralConfig,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
     SamVisionConfig,
@@ -80,6 +81,24 @@ def tiny_text_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     )
 
 
+def tiny_window_config(window: int) -> MistralConfig:
+    """The same sizes with attention to a window of tokens."""
+    text = tiny_text_config(tiny_tokenizer())
+    return MistralConfig(
+        vocab_size=text.vocab_size,
+        hidden_size=text.hidden_size,
+        intermediate_size=text.intermediate_size,
+        num_hidden_layers=text.num_hidden_layers,
+        num_attention_heads=text.num_attention_heads,
+        num_key_value_heads=2,
+        max_position_embeddings=text.max_position_embeddings,
+        bos_token_id=text.bos_token_id,
+        eos_token_id=text.eos_token_id,
+        pad_token_id=text.pad_token_id,
+        sliding_window=window,
+    )
+
+
 def tiny_vision_configs() -> dict[str, PreTrainedConfig]:
     """Grids of 6x6 (SAM: a neck of 24x24, 6x6 after its adapter)."""
     body = {
@@ -136,13 +155,14 @@ def tiny_vsre(folder: Path, encoders: tuple[str, ...] = ("clip", "siglip", "dino
     return folder / "vsre"
 
 
-def tiny_llava(folder: Path) -> Path:
-    """A LLaVA (CLIP only, 36 visual tokens) in FOLDER/llava: no crop, the same chat template."""
+def tiny_llava(folder: Path, text_config: PreTrainedConfig | None = None) -> Path:
+    """A LLaVA (CLIP only, 36 visual tokens) in FOLDER/llava: no crop, the same chat template. Its language model is a
+    Llama, or of another configuration."""
     torch.manual_seed(3)
     tokenizer = tiny_tokenizer()
     config = LlavaConfig(
         vision_config=tiny_vision_configs()["clip"],
-        text_config=tiny_text_config(tokenizer),
+        text_config=text_config or tiny_text_config(tokenizer),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=36,
         vision_feature_layer=-2,

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
-from diagnose_data import make_triplets, picture, strong_llava, strong_vsre
+from diagnose_data import make_triplets, picture, strong, strong_llava, strong_vsre
 from PIL import Image
+from transformers.cache_utils import DynamicLayer
 
+from tiny_models import tiny_llava, tiny_window_config
 from vsre.diagnose import Decoding, Prompt, Reply, TransformersEngine
 from vsre.diagnose.branches import Branches
 from vsre.diagnose.prompts import Prefix, Renderer
 from vsre.diagnose.shared_prefix import SharedPrefix
+from vsre.diagnose.split import SplitBranches
 from vsre.diagnose.ways import Job
 from vsre.errors import VsreError
 from vsre.rewrite import FORMATS, ask, load_pack
@@ -137,9 +141,9 @@ def test_each_shape_of_prefix_is_proved_by_itself(
         return made
 
     def misled(
-        self: SharedPrefix, kind: type[Branches], numbers: list[int], prefilled: object, jobs: list[Job]
+        self: SharedPrefix, kind: type[Branches], numbers: list[int], prefilled: object, jobs: list[Job], **more: bool
     ) -> Branches:
-        made = branch(self, kind, numbers, prefilled, jobs)
+        made = branch(self, kind, numbers, prefilled, jobs, **more)
         made.logits += 0.5 * any(odd[n] for n in numbers)
         wrong.update(numbers if any(odd[n] for n in numbers) else ())
         return made
@@ -176,6 +180,118 @@ def test_out_of_memory_halves_the_batch(
     again = engine.answer(few)
     assert [r.text for r in again[0]] == [r.text for r in expected[0]]
     assert engine.notes()["batch_prompts"] == 2
+
+
+def test_a_lone_prompt_is_compared_padded(
+    llava: Path, asked: list[tuple[bytes, list[Prompt]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that does not pass positions on is right as long as nothing is padded; the next batch might be."""
+    for kind in (Branches, SplitBranches):
+        forward = kind._forward
+
+        def counted_anew(self, ids, positions, forward=forward, **more):  # type: ignore[no-untyped-def]
+            columns = self.mask.shape[1] + getattr(self, "prefix", self.cache).get_seq_length() * (
+                type(self) is SplitBranches
+            )
+            default = torch.arange(columns - ids.shape[1], columns).expand_as(ids)
+            return forward(self, ids, default, **more)
+
+        monkeypatch.setattr(kind, "_forward", counted_anew)
+    short, long = sorted(asked[0][1], key=lambda p: len(p.text))[:: len(asked[0][1]) - 1]
+    expected = TransformersEngine(llava, decoding=DECODING, way="plain").answer([(asked[0][0], [short, long])])
+    engine = TransformersEngine(llava, decoding=DECODING)
+    assert engine.answer([(asked[0][0], [short])])[0] == expected[0][:1]
+    assert engine.notes()["way"] == "plain" and "apart" in engine.notes()["why"], engine.notes()
+    assert [r.text for r in engine.answer([(asked[0][0], [short, long])])[0]] == [r.text for r in expected[0]]
+
+
+@pytest.mark.parametrize("window", [64, 512])
+def test_windows_of_attention(window: int, asked: list[tuple[bytes, list[Prompt]]], tmp_path: Path) -> None:
+    """Padding takes places in a window: prompts that could cross it are asked plainly."""
+    model = strong(tiny_llava(tmp_path, tiny_window_config(window)))
+    expected = TransformersEngine(model, decoding=DECODING, way="plain").answer(asked)
+    engine = TransformersEngine(model, decoding=DECODING)
+    for one, other in zip(chain(*engine.answer(asked)), chain(*expected), strict=True):
+        assert one.error is None and one.text == other.text
+        assert one.logp_yes == pytest.approx(other.logp_yes, abs=1e-3)
+    notes = engine.notes()
+    count = sum(len(prompts) for _, prompts in asked)
+    assert notes["plain_prompts"] == (0 if window == 512 else count), notes
+    assert notes["way"] == ("shared prefix" if window == 512 else "plain")
+    assert notes["prefix_shapes"]["of_these_copied"] == notes["prefix_shapes"]["shared"]
+
+
+def test_answers_that_grow_beyond_a_window(asked: list[tuple[bytes, list[Prompt]]], tmp_path: Path) -> None:
+    """The comparison stays inside this window, the longest answers do not."""
+    data, prompts = asked[0]
+    tokenizer = TransformersEngine(strong(tiny_llava(tmp_path / "a", tiny_window_config(512)))).renderer
+    longest = max(len(ids) for ids in tokenizer.tokenize(tokenizer.render([p.text for p in prompts])))
+    model = strong(tiny_llava(tmp_path / "b", tiny_window_config(35 + longest + 6)))
+    expected = TransformersEngine(model, decoding=DECODING, way="plain").answer([(data, prompts)])
+    engine = TransformersEngine(model, decoding=DECODING)
+    assert [r.text for r in engine.answer([(data, prompts)])[0]] == [r.text for r in expected[0]]
+    notes = engine.notes()
+    assert notes["prefix_shapes"]["of_these_copied"] == 1, notes
+    assert 0 < notes["plain_prompts"] < len(prompts) and "window" in notes["plain_prompts_why"], notes
+
+
+def test_what_fails_behind_a_prefix_is_asked_plainly(
+    llava: Path, asked: list[tuple[bytes, list[Prompt]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = [(data, prompts[:3]) for data, prompts in asked]
+    expected = TransformersEngine(llava, decoding=DECODING, way="plain").answer(few)
+    engine = TransformersEngine(llava, decoding=DECODING)
+    assert engine.answer(few)[0][0].error is None
+    prefill, chunk = SharedPrefix.prefill, SharedPrefix._answer_chunk
+    monkeypatch.setattr(SharedPrefix, "prefill", lambda *_: 1 / 0)
+    assert [[r.text for r in row] for row in engine.answer(few)] == [[r.text for r in row] for row in expected]
+    count = sum(len(prompts) for _, prompts in few)
+    assert engine.notes()["plain_prompts"] == count
+    assert "ZeroDivisionError" in engine.notes()["plain_prompts_why"]
+    monkeypatch.setattr(SharedPrefix, "prefill", prefill)
+
+    def infinite(self, *args):  # type: ignore[no-untyped-def]
+        monkeypatch.setattr(SharedPrefix, "likelihoods", lambda self, branches, jobs: [(math.nan, 0.0)] * len(jobs))
+        return chunk(self, *args)
+
+    monkeypatch.setattr(SharedPrefix, "_answer_chunk", infinite)
+    assert [[r.text for r in row] for row in engine.answer(few)] == [[r.text for r in row] for row in expected]
+    assert engine.notes()["plain_prompts"] == 2 * count and "finite" in engine.notes()["plain_prompts_why"]
+
+
+def test_prefixes_that_do_not_fit_are_run_in_parts(
+    llava: Path, asked: list[tuple[bytes, list[Prompt]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = [(data, prompts[:3]) for data, prompts in asked]
+    assert len(few) > 2
+    engine = TransformersEngine(llava, decoding=DECODING)
+    expected = engine.answer(few)
+    prefill, sizes = SharedPrefix.prefill, []
+
+    def full(self, prefixes):  # type: ignore[no-untyped-def]
+        sizes.append(len(prefixes))
+        if len(prefixes) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return prefill(self, prefixes)
+
+    monkeypatch.setattr(SharedPrefix, "prefill", full)
+    for _ in range(2):
+        assert [[r.text for r in row] for row in engine.answer(few)] == [[r.text for r in row] for row in expected]
+    assert engine.notes()["plain_prompts"] == 0
+    assert sum(size > 1 for size in sizes) == 1  # remembered
+
+
+def test_caches_that_change_in_place_are_not_shared(llava: Path, asked: list[tuple[bytes, list[Prompt]]]) -> None:
+    class Recurrent(DynamicLayer):
+        pass
+
+    engine = TransformersEngine(llava, decoding=DECODING)
+    prefilled = engine._shared.prefill([engine.renderer.prefix(load_image(asked[0][0]))])
+    for layer in prefilled.cache.layers:
+        layer.__class__ = Recurrent
+    for kind in (Branches, SplitBranches):
+        with pytest.raises(VsreError, match=r"Recurrent|not a plain one"):
+            kind(engine.model, prefilled, [0], [[5, 6]], pad=0)
 
 
 def test_folders_that_are_no_model(llava: Path, tmp_path: Path) -> None:

@@ -162,6 +162,9 @@ def test_kill_and_resume_with_a_model(tmp_path: Path) -> None:
     before = len(list((out / "samples").glob("*.parquet")))
     assert 3 <= before < 12, "killed too late to prove anything"
 
+    said = json.loads((out / "run.json").read_text())
+    assert said["engine"]["way"] == "shared prefix" and said["finished"] is None
+
     settings = {"batch_images": 1, "decoding": Decoding(2, 4)}
     resumed = diagnose(TransformersEngine(model, **settings), data, packs, out, progress=False)
     whole = diagnose(TransformersEngine(model, **settings), data, packs, tmp_path / "whole", progress=False)
@@ -169,3 +172,4 @@ def test_kill_and_resume_with_a_model(tmp_path: Path) -> None:
     assert load_run(out).samples.equals(load_run(tmp_path / "whole").samples)
     sessions = load_run(out).run["sessions"]
     assert len(sessions) == 2 and 0 < sessions[1]["questions"] < whole["n_samples"]
+    assert [s["engine"]["way"] for s in sessions] == ["shared prefix"] * 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import multiprocessing
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -98,11 +100,19 @@ def test_damage_is_passed_over_and_said(world: World, tmp_path: Path) -> None:
     assert vision is not None
     cache = FeatureCache(kept, vision)
     ids = list(cache._at[next(iter(cache._at))])
-    found = [cache.read(i) for i in ids]
-    assert [f is None for f in found].count(True) == 1 and cache.damaged == 1
-    assert len(cache.missing(ids)) == 1
-    assert train(world, tmp_path / "flipped", kept)[0] == pytest.approx(expected, rel=1e-5)
-    file.write_bytes(data[: len(data) // 2])
+    assert len(ids) == 6
+    read = [cache.read(i) is not None for i in ids]
+    assert not all(read) and cache.damaged == 1
+    assert len(cache.missing(ids)) == 6 and not file.exists()  # removed with all it held
+    file.write_bytes(data)
+    # Found while training: pictures are encoded again, the stage's record says so, the next stage makes the file anew.
+    losses, _ = train(world, tmp_path / "flipped", kept)
+    assert losses == pytest.approx(expected, rel=1e-5)
+    done = [json.loads((tmp_path / "flipped" / s / "done.json").read_text()) for s in ("01-align", "02-tune")]
+    assert [d["damaged_features"] for d in done] == [1, 0]
+    assert len(FeatureCache(kept, vision).missing(ids)) == 0
+    file = next(kept.rglob("shard-*.safetensors"))
+    file.write_bytes(file.read_bytes()[:1000])
     losses, said = train(world, tmp_path / "cut", kept)
     assert losses == pytest.approx(expected, rel=1e-5)
     assert "1 damaged file(s) passed over" in said and "6 of them encoded" in said
@@ -116,8 +126,11 @@ def test_off_where_it_does_not_fit_or_encoders_train(
     monkeypatch.setattr(module.shutil, "disk_usage", lambda path: usage)
     monkeypatch.setattr("vsre.train.run.check_disk", lambda *_: None)
     losses, said = train(llava, tmp_path / "full", True)
-    assert "more than half of the 0.000 GB free" in said
+    assert "more than half of the 0.000 GB that stay free" in said
     assert losses == pytest.approx(expected, rel=1e-5)
+    # What the run itself will write is not free: here three checkpoints and the weights of two stages.
+    usage = usage._replace(free=1_000_000)
+    assert "more than half of the 0.000 GB that stay free" in train(llava, tmp_path / "reserved", True)[1]
     monkeypatch.undo()
     _, said = train(llava, tmp_path / "tuned", True, train=["encoders", "adapters", "llm"])
     assert "not kept: the encoders train" in said
@@ -140,6 +153,11 @@ def test_a_revision_is_the_weights_and_what_is_taken(world: World) -> None:
         weight.view(-1)[weight.numel() // 2] += 1e-3
     changed = revisions()
     assert sum(changed[name] != first[name] for name in first) == 1
+    config = model.encoders["clip"].config if hasattr(model, "encoders") else model.model.vision_tower.config
+    config.hidden_act = "relu"  # in no weight
+    assert sum(a != b for a, b in zip(revisions().values(), changed.values(), strict=True)) == 1
+    config.hidden_act, config._name_or_path = "quick_gelu", "elsewhere"
+    assert revisions() == changed
 
 
 def picture(image: str) -> torch.Tensor:
@@ -162,6 +180,52 @@ def fill(model_folder: Path, folder: Path, ids: list[str], die_after: int | None
         return picture(image)
 
     told.put(FeatureCache(folder, vision).fill(ids, pixels))
+
+
+class Stub:
+    """Encoders that make numbers of pixels, and take their time."""
+
+    def __init__(self, names: str) -> None:
+        self.revisions = dict.fromkeys(names, "0")
+
+    def features(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        time.sleep(0.05)
+        return {name: (pixels[:, :1, :4, :4] * ord(name)).bfloat16() for name in self.revisions}
+
+
+def fill_stub(names: str, folder: Path, ids: list[str], told: Any) -> None:
+    module.SHARD, module.AT_ONCE = 4, 2
+    save = module.save_file
+
+    def slowly(*args: Any, **kwargs: Any) -> None:
+        save(*args, **kwargs)
+        time.sleep(0.05)  # while the file waits to be renamed
+
+    module.save_file = slowly  # type: ignore[attr-defined]
+    try:
+        told.put(FeatureCache(folder, Stub(names)).fill(ids, picture))
+    except BaseException as error:
+        told.put(repr(error))
+
+
+def test_runs_that_share_some_encoders_wait_for_each_other(tmp_path: Path) -> None:
+    ids = [f"sha256:{i:04d}" for i in range(40)]
+    told = PROCESSES.Queue()
+    processes = [
+        PROCESSES.Process(target=fill_stub, args=(names, tmp_path, ids, told)) for names in ("abc", "bc", "cd")
+    ]
+    for process in processes:
+        process.start()
+    counts = [told.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join()
+    assert all(isinstance(count, int) for count in counts), counts
+    for names in ("abc", "bc", "cd"):
+        cache = FeatureCache(tmp_path, Stub(names))
+        assert cache.missing(ids) == [] and cache.damaged == 0
+        found = cache.read(ids[7])
+        assert found is not None
+        torch.testing.assert_close(found, {n: t[0] for n, t in Stub(names).features(picture(ids[7])[None]).items()})
 
 
 def test_two_processes_fill_one_folder_and_a_killed_one_leaves_no_harm(llava: World, tmp_path: Path) -> None:

@@ -191,6 +191,27 @@ def test_a_layout_finds_every_token_of_every_branch() -> None:
     assert layout.alone.tolist() == [False] * 7 + [True]
 
 
+def test_masks_are_used_wherever_the_model_is_moved() -> None:
+    """A Trainer moves the model after it was made ready; the kernels without masks are the CPU's."""
+    model = AutoModelForCausalLM.from_config(
+        Qwen2Config(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=1, vocab_size=50, num_attention_heads=4,
+            num_key_value_heads=2,
+        )
+    )  # fmt: skip
+    attention = BranchAttention(model)
+    assert attention.inputs(torch.tensor([[0, 1]])).keys() == {"packed_layout"}
+    model.to("meta")
+    assert attention.inputs(torch.tensor([[0, 1]])).keys() == {"attention_mask"}
+    with attention.active():
+        assert model.config._attn_implementation == "sdpa"
+
+
+def test_prefixes_of_several_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="several lengths"):
+        Layout.of(torch.tensor([[0, 0, 1, 2], [0, 1, 1, 2]]))
+
+
 def test_branches_do_not_see_each_other() -> None:
     mask = branch_mask(torch.tensor([[0, 0, 1, 1, 2, -1]]))[0, 0]
     expected = [

@@ -15,6 +15,7 @@ from vsre.cli.output import JsonFile, console, key_table, progress_bar, write_js
 def register(app: typer.Typer) -> None:
     app.command()(scenes)
     app.command()(vsr)
+    app.command()(layouts)
     app.command()(templates)
     app.command()(rewrite)
     app.command()(repaint)
@@ -92,6 +93,49 @@ def vsr(
         key_table(f"protocol {protocol}: {summary['protocol']['note']}", {"overlap": summary["overlap"]})
     write_json(json_file, summary)
     return None
+
+
+def layouts(
+    out: Annotated[Path, typer.Argument(help="Folder to write: images, and one sub-folder of Parquet files a split.")],
+    annotations: Annotated[
+        list[Path], typer.Option("--annotations", "-a", help="VSR's folder of annotations, or JSONL files.")
+    ],
+    instances: Annotated[
+        list[Path], typer.Option("--instances", help="Boxes: COCO instance JSON, or lines with image and boxes.")
+    ],
+    split: Annotated[str | None, typer.Option(help="random, zero-shot or turn-s, of a published folder.")] = None,
+    protocol: Annotated[str, typer.Option(help="clean, clean-concepts or paper (leaks).")] = "clean",
+    objects: Annotated[str, typer.Option(help="named (what captions name of the image) or all.")] = "named",
+    size: Annotated[int, typer.Option(help="Pixels along the longer side.")] = 192,
+    json_file: JsonFile = None,
+) -> None:
+    """Draw VSR's images anew from their boxes, with sprites: real captions and labels, no photo needed."""
+    from vsre.diagnose.blind import blind_floor, read_statements
+    from vsre.diagnose.box_forest import box_forest
+    from vsre.errors import VsreError
+    from vsre.sources.layouts import write_layouts
+
+    if objects not in ("named", "all"):
+        raise VsreError(f"--objects {objects!r} is neither named nor all.")
+    with progress_bar("layouts") as tick:
+        summary = write_layouts(
+            annotations[0] if len(annotations) == 1 and annotations[0].is_dir() else annotations,
+            out,
+            instances=instances,
+            split=split,
+            protocol=protocol,
+            which="all" if objects == "all" else "named",
+            size=size,
+            progress=tick,
+        )
+    key_table(f"layouts in {out}", summary["layouts"])
+    train, test = out / "train", out / "test"
+    if train.is_dir() and test.is_dir():
+        floor = blind_floor(read_statements(train), read_statements(test))
+        summary["floors"] = floor | {"box_forest": box_forest(train, test)}
+        shown = {k: v for k, v in summary["floors"].items() if isinstance(v, dict)}
+        key_table("test accuracy without a picture, and of a random forest on boxes", shown)
+    write_json(json_file, summary)
 
 
 def templates(

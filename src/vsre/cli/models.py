@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
@@ -85,7 +85,7 @@ def diagnose(
     json_file: JsonFile = None,
 ) -> None:
     """Measure a model: VSR under every template, bias, consistency, and the blind floor beside it."""
-    from vsre.diagnose import TransformersEngine
+    from vsre.diagnose import TransformersEngine, load_run
     from vsre.diagnose import diagnose as run
     from vsre.report import ReportRun, result_table
 
@@ -101,7 +101,19 @@ def diagnose(
         train_path=train_triplets,
     )
     console.print(result_table([ReportRun(name=model, folder=out)]))
+    for line in answered_by(load_run(out).run["engine"] or {"way": "not recorded"}):
+        console.print(line, highlight=False, markup=False)
     write_json(json_file, metrics)
+
+
+def answered_by(notes: dict[str, Any]) -> list[str]:
+    """How an engine answered, from its notes, in lines for people."""
+    lines = [f"answered by: {notes['way']}" + (f" ({notes['why']})" if notes.get("why") else "")]
+    if notes.get("plain_prompts") and notes["way"] != "plain":
+        lines.append(f"{notes['plain_prompts']:,} prompts were asked whole ({notes['plain_prompts_why']})")
+    if notes.get("plain_batches"):
+        lines.append(f"batches of one length only: {notes['plain_batches']}")
+    return lines
 
 
 def report(

@@ -4,7 +4,8 @@
     branches, once a prompt (Q, S)     its suffix, left-padded, goes on from its image's row of the cache
     answer, token by token  (Q, 1)     behind it, so that every branch grows at the same column
 
-Padded columns are masked, and positions are counted without them: the logits are those of the prompt alone.
+Padded columns are masked, and positions are counted without them: the logits are those of the prompt alone. Only where
+a layer attends to a window do padded columns take places in it: no branch may grow beyond `window`.
 `Branches` gives each sequence a copy of its image's row, which any attention can read; `split.SplitBranches` copies
 nothing.
 """
@@ -13,11 +14,15 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from vsre.errors import VsreError
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +35,12 @@ class Prefilled:
     cache: Any
     length: int
     start: torch.Tensor
+
+    @property
+    def window(self) -> float:
+        """How many columns the smallest window of a layer holds; infinite where every layer attends to all."""
+        sizes = (getattr(layer, "sliding_window", None) for layer in self.cache.layers)
+        return min((size for size in sizes if size is not None), default=math.inf)
 
 
 class Branches:
@@ -57,6 +68,9 @@ class Branches:
         self._forward(ids, start[:, None] + place.clamp(min=0), **last_only(model))
 
     def _fork(self, prefilled: Prefilled, at: torch.Tensor) -> None:
+        # Other layers (states of recurrent models, static caches) would be changed in place.
+        if other := {type(layer) for layer in prefilled.cache.layers} - {DynamicLayer, DynamicSlidingWindowLayer}:
+            raise VsreError(f"the model's cache holds {', '.join(sorted(kind.__name__ for kind in other))}")
         self.cache = fork_cache(prefilled.cache)
         self.cache.batch_select_indices(at)
         self.mask = torch.cat([self.mask.new_ones(len(at), prefilled.length), self.mask], dim=1)

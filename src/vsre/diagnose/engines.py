@@ -24,8 +24,9 @@ from vsre.diagnose.prompts import Prompt, Renderer
 from vsre.diagnose.replies import Reply
 from vsre.diagnose.shared_prefix import Group, SharedPrefix
 from vsre.diagnose.split import SplitBranches
-from vsre.diagnose.ways import Images, Job, first_line, tolerance
+from vsre.diagnose.ways import Images, Job, first_line, free_memory
 from vsre.errors import VsreError
+from vsre.numerics import apart, tolerance
 from vsre.sources.images import load_image
 
 
@@ -80,6 +81,7 @@ class TransformersEngine:
         parts = (self.model, self.renderer, self.decoding, ends, context, batch_prompts)
         self._shared, self._plain = SharedPrefix(*parts), Plain(*parts)
         self._proofs: dict[Any, Proof] = {}  # by shape of prefix
+        self._prompts = self._plain_prompts = 0
 
     def settings(self) -> dict[str, Any]:
         """The model counts by its weights, not by its path."""
@@ -98,9 +100,9 @@ class TransformersEngine:
         shared = sum(p.kind is not None for p in proofs)
         if self._asked_way == "plain":
             way, why = "plain", "asked for"
-        elif not proofs:
-            way = "plain" if self._shared.no_prefix else "not decided"
-            why = self._shared.no_prefix and f"no prefix can be shared ({self._shared.no_prefix})"
+        elif not proofs or self._plain_prompts == self._prompts:
+            way = "plain" if self._plain_prompts else "not decided"
+            why = next((p.why for p in proofs if not p.kind), f"no prefix can be shared ({self._shared.no_prefix})")
         elif shared in (0, len(proofs)):
             way = (self._shared if shared else self._plain).name
             why = max(proofs, key=lambda p: p.apart or 0.0).why
@@ -119,6 +121,8 @@ class TransformersEngine:
             "device": str(self.device),
             "batch_images": self.batch_images,
             "plain_batches": self._plain.alike or None,
+            "plain_prompts": self._plain_prompts,
+            "plain_prompts_why": self._shared.no_prefix or None,
             "batch_prompts": (self._shared if shared or not proofs else self._plain).batch,
         }
 
@@ -145,7 +149,9 @@ class TransformersEngine:
                 for group in self._shared.prepare(images, ready):
                     if group.jobs and (kind := self._proof(images, group).kind):
                         self._shared.answer_group(group, kind)
-            self._plain.answer(images, [job for job in ready if job.reply is None])
+            rest = [job for job in ready if job.reply is None]
+            self._prompts, self._plain_prompts = self._prompts + len(ready), self._plain_prompts + len(rest)
+            self._plain.answer(images, rest)
         replies: list[list[Reply]] = [[] for _ in asked]
         for job in jobs:
             replies[job.image].append(job.reply or Reply(error="the engine gave no reply"))
@@ -162,18 +168,23 @@ class TransformersEngine:
 
     def _compare(self, kind: type[Branches], images: Images, group: Group, most: int) -> Proof:
         limit = tolerance(self.dtype)
+        difference = None
         try:
-            apart = largest_difference(self._shared, self._plain, kind, images, group, most=most)
-        # Whatever stops the faster way, the plain one may still work; only for want of memory is it tried smaller.
-        except Exception as error:
-            if isinstance(error, torch.OutOfMemoryError) and len(group.numbers) > 1:
+            difference = largest_difference(self._shared, self._plain, kind, images, group, most=most)
+        except torch.OutOfMemoryError as error:
+            problem, smaller = first_line(error), len(group.numbers) > 1
+        except Exception as error:  # whatever stops the faster way, the plain one may still work
+            problem, smaller = first_line(error), False
+        if difference is None:
+            free_memory()  # out of the handler, whose traceback holds what the failed call had
+            if smaller:
                 some = group.about(group.numbers[: len(group.numbers) // 2])
                 return self._compare(kind, images, some if some.jobs else group.about([group.jobs[0].image]), most)
-            return Proof(None, None, f"the shared prefix fails for this model ({first_line(error)})")
-        if not math.isfinite(apart):
+            return Proof(None, None, f"the shared prefix fails for this model ({problem})")
+        if not math.isfinite(difference):
             return Proof(None, None, "logits behind the shared prefix, or plain ones, are not finite numbers")
-        why = f"logits of the two ways lie {apart:.1e} apart, {limit:.0e} is allowed"
-        return Proof(kind if apart <= limit else None, apart, why)
+        why = f"logits of the two ways lie {difference:.1e} apart, {limit:.0e} is allowed"
+        return Proof(kind if difference <= limit else None, difference, why)
 
 
 @dataclass(frozen=True)
@@ -191,21 +202,20 @@ class Proof:
 def largest_difference(
     shared: SharedPrefix, plain: Plain, kind: type[Branches], images: Images, group: Group, *, most: int = 6
 ) -> float:
-    """How far the logits of the two ways lie apart on `most` of a group's jobs, as a share of the largest logit (at
-    least 1).
+    """How far the logits of the two ways lie apart on `most` of a group's jobs, as `apart` measures it.
 
-    Both the answer's first token and its second are compared; prompts are taken from short to long, of several images.
+    Both the answer's first token and its second are compared; prompts are taken from short to long, of several images,
+    and each stands padded beside others, as it may later on.
     """
     ready = sorted(group.jobs, key=lambda job: len(job.suffix))
     some = [ready[round(i * (len(ready) - 1) / (most - 1))] for i in range(most)] if len(ready) > most else ready
     some = sorted(some, key=lambda job: group.numbers.index(job.image))
-    branches = shared.branch(kind, group.numbers, shared.prefill(group.prefixes), some)
+    branches = shared.branch(kind, group.numbers, shared.prefill(group.prefixes), some, padded=True)
     first = branches.logits
     told = first.argmax(-1)  # (jobs,)
     second = branches.extend(told[:, None])[:, -1]
-    apart = []
+    found = []
     for i, job in enumerate(some):
         whole = plain.logits(images, job, [int(told[i])])  # (2, V)
-        scale = max(1.0, float(whole.abs().max()))
-        apart.append(float((whole - torch.stack([first[i], second[i]])).abs().max()) / scale)
-    return max(apart) if all(map(math.isfinite, apart)) else math.inf
+        found.append(apart(torch.stack([first[i], second[i]]), whole))
+    return max(found) if all(map(math.isfinite, found)) else math.inf

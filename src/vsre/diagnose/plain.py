@@ -16,7 +16,8 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from vsre.diagnose.decoding import until_end
 from vsre.diagnose.replies import Reply
-from vsre.diagnose.ways import Images, Job, Way, tolerance
+from vsre.diagnose.ways import Images, Job, Way
+from vsre.numerics import apart, tolerance
 
 
 class Dictation(LogitsProcessor):
@@ -65,7 +66,11 @@ class Plain(Way):
             if isinstance(stored, GenerationConfig):
                 part.generation_config = _bare(stored)
 
+    def give_up(self, job: Job, reason: str) -> None:
+        job.reply = Reply(error=reason)
+
     def answer(self, images: Images, jobs: Sequence[Job]) -> None:
+        """Give every job its reply."""
         for chunk in self.in_batches(jobs, lambda job: len(job.rendered)):
             self.attempt(chunk, lambda part: self._answer_chunk(images, part))
 
@@ -113,7 +118,8 @@ class Plain(Way):
         said = sequences[:, sequences.shape[1] - dictation.steps + forced.shape[1] :].tolist()
         return dictation.logits[len(self._lead) :], said
 
-    def _answer_chunk(self, images: Images, jobs: Sequence[Job]) -> None:
+    def _answer_chunk(self, images: Images, jobs: Sequence[Job], *, alike: bool = False) -> None:
+        """`alike`: the jobs' inputs are of one shape, so what is masked in them is masked in each alone."""
         inputs = self.inputs(images, jobs)
         lengths = inputs["attention_mask"].sum(1).tolist()
         problems = [self.too_long(n, job.prompt.style) for n, job in zip(lengths, jobs, strict=True)]
@@ -121,8 +127,8 @@ class Plain(Way):
             for job, problem in zip(jobs, problems, strict=True):
                 job.reply = Reply(error=problem) if problem else None
             going = [job for job in jobs if job.reply is None]
-            return self._answer_chunk(images, going) if going else None
-        padded = _padded_places(inputs)  # (jobs,)
+            return self._answer_chunk(images, going, alike=alike) if going else None
+        padded = _padded_places(inputs) * (not alike)  # (jobs,)
         if self.alike and padded.any():
             return self._answer_alike(images, jobs)
         limit = self.decoding.limit(jobs[0].prompt.style)
@@ -140,10 +146,10 @@ class Plain(Way):
     def _is_apart(self, images: Images, job: Job, padded: torch.Tensor, told: Sequence[int]) -> bool:
         """Whether a job's logits in a padded batch (1 or 2, V) are not those of the job alone."""
         alone = self.logits(images, job, told)[: len(padded)]
-        apart = float((alone - padded).abs().max()) / max(1.0, float(alone.abs().max()))
-        if apart <= tolerance(self.model.dtype):
+        difference = apart(padded, alone)
+        if difference <= tolerance(self.model.dtype):
             return False
-        self.alike = f"padding changes this model's answers (logits lie {apart:.1e} apart)"
+        self.alike = f"padding changes this model's answers (logits lie {difference:.1e} apart)"
         return True
 
     def _answer_alike(self, images: Images, jobs: Sequence[Job]) -> None:
@@ -153,7 +159,7 @@ class Plain(Way):
             shapes = tuple(sorted((name, t.shape) for name, t in self.inputs(images, [job]).items() if t.ndim == 2))
             groups.setdefault(shapes, []).append(job)
         for group in groups.values():
-            self.attempt(group, lambda part: self._answer_chunk(images, part))
+            self.attempt(group, lambda part: self._answer_chunk(images, part, alike=True))
 
     def _likelihoods(self, images: Images, jobs: Sequence[Job], first: torch.Tensor) -> list[list[float]]:
         """[log P of yes, log P of no] for each job; `first` (jobs, V) are the log-probabilities of the next token."""

@@ -99,8 +99,19 @@ def diagnose(
         "finished": None,
     }
     _write_json(out / "run.json", record)
-    asked, seconds = _answer_all(engine, triplets_path, plan, out, limit, progress, flush_seconds)
+
+    def started(say: Callable[[str], None]) -> None:
+        """After the first answers: a run that is killed later still says how it was answered."""
+        notes = engine.notes()
+        record["engine"] = record["sessions"][-1]["engine"] = notes
+        _write_json(out / "run.json", record)
+        if "way" in notes:
+            say(f"way: {notes['way']}" + (f" ({notes['why']})" if notes.get("why") else ""))
+
+    asked, seconds = _answer_all(engine, triplets_path, plan, out, limit, progress, flush_seconds, started)
     record["sessions"][-1] |= {"seconds": round(seconds, 2), "questions": asked}
+    if asked:
+        record["sessions"][-1]["engine"] = engine.notes()
     record |= {"engine": engine.notes() if asked else earlier.get("engine"), "finished": _now()}
 
     samples = read_samples(out / "samples")
@@ -139,15 +150,19 @@ def _answer_all(
     limit: int | None,
     progress: bool,
     flush_seconds: float,
+    started: Callable[[Callable[[str], None]], None],
 ) -> tuple[int, float]:
-    """Ask what the folder does not hold yet; returns how many questions that were and the seconds it took."""
+    """Ask what the folder does not hold yet; returns how many questions that were and the seconds it took.
+
+    `started` is called after the first answers with a function that prints a line.
+    """
     folder = out / "samples"
     held = read_samples(folder, ["key", "pack", "template"])
     done = set(zip(*(held[name].to_pylist() for name in held.column_names), strict=True))
     waiting: list[dict[str, Any]] = []
-    asked_now, started = 0, time.monotonic()
-    flushed = started
-    with _bar(plan.questions, len(done), engine.name, shown=progress) as advance:
+    asked_now, began = 0, time.monotonic()
+    flushed = began
+    with _bar(plan.questions, len(done), engine.name, shown=progress) as (advance, say):
         try:
             # Always the same images together, so that a resumed run computes exactly what an undisturbed one does.
             stream = by_image(read_triplets(path), limit)
@@ -167,6 +182,8 @@ def _answer_all(
                 if not batch:
                     continue
                 replies = engine.answer([(image, [_prompt(a) for a in asked]) for image, asked in batch])
+                if not asked_now:
+                    started(say)
                 for (_, asked), row in zip(batch, replies, strict=True):
                     waiting += [to_sample(engine.name, a, reply) for a, reply in zip(asked, row, strict=True)]
                     asked_now += len(asked)
@@ -177,7 +194,7 @@ def _answer_all(
         finally:
             if waiting:
                 write_part(folder, waiting)
-    return asked_now, time.monotonic() - started
+    return asked_now, time.monotonic() - began
 
 
 def _prompt(asked: Asked) -> Prompt:
@@ -223,7 +240,10 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @contextmanager
-def _bar(total: int, done: int, name: str, *, shown: bool) -> Iterator[Callable[[int], None]]:
+def _bar(
+    total: int, done: int, name: str, *, shown: bool
+) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
+    """A progress bar: what advances it, and what prints a line above it."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -234,7 +254,10 @@ def _bar(total: int, done: int, name: str, *, shown: bool) -> Iterator[Callable[
     )
     with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
         task = bar.add_task(f"Diagnose {Path(name).name}", total=total, completed=done)
-        yield lambda n: bar.advance(task, n)
+        yield (
+            lambda n: bar.advance(task, n),
+            lambda line: bar.console.print(line, markup=False, highlight=False) if shown else None,
+        )
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from vsre.diagnose.decoding import decode
 from vsre.diagnose.prompts import Prefix
 from vsre.diagnose.replies import Reply
 from vsre.diagnose.ways import Images, Job, Way, first_line, free_memory
+from vsre.errors import VsreError
 
 
 @dataclass(eq=False)
@@ -40,11 +43,13 @@ class SharedPrefix(Way):
 
     name = "shared prefix"
     no_prefix: str = ""
-    """Why an image had no prefix of its own, the last time that happened."""
+    """Why an image had no prefix of its own, or a prompt could not branch off it, the last time that happened."""
+    most_images: float = math.inf
+    """How many prefixes fitted into memory at once when more did not."""
 
-    def answer(self, images: Images, jobs: Sequence[Job]) -> None:
-        for group in self.prepare(images, jobs):
-            self.answer_group(group, Branches)
+    def give_up(self, job: Job, reason: str) -> None:
+        """The job stays without a reply: the plain way may still have one."""
+        self.no_prefix = reason
 
     def prepare(self, images: Images, jobs: Sequence[Job]) -> list[Group]:
         """Images with prefixes of one shape together. Jobs that no way could answer get error replies; jobs about an
@@ -79,19 +84,33 @@ class SharedPrefix(Way):
         return list(groups.values())
 
     def answer_group(self, group: Group, kind: type[Branches]) -> None:
-        try:
-            prefilled = self.prefill(group.prefixes)
-        except Exception as error:  # as in `attempt`: halve until the image at fault stands alone
-            free_memory()
-            if len(group.numbers) == 1:
-                for job in group.jobs:
-                    job.reply = Reply(error=first_line(error))
-                return
-            middle = len(group.numbers) // 2
-            for part in (group.numbers[:middle], group.numbers[middle:]):
-                self.answer_group(group.about(part), kind)
+        """Give the group's jobs their replies; those that cannot branch stay without."""
+        problem = "too many prefixes at once"
+        if len(group.numbers) <= self.most_images:
+            try:
+                return self._branch_off(group, kind, self.prefill(group.prefixes))
+            except torch.OutOfMemoryError as error:
+                problem, self.most_images = first_line(error), max(1, len(group.numbers) // 2)
+            except Exception as error:  # as in `attempt`
+                problem = first_line(error)
+            free_memory()  # out of the handler, whose traceback holds what the failed call had
+        if len(group.numbers) == 1:
+            self.no_prefix = problem
             return
-        for chunk in self.in_batches(group.jobs, lambda job: len(job.suffix)):
+        middle = len(group.numbers) // 2
+        for part in (group.numbers[:middle], group.numbers[middle:]):
+            self.answer_group(group.about(part), kind)
+
+    def _branch_off(self, group: Group, kind: type[Branches], prefilled: Prefilled) -> None:
+        longest = max(len(job.suffix) for job in group.jobs)  # what all are padded to at most
+        fitting = [
+            job
+            for job in group.jobs
+            if prefilled.length + longest + self.decoding.limit(job.prompt.style) <= prefilled.window
+        ]
+        if len(fitting) < len(group.jobs):
+            self.no_prefix = f"prompts with their answers go beyond the model's window of {prefilled.window:.0f}"
+        for chunk in self.in_batches(fitting, lambda job: len(job.suffix)):
             self.attempt(chunk, lambda part: self._answer_chunk(kind, group.numbers, prefilled, part))
 
     def prefill(self, prefixes: Sequence[Prefix]) -> Prefilled:
@@ -101,11 +120,24 @@ class SharedPrefix(Way):
         return prefill(self.model, ids, self.to_model(tensors))
 
     def branch(
-        self, kind: type[Branches], numbers: Sequence[int], prefilled: Prefilled, jobs: Sequence[Job]
+        self,
+        kind: type[Branches],
+        numbers: Sequence[int],
+        prefilled: Prefilled,
+        jobs: Sequence[Job],
+        *,
+        padded: bool = False,
     ) -> Branches:
-        """A branch a job; jobs about one image must stand together, in the images' order."""
+        """A branch a job; jobs about one image must stand together, in the images' order.
+
+        `padded`: with one more branch at the end, longer than all, so that every job's own stands padded.
+        """
         rows = [numbers.index(job.image) for job in jobs]
-        return kind(self.model, prefilled, rows, [job.suffix for job in jobs], pad=min(self.end, default=0))
+        suffixes = [job.suffix for job in jobs]
+        if padded:
+            longest = max(suffixes, key=len)
+            rows, suffixes = [*rows, rows[-1]], [*suffixes, longest + longest[:4]]
+        return kind(self.model, prefilled, rows, suffixes, pad=min(self.end, default=0))
 
     def _answer_chunk(
         self, kind: type[Branches], numbers: Sequence[int], prefilled: Prefilled, jobs: Sequence[Job]
@@ -113,6 +145,8 @@ class SharedPrefix(Way):
         jobs = sorted(jobs, key=lambda job: numbers.index(job.image))
         branches = self.branch(kind, numbers, prefilled, jobs)
         scores = self.likelihoods(branches, jobs)
+        if not all(map(math.isfinite, chain(*scores))):
+            raise VsreError("logits behind the shared prefix are not finite numbers")
         tokens = decode(branches, self.decoding.limit(jobs[0].prompt.style), self.end)
         for job, text, (yes, no) in zip(jobs, self.renderer.texts(tokens), scores, strict=True):
             job.reply = Reply(text, yes, no)

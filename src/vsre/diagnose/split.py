@@ -127,7 +127,7 @@ def _attend(
         if mask is not None:
             bias = torch.zeros(mask.shape, dtype=q.dtype).masked_fill_(~mask, float("-inf"))
         return _flash(q, k, v, attn_mask=bias, scale=scale)
-    scores = (q @ k.mT).float() * (q.shape[-1] ** -0.5 if scale is None else scale)
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale) @ k.mT).float()  # float16 ends at 65,504
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
     lse = scores.logsumexp(-1)

@@ -21,15 +21,6 @@ from vsre.diagnose.replies import Reply
 
 Images = dict[int, Image.Image]
 
-TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4}
-HALF_TOLERANCE = 3e-2
-"""How far logits of two ways may lie apart, as a share of the largest logit (at least 1)."""
-
-
-def tolerance(dtype: torch.dtype) -> float:
-    """How far logits may lie apart in a model of this dtype."""
-    return TOLERANCE.get(dtype, HALF_TOLERANCE)
-
 
 @dataclass(eq=False)
 class Job:
@@ -56,8 +47,8 @@ class Way(ABC):
     batch: int
 
     @abstractmethod
-    def answer(self, images: Images, jobs: Sequence[Job]) -> None:
-        """Give every job its reply."""
+    def give_up(self, job: Job, reason: str) -> None:
+        """What becomes of a job that this way cannot answer."""
 
     def to_model(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """On the model's device; floating-point ones in its dtype."""
@@ -83,7 +74,7 @@ class Way(ABC):
             waiting = waiting[len(chunk) :]
 
     def attempt(self, jobs: Sequence[Job], run: Any) -> None:
-        """run(jobs); on an error each half alone, and an error reply for a single job that fails."""
+        """run(jobs); on an error each half alone; a single job that fails is given up."""
         try:
             return run(jobs)
         except torch.OutOfMemoryError as error:
@@ -94,7 +85,7 @@ class Way(ABC):
             reason = first_line(error)
         free_memory()
         if len(jobs) == 1:
-            jobs[0].reply = Reply(error=reason)
+            self.give_up(jobs[0], reason)
             return
         for half in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):
             self.attempt(half, run)

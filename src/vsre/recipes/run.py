@@ -1,7 +1,7 @@
 """Running a recipe: data, models, diagnosis, report; every step in its folder, every step resumed after a kill.
 
 OUT/world/             the embedded world's files, in VSR's format (or your own VSR copy, read where it is)
-OUT/triplets/SPLIT/    the source as triplets, after the protocol
+OUT/triplets/SPLIT/    the source as triplets, after the protocol; with layouts also their pictures, in images/
 OUT/data/NAME/         a question source: triplets (repainted ones have their own) and questions
 OUT/features/          features of frozen encoders, shared by all models; may be deleted
 OUT/models/NAME/       training: stages, checkpoints, logs, final weights
@@ -22,14 +22,16 @@ from typing import Any
 from rich.console import Console
 
 from vsre.diagnose import TransformersEngine, diagnose
+from vsre.diagnose.box_forest import box_forest
 from vsre.errors import VsreError
 from vsre.model import plan_checkpoints, resolve_checkpoint
 from vsre.recipes.facts import data_rows, hardware, model_rows, source_rows, stage_rows, versions
-from vsre.recipes.schema import ModelSpec, Recipe, SceneSource
+from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, SceneSource
 from vsre.recipes.start import encoder_specs, open_model
 from vsre.repaint import repaint
 from vsre.report import ReportMeta, ReportRun, as_json, write_report
 from vsre.rewrite import rewrite
+from vsre.sources.layouts import write_layouts
 from vsre.sources.protocols import protocol_named
 from vsre.sources.scenes import write_world
 from vsre.sources.vsr import import_vsr
@@ -137,6 +139,13 @@ def _source(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
     """Draw or find the source, and read it to triplets under the protocol."""
     source, found = recipe.source, {}
     settings = {"source": source.model_dump(), "protocol": recipe.protocol, "seed": recipe.seed}
+    if isinstance(source, LayoutSource):
+        folder = out / "triplets"
+        found["import"] = steps.once(
+            folder, settings, lambda: _draw_layouts(source, folder, recipe), "draw the layouts"
+        )
+        found["world"] = {"blind_floor": {"test": {"random forest on boxes": found["import"]["box_forest"]}}}
+        return found
     if isinstance(source, SceneSource):
         world = out / "world"
         units = {k: getattr(source, k) for k in ("train_units", "dev_units", "test_units", "size", "split")}
@@ -161,6 +170,19 @@ def _source(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
         "read the triplets",
     )
     return found
+
+
+def _draw_layouts(source: LayoutSource, folder: Path, recipe: Recipe) -> dict[str, Any]:
+    summary = write_layouts(
+        source.annotations,
+        folder,
+        instances=source.instances,
+        split=source.split,
+        protocol=recipe.protocol,
+        which=source.objects,
+        size=source.size,
+    )
+    return summary | {"box_forest": box_forest(folder / "train", folder / "test", seed=recipe.seed)}
 
 
 def _data(recipe: Recipe, out: Path, steps: Steps) -> tuple[dict[str, DataSource], dict[str, Any]]:

@@ -36,6 +36,17 @@ class VsrSource(Strict):
     instances: list[Path] = []
 
 
+class LayoutSource(Strict):
+    """A VSR copy drawn from its boxes: the published folder of annotations, COCO instance files or lines of boxes."""
+
+    kind: Literal["layouts"]
+    annotations: Path
+    split: Literal["random", "zero-shot", "turn-s"] = "zero-shot"
+    instances: list[Path]
+    objects: Literal["named", "all"] = "named"
+    size: int = 192
+
+
 class Repaint(Strict):
     """Which painter settings are applied to which triplets."""
 
@@ -110,7 +121,7 @@ class Recipe(Strict):
     title: str
     about: str = ""
     seed: int = 0
-    source: Annotated[SceneSource | VsrSource, Field(discriminator="kind")]
+    source: Annotated[SceneSource | VsrSource | LayoutSource, Field(discriminator="kind")]
     protocol: str = "clean"
     data: dict[str, DataSpec]
     models: list[ModelSpec]

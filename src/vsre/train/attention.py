@@ -58,9 +58,14 @@ class Layout:
 
     @classmethod
     def of(cls, branch: torch.Tensor) -> Layout:
-        """The layout of branch numbers (B, L) as Packer makes them: prefixes of one length, padding on the right."""
+        """The layout of branch numbers (B, L) as Packer makes them: prefixes of one length, padding on the right.
+
+        Raises ValueError for prefixes of several lengths.
+        """
         length = branch.shape[1]
         prefix = int((branch[0] == 0).sum())
+        if bool(((branch == 0).sum(1) != prefix).any()):
+            raise ValueError("the prefixes of a batch of packs have several lengths")
         tails = branch[:, prefix:].reshape(-1)
         alone = tails < 0
         tokens = torch.nonzero(~alone)[:, 0]
@@ -181,14 +186,19 @@ class BranchAttention:
                 f"attention {self.kind!r} does not take the mask that keeps packed questions apart. Load the model "
                 "with attn_implementation='sdpa', or set questions_per_image: 1."
             )
-        self.dtype, on_cpu = model.dtype, model.device.type == "cpu"
+        self.model, self.dtype = model, model.dtype
         same = [m.config for m in model.modules() if isinstance(m, PreTrainedModel)]
         self._configs = list({id(c): c for c in [text, *same] if c is text or c.model_type == text.model_type}.values())
-        self.packed = self.kind == "sdpa" and on_cpu and _by_interface(model, text)
+        self.packed = self.kind == "sdpa" and _by_interface(model, text)
+
+    @property
+    def maskless(self) -> bool:
+        """Whether `packed` attention is used: decided when asked, because a model may be moved to another device."""
+        return self.packed and self.model.device.type == "cpu"
 
     def inputs(self, branch: torch.Tensor) -> dict[str, Any]:
         """What `forward` takes for branch numbers (B, L): an attention mask, or within `active` the layout."""
-        if self.packed:
+        if self.maskless:
             return {"packed_layout": Layout.of(branch)}
         if self.kind == "flex_attention":
             return {"attention_mask": _block_mask(branch)}
@@ -201,7 +211,7 @@ class BranchAttention:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Within it the language model computes `packed` attention, forward and backward; outside its own."""
-        if not self.packed:
+        if not self.maskless:
             yield
             return
         for config in self._configs:

@@ -54,6 +54,11 @@ class Collator:
             self._cached -= self._cache.popitem(last=False)[1].nbytes
         return pixels
 
+    @property
+    def damaged(self) -> int:
+        """How many files of the feature cache were found damaged."""
+        return self.features.damaged if self.features else 0
+
     def _features(self, image: int, cache: FeatureCache) -> dict[str, torch.Tensor]:
         """bf16 features of one image, computed again where the cache's are damaged."""
         found = cache.read(self.data.image_id(image))

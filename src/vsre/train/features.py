@@ -15,14 +15,15 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
-from filelock import FileLock
+from accelerate.utils import broadcast_object_list
+from filelock import FileLock, Timeout
 from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -34,6 +35,10 @@ SHARD = 64
 AT_ONCE = 16
 """Images encoded together while the cache is filled."""
 OPEN_FILES = 256
+WAIT = 30.0
+"""Seconds in one turn of waiting for another run that fills the same folder."""
+
+_DAMAGE = (SafetensorError, OSError, KeyError, ValueError)
 
 
 class FeatureCache:
@@ -41,25 +46,34 @@ class FeatureCache:
 
     def __init__(self, folder: Path, vision: FrozenVision) -> None:
         self.vision = vision
+        self.folder = folder
         self.folders = {name: folder / f"{name}-{revision}" for name, revision in vision.revisions.items()}
         self.damaged = 0
-        self._at: dict[str, dict[str, Path]] = {}
-        self._checked: set[tuple[str, str]] = set()
+        self._files: list[Path] = []
+        # By encoder and image the number of its file; ~number once the checksum was found right.
+        self._at: dict[str, dict[str, int]] = {}
         self._opened = lru_cache(OPEN_FILES)(_open)
         self.scan()
 
     def scan(self) -> None:
-        """Find what is there; a file that cannot be opened is counted as damaged and passed over."""
-        damaged: set[Path] = set()
+        """Find what is there; a file that cannot be opened is removed and counted as damaged."""
+        self._files, self._at = [], {name: {} for name in self.folders}
+        ids: dict[str, str] = {}  # one string an image, not one an encoder
         for name, folder in self.folders.items():
             folder.mkdir(parents=True, exist_ok=True)
-            self._at[name] = {}
             for file in sorted(folder.glob("shard-*.safetensors")):
                 try:
-                    self._at[name].update(dict.fromkeys(self._opened(file)[0].keys(), file))
-                except (SafetensorError, OSError, KeyError, ValueError):
-                    damaged.add(file)
-        self.damaged = max(self.damaged, len(damaged))
+                    found = [ids.setdefault(image, image) for image in self._opened(file)[0].keys()]  # noqa: SIM118
+                except _DAMAGE:
+                    self._remove(file)
+                    continue
+                self._at[name].update(dict.fromkeys(found, len(self._files)))
+                self._files.append(file)
+
+    def _remove(self, file: Path) -> None:
+        self.damaged += 1
+        self._opened.cache_clear()
+        file.unlink(missing_ok=True)
 
     def missing(self, images: Sequence[str]) -> list[str]:
         """Those of these ids of which some encoder's features are not there, in order."""
@@ -68,22 +82,28 @@ class FeatureCache:
     def read(self, image: str) -> dict[str, torch.Tensor] | None:
         """bf16 features by encoder, each (tokens, channels) or (channels, g, g), mapped from disk.
 
-        None where they are not there or damaged; what is damaged is not offered again.
+        None where they are not there or damaged. A damaged file is removed with all that it holds, so that the next
+        run makes it again.
         """
         found = {}
         for name, at in self._at.items():
+            number = at.get(image)
+            if number is None:
+                return None
+            path = self._files[max(number, ~number)]
             try:
-                file, sums = self._opened(at[image])
+                file, sums = self._opened(path)
                 tensor = file.get_tensor(image)
-                if (name, image) not in self._checked:
+                if number >= 0:
                     if checksum(tensor) != sums[image]:
                         raise ValueError("checksum")
-                    self._checked.add((name, image))
-                found[name] = tensor
-            except (SafetensorError, OSError, KeyError, ValueError):
-                self.damaged += image in at
-                at.pop(image, None)
+                    at[image] = ~number
+            except _DAMAGE:
+                self._remove(path)
+                lost = max(number, ~number)
+                self._at[name] = {i: n for i, n in at.items() if max(n, ~n) != lost}
                 return None
+            found[name] = tensor
         return found
 
     def write(self, features: dict[str, dict[str, torch.Tensor]]) -> None:
@@ -94,9 +114,7 @@ class FeatureCache:
             sums = {image: checksum(tensor) for image, tensor in tensors.items()}
             part = folder / f"{label}.part"
             save_file(tensors, part, metadata={"crc32": json.dumps(sums)})
-            whole = folder / f"shard-{label}.safetensors"
-            part.replace(whole)
-            self._at[name].update(dict.fromkeys(tensors, whole))
+            part.replace(folder / f"shard-{label}.safetensors")
 
     def fill(self, images: Sequence[str], pixels: Callable[[str], torch.Tensor]) -> int:
         """Encode what is missing of these ids; returns how many this process encoded. `pixels(id)` is (3, H, W).
@@ -106,12 +124,14 @@ class FeatureCache:
         """
         state = PartialState()
         with self._locked(state):
+            todo: list[str] = []
             if state.is_main_process:
                 for folder in self.folders.values():
                     for part in folder.glob("*.part"):  # of a process that was killed: the lock is ours
                         part.unlink()
-            self.scan()
-            mine = self.missing(images)[state.process_index :: state.num_processes]
+                self.scan()
+                todo = self.missing(images)
+            mine = _from_main(todo)[state.process_index :: state.num_processes]
             for start in range(0, len(mine), SHARD):
                 made: dict[str, dict[str, torch.Tensor]] = {}
                 for at in range(start, min(start + SHARD, len(mine)), AT_ONCE):
@@ -125,15 +145,24 @@ class FeatureCache:
 
     @contextmanager
     def _locked(self, state: PartialState) -> Iterator[None]:
-        lock = FileLock(next(iter(self.folders.values())) / "fill.lock")
-        if state.is_main_process:
-            lock.acquire()
-        state.wait_for_everyone()
+        """One lock for the whole folder: runs that share only some encoders write to the same places too."""
+        lock = FileLock(self.folder / "fill.lock")
+        held = False
+        while not held:  # in short turns, for the other processes must not wait longer than their backend allows
+            if state.is_main_process:
+                with suppress(Timeout):
+                    lock.acquire(timeout=WAIT)
+            held = _from_main(lock.is_locked)
         try:
             yield
             state.wait_for_everyone()
         finally:
             lock.release()  # does nothing where this process does not hold it
+
+
+def _from_main(value: Any) -> Any:
+    """The main process's value, in every process."""
+    return broadcast_object_list([value])[0]
 
 
 def _open(file: Path) -> tuple[Any, dict[str, int]]:
@@ -145,11 +174,11 @@ def checksum(tensor: torch.Tensor) -> int:
     return zlib.crc32(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
-def use_features(trainer: Any, folder: Path, console: Console) -> str:
+def use_features(trainer: Any, folder: Path, console: Console, *, reserved: int = 0) -> str:
     """Fill the cache with the pictures of a VsreTrainer's data and let its collator read from it; says what was done.
 
     Left alone where the encoders train or are of a kind that `frozen_vision` does not know, and where what is missing
-    is more than half of the free disk.
+    is more than half of the disk that is free once the run's own files, `reserved` bytes, are written.
     """
     vision, data, collator = trainer.vision, trainer.train_dataset, trainer.data_collator
     if vision is None:
@@ -159,18 +188,19 @@ def use_features(trainer: Any, folder: Path, console: Console) -> str:
         cache = FeatureCache(folder, vision)
     numbers = {data.image_id(i): i for i in range(data.n_images)}
     missing = cache.missing(list(numbers))
+    # What one process sees of the disk decides for all.
+    count, free = _from_main((len(missing), max(0, shutil.disk_usage(folder).free - reserved)))
     said = f"{len(numbers):,} pictures"
-    if missing:
-        each = sum(t.nbytes for t in vision.features(collator.pixels(numbers[missing[0]])[None]).values())
-        wanted, free = len(missing) * each, shutil.disk_usage(folder).free
-        size = f"{len(missing):,} of {len(numbers):,} pictures x {each:,} bytes = {wanted / 1e9:,.3f} GB"
-        if wanted > free // 2:
-            return f"not kept: {size} are more than half of the {free / 1e9:,.3f} GB free at {folder}"
+    if count:
+        each = sum(t.nbytes for t in vision.features(collator.pixels(0)[None]).values())
+        size = f"{count:,} of {len(numbers):,} pictures x {each:,} bytes = {count * each / 1e9:,.3f} GB"
+        if count * each > free // 2:
+            return f"not kept: {size} are more than half of the {free / 1e9:,.3f} GB that stay free at {folder}"
         if state.is_main_process:
             console.print(f"frozen features to compute: {size}", highlight=False)
         began = time.perf_counter()
         cache.fill(list(numbers), lambda image: collator.pixels(numbers[image]))
-        said += f", {len(missing):,} of them encoded in {time.perf_counter() - began:.1f} s"
+        said += f", {count:,} of them encoded in {time.perf_counter() - began:.1f} s"
     if cache.damaged:
         said += f", {cache.damaged} damaged file(s) passed over"
     collator.features = cache

@@ -45,6 +45,7 @@ from vsre.train.fingerprint import claim_folder, describe_run, source_fingerprin
 from vsre.train.freezing import freeze, freezing_table
 from vsre.train.logs import LOG, ConsoleProgress, JsonLog, Meter, draw_curve, read_log
 from vsre.train.packing import Packer
+from vsre.train.proof import prove_packing
 from vsre.train.stages import Stage, parse_stages
 from vsre.train.store import open_store
 from vsre.train.trainer import VsreTrainer
@@ -96,11 +97,12 @@ def run_stages(
         load_weights(model, folders[first - 1] / MODEL)
     encoder = ChatEncoder(processor)
     for number in range(first, len(stages)):
+        reserved = _disk_needed(model, {folders[n]: stages[n] for n in range(number, len(stages))})
         with explain_full_disk(folders[number]), _config_kept(model):
             run = _prepare(model, processor, encoder, stages[number], folders[number], seed + number, image_cache_bytes)
             if feature_cache is not False:
                 kept = out_dir / "cache" / "features" if feature_cache is True else feature_cache
-                run.features = use_features(run.trainer, kept, console)
+                run.features = use_features(run.trainer, kept, console, reserved=reserved)
             _train(run, console)
     model.eval()
     return {
@@ -223,6 +225,7 @@ def _train(run: _Run, console: Console) -> None:
             load_weights(model, last)  # killed between its last checkpoint and its end
         else:
             with trainer.vision.taken() if trainer.vision else nullcontext():
+                run.facts["packing_difference"] = prove_packing(trainer)
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
     finally:
         progress.close()
@@ -245,6 +248,7 @@ def _finish(run: _Run, resumed_from: int) -> None:
         "train_seconds": round(sum(line["seconds"] for line in log), 3),
         "tokens_per_s": sum(line["tokens_per_s"] * line["seconds"] for line in log)
         / sum(line["seconds"] for line in log),
+        "damaged_features": run.trainer.data_collator.damaged,
         "model": str(run.folder / MODEL),
         "config": run.stage.model_dump(mode="json"),
     }

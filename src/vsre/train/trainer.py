@@ -63,7 +63,8 @@ class VsreTrainer(Trainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._rows = inputs.pop("rows")
         self.meter.add(inputs.pop("tokens"), len(self._rows))
-        with self.attention.active() if self.attention else nullcontext():  # backward too: it may compute layers again
+        # Backward too: it may compute layers again. A batch of single questions needs nothing of it.
+        with self.attention.active() if self.attention and "branch" in inputs else nullcontext():
             loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             self._stop("loss", float(loss))

@@ -69,6 +69,8 @@ class _Vision(ABC):
     @torch.no_grad()
     def features(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         device = self.model.device
+        for module, _ in self._encoders().values():
+            module.eval()  # dropout must not enter what is kept
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             found = self._encode(pixels.to(device))
         return {name: value.bfloat16() for name, value in found.items()}
@@ -135,9 +137,15 @@ _KINDS: dict[type, type[_Vision]] = {
 }
 
 
+_NAMES = ("transformers_version", "architectures", "dtype", "torch_dtype", "name_or_path")
+"""What a configuration holds besides what decides the features; the weights' own dtype is taken from them."""
+
+
 def _revision(encoder: nn.Module, settings: str) -> str:
-    """16 hex digits over every value of the encoder's weights and what is taken from it."""
-    digest = hashlib.blake2b(settings.encode(), digest_size=8)
+    """16 hex digits over every value of the encoder's weights, its configuration and what is taken from it."""
+    config: Any = encoder.config
+    decides = {k: v for k, v in config.to_dict().items() if not k.startswith("_") and k not in _NAMES}
+    digest = hashlib.blake2b(json.dumps([settings, decides], sort_keys=True, default=str).encode(), digest_size=8)
     for name, weight in sorted(encoder.state_dict().items()):
         digest.update(f"{name} {tuple(weight.shape)} {weight.dtype} ".encode())
         flat = weight.detach().contiguous().reshape(-1).cpu()

@@ -1,0 +1,63 @@
+"""Before a stage: packed questions must give the logits that each gives alone, or the stage does not begin.
+
+Most language models of transformers keep packed branches apart when they are told to. Some cannot: attention of a kind
+that no mask reaches, windows shorter than a sequence, recurrent layers that carry on from one question to the next.
+Nothing else would tell: the loss would only be that of another task.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vsre.errors import VsreError
+from vsre.numerics import apart, tolerance
+from vsre.train.examples import Example
+
+QUESTIONS = 4
+"""How many questions of the longest pack are compared."""
+
+
+def prove_packing(trainer: Any) -> float | None:
+    """How far the logits of the longest pack's questions lie from those of each alone, as `apart` measures it.
+
+    None where no pack holds several questions, or the model is spread over devices before it runs. Raises VsreError
+    where the difference is more than the dtype allows.
+    """
+    if not trainer.attention or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        return None
+    pack = next((pack for pack in trainer.sampler if len(pack) > 1), None)  # the longest comes first
+    if pack is None:
+        return None
+    _, examples = trainer.train_dataset[pack]
+    longest = sorted(range(len(pack)), key=lambda i: -len(examples[i].ids))[:QUESTIONS]
+    rows, some = pack[longest], [examples[i] for i in longest]
+    model = trainer.model
+    training = model.training
+    model.eval()
+    try:
+        together = _logits(trainer, rows, some)
+        alone = torch.cat([_logits(trainer, rows[i : i + 1], some[i : i + 1]) for i in range(len(some))])
+    finally:
+        model.train(training)
+    difference, limit = apart(together, alone), tolerance(together.dtype)
+    if not math.isnan(difference) and difference > limit:
+        raise VsreError(
+            f"{Path(trainer.args.output_dir).name}: {type(model).__name__} does not keep packed questions apart (their "
+            f"logits lie {difference:.1e} from those of each question alone, {limit:.0e} is allowed). Its attention "
+            "has windows, or its layers carry a state on. Set questions_per_image: 1."
+        )
+    return difference
+
+
+@torch.no_grad()
+def _logits(trainer: Any, rows: Any, examples: list[Example]) -> torch.Tensor:
+    """Logits at the learnt tokens of one sequence, (tokens, V), in the order of the questions."""
+    batch = trainer.data_collator([(rows, examples)])
+    del batch["rows"], batch["tokens"]
+    with trainer.attention.active() if "branch" in batch else nullcontext():
+        return trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch), return_outputs=True)[1].logits
