@@ -183,13 +183,12 @@ def fill(model_folder: Path, folder: Path, ids: list[str], die_after: int | None
 
 
 class Stub:
-    """Encoders that make numbers of pixels, and take their time."""
+    """Encoders that make numbers of pixels."""
 
     def __init__(self, names: str) -> None:
         self.revisions = dict.fromkeys(names, "0")
 
     def features(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        time.sleep(0.05)
         return {name: (pixels[:, :1, :4, :4] * ord(name)).bfloat16() for name in self.revisions}
 
 
@@ -199,7 +198,7 @@ def fill_stub(names: str, folder: Path, ids: list[str], told: Any) -> None:
 
     def slowly(*args: Any, **kwargs: Any) -> None:
         save(*args, **kwargs)
-        time.sleep(0.05)  # while the file waits to be renamed
+        time.sleep(0.1)  # while the file waits to be renamed
 
     module.save_file = slowly  # type: ignore[attr-defined]
     try:
@@ -209,13 +208,15 @@ def fill_stub(names: str, folder: Path, ids: list[str], told: Any) -> None:
 
 
 def test_runs_that_share_some_encoders_wait_for_each_other(tmp_path: Path) -> None:
-    ids = [f"sha256:{i:04d}" for i in range(40)]
+    ids = [f"sha256:{i:04d}" for i in range(20)]
     told = PROCESSES.Queue()
-    processes = [
-        PROCESSES.Process(target=fill_stub, args=(names, tmp_path, ids, told)) for names in ("abc", "bc", "cd")
-    ]
-    for process in processes:
+    processes = []
+    for names in ("abc", "bc", "cd"):
+        process = PROCESSES.Process(target=fill_stub, args=(names, tmp_path, ids, told))
         process.start()
+        processes.append(process)
+        while not list(tmp_path.rglob("*.safetensors")) and process.is_alive():
+            time.sleep(0.01)  # the next one comes while this one is at work
     counts = [told.get(timeout=120) for _ in processes]
     for process in processes:
         process.join()
