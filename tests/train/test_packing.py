@@ -63,21 +63,22 @@ def packed_loss(model: Any, attention: BranchAttention, batch: dict[str, Any], *
 
 def loss_alone(model: Any, encoder: ChatEncoder, packs: Any, pictures: torch.Tensor, count: int) -> torch.Tensor:
     """A sequence for each question, plain causal sdpa."""
-    alone, plain = torch.zeros(()), packer(encoder)
+    alone, plain = torch.zeros((), device=pictures.device), packer(encoder)
     for pack, picture in zip(packs, pictures, strict=True):
         for example in pack:
             single = plain.batch([[example]])
             del single["tokens"]
             assert single.keys() == {"input_ids", "labels"}
+            single = {name: value.to(pictures.device) for name, value in single.items()}
             alone = alone + model(**single, pixel_values=picture[None], num_items_in_batch=count).loss
     return alone
 
 
-def assert_equal_gradients(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+def assert_equal_gradients(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], limit: float = 1e-5) -> None:
     assert ours.keys() == theirs.keys()
     for name in ours:
         error = (ours[name] - theirs[name]).norm() / theirs[name].norm().clamp_min(1e-12)
-        assert error < 1e-5 or theirs[name].norm() < 1e-7, (name, float(error))
+        assert error < limit or theirs[name].norm() < 1e-7, (name, float(error))
 
 
 @pytest.mark.parametrize("kind", ["packed", "sdpa", "eager"])
@@ -120,14 +121,15 @@ def test_flex_attention_gives_the_same_gradients(tmp_path: Path) -> None:
     model, processor = load(tiny_llava(tmp_path))
     model, encoder = model.cuda(), ChatEncoder(processor)
     pictures = torch.rand(3, 3, 96, 96, device="cuda")
-    batch = packer(encoder).batch([encode(encoder, rows) for rows in QUESTIONS])
+    packs = [encode(encoder, rows) for rows in QUESTIONS]
+    batch = packer(encoder).batch(packs)
     batch = {n: v.cuda() if isinstance(v, torch.Tensor) else v for n, v in batch.items()}
-    found = []
-    for kind in ("flex_attention", "eager"):
-        packed_loss(model, use(model, kind), batch, pixel_values=pictures).backward()
-        found.append(gradients(model))
-    for name in found[0]:
-        assert torch.allclose(found[0][name], found[1][name], rtol=1e-3, atol=1e-4), name
+    packed_loss(model, use(model, "flex_attention"), batch, pixel_values=pictures).backward()
+    ours = gradients(model)
+    use(model, "sdpa")
+    count = int((batch["labels"] != -100).sum())
+    loss_alone(model, encoder, packs, pictures, count).backward()
+    assert_equal_gradients(ours, gradients(model), limit=1e-3)  # its kernels may round products to TF32
 
 
 @pytest.mark.parametrize("config", [Qwen2Config, Qwen3Config, MistralConfig])

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from rich.console import Console
 from train_world import load, write_world
@@ -52,7 +51,6 @@ def test_four_packs_at_once_train_like_four_passes_of_one(tmp_path: Path) -> Non
     assert_same_training(model, at_once, one_by_one)
 
 
-@pytest.mark.slow  # starts two more interpreters
 def test_two_processes_train_like_one(tmp_path: Path) -> None:
     model, source = tiny_llava(tmp_path), write_world(tmp_path / "world")
     alone = train(model, source, tmp_path / "one", 2)

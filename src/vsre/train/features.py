@@ -28,6 +28,7 @@ from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from vsre.train.processes import processes
 from vsre.train.vision import FrozenVision
 
 SHARD = 64
@@ -122,7 +123,7 @@ class FeatureCache:
         Processes of one run share the work. Another run that fills the same folder is waited for, and what it made
         is used.
         """
-        state = PartialState()
+        state = processes()
         with self._locked(state):
             todo: list[str] = []
             if state.is_main_process:
@@ -183,7 +184,7 @@ def use_features(trainer: Any, folder: Path, console: Console, *, reserved: int 
     vision, data, collator = trainer.vision, trainer.train_dataset, trainer.data_collator
     if vision is None:
         return "not kept: the encoders train, or are of a kind whose features cannot be taken out"
-    state = PartialState()
+    state = processes()
     with state.main_process_first():
         cache = FeatureCache(folder, vision)
     numbers = {data.image_id(i): i for i in range(data.n_images)}

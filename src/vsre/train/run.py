@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from rich.console import Console
 from transformers import PrinterCallback, TrainingArguments
 
@@ -45,6 +44,7 @@ from vsre.train.fingerprint import claim_folder, describe_run, source_fingerprin
 from vsre.train.freezing import freeze, freezing_table
 from vsre.train.logs import LOG, ConsoleProgress, JsonLog, Meter, draw_curve, read_log
 from vsre.train.packing import Packer
+from vsre.train.processes import processes
 from vsre.train.proof import prove_packing
 from vsre.train.stages import Stage, parse_stages
 from vsre.train.store import open_store
@@ -86,7 +86,7 @@ def run_stages(
     out_dir = Path(out_dir)
     console = console or Console(stderr=True)
     began = time.perf_counter()
-    with PartialState().main_process_first(), explain_full_disk(out_dir):
+    with processes().main_process_first(), explain_full_disk(out_dir):
         claim_folder(out_dir, describe_run(model, processor, stages, seed), resume=resume)
     folders = [out_dir / f"{number:02d}-{stage.name}" for number, stage in enumerate(stages, 1)]
     todo = [number for number, folder in enumerate(folders) if not (folder / DONE).is_file()]
@@ -138,13 +138,13 @@ def _prepare(
     asleep = freeze(model, stage.train, keep_llm_in_training=stage.gradient_checkpointing)
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     text, cache = text_fingerprint(processor), folder.parent / "cache"
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         folder.mkdir(parents=True, exist_ok=True)
         stores = [
             open_store(s, encoder, cache / source_fingerprint(s, text, longest)[:16], longest) for s in stage.data
         ]
     data = PackedQuestions(stores)
-    devices = PartialState().num_processes
+    devices = processes().num_processes
     micro, passes = stage.micro_batch(devices)
     sampler = PackSampler(data, stage.questions_per_image, seed, stage.batch_images)
     steps = stage.max_steps or math.ceil(stage.epochs * math.ceil(math.ceil(len(sampler) / (micro * devices)) / passes))
@@ -212,7 +212,7 @@ def _train(run: _Run, console: Console) -> None:
     stage, trainer, model = run.stage, run.trainer, run.trainer.model
     if trainer.is_world_process_zero():
         _announce(run, console)
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         checkpoints = complete_checkpoints(run.folder)
     last = checkpoints[-1] if checkpoints else None
     progress = ConsoleProgress(console, stage.name)
@@ -233,7 +233,7 @@ def _train(run: _Run, console: Console) -> None:
             model.gradient_checkpointing_disable()
     if trainer.is_world_process_zero():
         _finish(run, step_of(last) if last else 0)
-    PartialState().wait_for_everyone()
+    processes().wait_for_everyone()
 
 
 def _finish(run: _Run, resumed_from: int) -> None:
