@@ -159,6 +159,36 @@ def zoo_ls(json_file: JsonFile = None) -> None:
     write_json(json_file, rows)
 
 
+@zoo.command("probe")
+def zoo_probe(
+    checkpoints: Annotated[
+        list[str] | None, typer.Argument(help="Vision encoders: zoo:NAME, a folder, a hub id; default: the zoo's four.")
+    ] = None,
+    work: Annotated[Path, typer.Option(help="Where the scenes are drawn.")] = Path("zoo-work"),
+    scenes: Annotated[int, typer.Option(help="Scenes to fit on; a third as many are measured on.")] = 1500,
+    json_file: JsonFile = None,
+) -> None:
+    """What frozen features tell of space: linear probes of class at a place, position and relation."""
+    from vsre.zoo.pool import make_pool
+    from vsre.zoo.probes import probe_checkpoint
+    from vsre.zoo.train import load_settings
+
+    settings = load_settings()
+    train, test = (
+        make_pool(work / "pools", n, settings[which]["seed"], settings["size"])
+        for which, n in (("pool", scenes), ("held_out_scenes", max(1, scenes // 3)))
+    )
+    table = Table("encoder", "weights", "class at a place", "position (R2)", "relation")
+    found = {}
+    for name in checkpoints or [f"zoo:{n}" for n in ("clip", "siglip", "dinov2", "sam")]:
+        found[name] = probe_checkpoint(name, train, test)
+        for weights, figures in found[name].items():
+            shown = (figures[k] for k in ("class_at_place", "position", "relation"))
+            table.add_row(escape(name), weights, *(f"{value:.3f}" for value in shown))
+    console.print(table)
+    write_json(json_file, found)
+
+
 @zoo.command("train")
 def zoo_train(
     name: Annotated[str, typer.Argument(help="A model of `vsre zoo ls`, or all.")],
