@@ -20,8 +20,8 @@ from vsre.train.trainer import VsreTrainer
 
 MOMENTS: dict[str, tuple[Any, str, int, str]] = {
     "while the data is being prepared": (store, "_copy_images", 1, ""),
-    "in the first step": (VsreTrainer, "compute_loss", 1, ""),
-    "in the middle of accumulation": (VsreTrainer, "compute_loss", 12, ""),
+    "in the first step": (VsreTrainer, "training_step", 1, ""),
+    "in the middle of accumulation": (VsreTrainer, "training_step", 12, ""),
     "in a checkpoint, after the weights": (VsreTrainer, "_save_optimizer_and_scheduler", 1, ""),
     "in a checkpoint, before the random numbers": (VsreTrainer, "_save_rng_state", 1, ""),
     "in a checkpoint, before its marker": (checkpoints, "write_json", 1, "complete.json"),
@@ -29,7 +29,7 @@ MOMENTS: dict[str, tuple[Any, str, int, str]] = {
     "between the last checkpoint and the final weights": (run_module, "save_model", 1, ""),
     "while the final weights are written": (checkpoints, "_sync", 2, "model.part"),
     "before the first stage is marked done": (run_module, "write_json", 1, "done.json"),
-    "in the second stage": (VsreTrainer, "compute_loss", 4, "02-tune"),
+    "in the second stage": (VsreTrainer, "training_step", 4, "02-tune"),
     "before the second stage is marked done": (run_module, "write_json", 1, "02-tune"),
 }
 """Gone at the n-th call of a function whose arguments mention a word."""
@@ -38,7 +38,7 @@ MOMENTS: dict[str, tuple[Any, str, int, str]] = {
 def stages(source: dict[str, Path]) -> list[dict[str, Any]]:
     common = {"data": [source], "questions_per_image": 4, "save_every": 3}
     align = {"batch_images": 4, "micro_batch_images": 2, "epochs": 2}
-    tune = {"batch_images": 3, "max_steps": 7, "lr": 1e-3}
+    tune = {"batch_images": 3, "max_steps": 7, "lr": 1e-3, "optimizer": "muon"}
     return [
         {"name": "align", "train": ["adapters"], **align, **common},
         {"name": "tune", "train": ["adapters", "llm"], **tune, **common},

@@ -191,6 +191,7 @@ def _prepare(
         keep_checkpoints=stage.keep_checkpoints,
         attention=BranchAttention(model) if stage.questions_per_image > 1 else None,
         vision=vision,
+        muon=stage.optimizer == "muon",
         callbacks=[JsonLog(folder, stage.name, meter)],
     )
     trainer.remove_callback(PrinterCallback)

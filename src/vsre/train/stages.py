@@ -65,6 +65,7 @@ class Stage(Strict):
     questions_per_image  at most so many questions of an image share its prefix in one sequence; the rest of
                          its questions come in further sequences of the same epoch
     epochs, max_steps    every question is asked once an epoch; max_steps, where given, decides instead
+    optimizer            adamw, or muon: Muon for matrices of hidden layers and AdamW for the rest (optimizer.py)
     warmup               share of the steps over which the learning rate rises
     save_every           steps between full-state checkpoints; the last step always makes one
     """
@@ -78,6 +79,7 @@ class Stage(Strict):
     questions_per_image: Annotated[int, Field(ge=1)] = 12
     epochs: Annotated[float, Field(gt=0)] = 1
     max_steps: Annotated[int, Field(ge=1)] | None = None
+    optimizer: Literal["adamw", "muon"] = "adamw"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0

@@ -17,6 +17,7 @@ from vsre.train.attention import BranchAttention
 from vsre.train.checkpoints import keep_last, load_weights, mark_complete, no_bars, write_json
 from vsre.train.data import PackedQuestions, PackSampler
 from vsre.train.logs import Meter
+from vsre.train.optimizer import MuonAdamW
 from vsre.train.packing import IGNORE
 from vsre.train.vision import FEATURES, FrozenVision
 
@@ -36,6 +37,7 @@ class VsreTrainer(Trainer):
     """
 
     train_dataset: PackedQuestions
+    optimizer: Any
 
     def __init__(
         self,
@@ -46,13 +48,21 @@ class VsreTrainer(Trainer):
         keep_checkpoints: int,
         attention: BranchAttention | None = None,
         vision: FrozenVision | None = None,
+        muon: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.muon = muon
         self.sampler, self.asleep, self.meter = sampler, asleep, meter
         self.keep_checkpoints, self.attention, self.vision = keep_checkpoints, attention, vision
         self.model_accepts_loss_kwargs = True  # compute_loss below takes num_items_in_batch for every model
         self._rows: list[int] = []
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        if self.muon:
+            args = self.args
+            self.optimizer = MuonAdamW(model or self.model, lr=args.learning_rate, weight_decay=args.weight_decay)
+        return super().create_optimizer(model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> PackSampler:
         return self.sampler

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import Dataset, SequentialSampler
@@ -22,7 +22,9 @@ Batch = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How long and how fast: `batch` samples a step, `lr` at the top of a cosine after `warmup` (share of steps)."""
+    """How long and how fast: `batch` samples a step, `lr` at the top of a cosine after `warmup` (share of steps).
+
+    `optimizer` is as in a training stage."""
 
     steps: int
     batch: int
@@ -31,6 +33,7 @@ class FitConfig:
     weight_decay: float = 0.05
     seed: int = 0
     save_every: int = 500
+    optimizer: Literal["adamw", "muon"] = "adamw"
 
 
 class _Numbers(Dataset[int]):
@@ -121,8 +124,14 @@ def fit(
         callbacks.append(_AfterStep(after_step))
     if seconds is not None:
         callbacks.append(_StopAfter(seconds))
+    optimizer = None
+    if config.optimizer == "muon":
+        from vsre.train.optimizer import MuonAdamW  # the training package takes a while to import
+
+        optimizer = MuonAdamW(model, lr=config.lr, weight_decay=config.weight_decay)
     trainer = _InOrder(
         model=model,
+        optimizers=(optimizer, None),
         args=args,
         train_dataset=_Numbers(config.steps * config.batch),
         data_collator=collate,

@@ -1,0 +1,61 @@
+"""Muon for the matrices of hidden layers, AdamW for everything else, as one optimizer.
+
+Muon (Jordan et al. 2024) takes the orthogonal part of a matrix's momentum as its step; scaled to the root mean square
+of AdamW's steps (Liu et al., arXiv 2502.16982) both share one learning rate. Embeddings, the output layer, norms,
+biases and convolutions stay with AdamW.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """The trainable parameters of a model, each in the hands of torch.optim.Muon or of torch.optim.AdamW."""
+
+    def __init__(self, model: nn.Module, *, lr: float, weight_decay: float = 0.0) -> None:
+        matrices, others = split_parameters(model)
+        self.parts: list[torch.optim.Optimizer] = []
+        if matrices:
+            scaled = "match_rms_adamw"
+            self.parts.append(torch.optim.Muon(matrices, lr=lr, weight_decay=weight_decay, adjust_lr_fn=scaled))
+        if others:
+            # As in the Trainer, norms and biases are not decayed.
+            groups = [[p for p in others if p.ndim >= 2], [p for p in others if p.ndim < 2]]
+            found = [{"params": g, "weight_decay": w} for g, w in zip(groups, (weight_decay, 0.0), strict=True) if g]
+            self.parts.append(torch.optim.AdamW(found, lr=lr))
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for part in self.parts:
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for part, state in zip(self.parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        # Loading gives the parts new groups; a schedule changes these.
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """(matrices of hidden layers, all others) of the parameters that train, each once."""
+    kept = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
+    kept |= {id(p) for p in head.parameters()} if isinstance(head, nn.Module) else set()
+    training = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in training if p.ndim == 2 and id(p) not in kept]
+    chosen = {id(p) for p in matrices}
+    return matrices, [p for p in training if id(p) not in chosen]
