@@ -173,3 +173,11 @@ def test_language_model_and_llava_are_made(pool: Pool, tokenizer: Any, tmp_path:
         assert torch.equal(p, model.model.language_model.get_parameter(name))
     figures = general_accuracy(model.eval(), processor, pool, [[Exchange("either", "A cat or a dog?", "cat")]] * 2)
     assert figures["questions"] == 2 and 0 <= figures["either"] <= 1
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_positions_are_drawn_to_be_seen(name: str, pool: Pool, tokenizer: Any) -> None:
+    """Beside the patches, not a fiftieth of them."""
+    objective, _ = MAKERS[name](load_settings()[name], pool, tokenizer)
+    (drawn,) = (p for n, p in objective.named_parameters() if "position_embedding" in n and "text" not in n)
+    assert 0.4 < float(drawn.std()) < 0.6

@@ -44,6 +44,20 @@ def _vision_part(kind: type[PreTrainedModel], full: PreTrainedModel) -> PreTrain
     return part
 
 
+POSITION_STD = 0.5
+"""How position embeddings of CLIP and SigLIP are drawn. transformers draws them for loading, at 0.02, which vanishes
+beside the patches: after 400 steps CLIP's features explained 0.15 of the variance of objects' places, drawn so 0.65.
+DINOv2 drawn so and trained by Muon (600 steps) found fewer classes by nearest neighbour, .34 instead of .40: it was
+left as it was.
+"""
+
+
+def _draw_positions(vision: nn.Module) -> None:
+    for name, weight in vision.named_parameters():
+        if "position_embedding" in name:
+            nn.init.normal_(weight, std=POSITION_STD)
+
+
 class ClipObjective(nn.Module):
     """Contrastive softmax over the captions of the batch (Radford et al., arXiv 2103.00020)."""
 
@@ -53,6 +67,7 @@ class ClipObjective(nn.Module):
     def __init__(self, config: CLIPConfig) -> None:
         super().__init__()
         self.model = CLIPModel(config)
+        _draw_positions(self.model.vision_model)
 
     def forward(self, images: Tensor, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
         out = self.model(
@@ -76,6 +91,7 @@ class SiglipObjective(nn.Module):
     def __init__(self, config: SiglipConfig) -> None:
         super().__init__()
         self.model = SiglipModel(config)
+        _draw_positions(self.model.vision_model)
         # The paper's start: temperature 10, bias -10, so that the many negatives do not drown the first steps.
         nn.init.constant_(self.model.logit_scale, math.log(10.0))
         nn.init.constant_(self.model.logit_bias, -10.0)
