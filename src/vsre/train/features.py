@@ -57,7 +57,7 @@ class FeatureCache:
         self.scan()
 
     def scan(self) -> None:
-        """Find what is there; a file that cannot be opened is removed and counted as damaged."""
+        """Find what is there; a file that is none of ours is removed and counted as damaged."""
         self._files, self._at = [], {name: {} for name in self.folders}
         ids: dict[str, str] = {}  # one string an image, not one an encoder
         for name, folder in self.folders.items():
@@ -65,16 +65,17 @@ class FeatureCache:
             for file in sorted(folder.glob("shard-*.safetensors")):
                 try:
                     found = [ids.setdefault(image, image) for image in self._opened(file)[0].keys()]  # noqa: SIM118
-                except _DAMAGE:
-                    self._remove(file)
+                except _DAMAGE as error:
+                    self._remove(file, error)
                     continue
                 self._at[name].update(dict.fromkeys(found, len(self._files)))
                 self._files.append(file)
 
-    def _remove(self, file: Path) -> None:
+    def _remove(self, file: Path, error: Exception) -> None:
         self.damaged += 1
         self._opened.cache_clear()
-        file.unlink(missing_ok=True)
+        if not isinstance(error, OSError):  # too many open files or a lost mount say nothing of what it holds
+            file.unlink(missing_ok=True)
 
     def missing(self, images: Sequence[str]) -> list[str]:
         """Those of these ids of which some encoder's features are not there, in order."""
@@ -99,8 +100,8 @@ class FeatureCache:
                     if checksum(tensor) != sums[image]:
                         raise ValueError("checksum")
                     at[image] = ~number
-            except _DAMAGE:
-                self._remove(path)
+            except _DAMAGE as error:
+                self._remove(path, error)
                 lost = max(number, ~number)
                 self._at[name] = {i: n for i, n in at.items() if max(n, ~n) != lost}
                 return None
