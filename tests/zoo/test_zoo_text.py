@@ -99,3 +99,22 @@ def test_tokenizer_round_trips_and_marks() -> None:
         assert ids.count(tokenizer.convert_tokens_to_ids("<image>")) == 1
         assert len(ids) < 40
     assert tokenizer.decode(tokenizer("Ünïcødé 日本", add_special_tokens=False)["input_ids"]) == "Ünïcødé 日本"
+
+
+@given(st.integers(0, 10_000))
+def test_grounded_questions_are_true_and_never_spatial_about_the_picture(seed: int) -> None:
+    there = {f.name: f for f in FACTS}
+    mix = {"third": 1, "reading": 1, "knowledge": 1}
+    for e in general_questions(FACTS, CLASSES, random.Random(seed), 6, mix):
+        assert e.kind in mix
+        if e.kind == "third":
+            name = next(n for n in there if f"the {n} in" in e.prompt)
+            assert e.answer in place(there[name]).split() and e.answer in e.prompt
+        elif e.kind == "reading":
+            told, asked = e.prompt.split("\n", 1)
+            assert told.endswith(".") and asked, "what is asked was told in words"
+
+
+def test_reading_never_shows_the_held_out_wordings() -> None:
+    held_out = {t.id for t in load_pack("held-out").templates}
+    assert not held_out & {t.id for t in text.read_templates()}

@@ -18,7 +18,7 @@ from vsre.zoo.fit import FitConfig, fit
 from vsre.zoo.language import make_llava, make_llm, make_tokenizer
 from vsre.zoo.pool import Pool, make_pool
 from vsre.zoo.text import Exchange
-from vsre.zoo.train import load_settings, train_zoo
+from vsre.zoo.train import ORDER, load_settings, train_zoo
 
 NAMES = ("clip", "siglip", "dinov2", "sam")
 
@@ -181,3 +181,19 @@ def test_positions_are_drawn_to_be_seen(name: str, pool: Pool, tokenizer: Any) -
     objective, _ = MAKERS[name](load_settings()[name], pool, tokenizer)
     (drawn,) = (p for n, p in objective.named_parameters() if "position_embedding" in n and "text" not in n)
     assert 0.4 < float(drawn.std()) < 0.6
+
+
+@pytest.mark.slow
+def test_the_whole_zoo_from_nothing(tmp_path: Path) -> None:
+    """Two steps of everything, in order, each on what came before it; a second call changes nothing but the time."""
+    from transformers import AutoModelForImageTextToText
+
+    for name in ORDER:
+        assert train_zoo(name, tmp_path / "work", tmp_path / "out", steps=2, say=lambda text: None)
+        assert (tmp_path / "out" / name / "card.json").is_file()
+    merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "out" / "merged")
+    assert merged.dtype == torch.float32 and merged.specs[0].checkpoint == "zoo:clip"
+    before = {k: v.clone() for k, v in merged.state_dict().items()}
+    train_zoo("merged", tmp_path / "work", tmp_path / "out", steps=2, say=lambda text: None)
+    after = AutoModelForImageTextToText.from_pretrained(tmp_path / "out" / "merged").state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())

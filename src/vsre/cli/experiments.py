@@ -35,10 +35,16 @@ def run(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the experiment; a second call goes on from here.")
     ],
+    seeds: Annotated[
+        str | None, typer.Option(help="Run it with each of these seeds, as in 0,1,2, and report them together.")
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Run a recipe from data to report."""
-    _run(recipe, out, json_file, command=f"vsre run {Path(recipe).name}")
+    if seeds is None:
+        _run(recipe, out, json_file, command=f"vsre run {Path(recipe).name}")
+    else:
+        _run_seeds(recipe, out, seeds, json_file)
 
 
 def _run(name: str, out: Path, json_file: Path | None, command: str) -> None:
@@ -51,6 +57,29 @@ def _run(name: str, out: Path, json_file: Path | None, command: str) -> None:
     runs = result.pop("runs")
     console.print(result_table(runs))
     console.print(f"{result['seconds']:.0f} s. Report: {result['report']}", highlight=False, soft_wrap=True)
+    write_json(json_file, result)
+
+
+def _run_seeds(name: str, out: Path, listed: str, json_file: Path | None) -> None:
+    from vsre.errors import VsreError
+    from vsre.recipes import load_recipe, run_recipe
+    from vsre.report import seeds_table, write_seeds
+
+    try:
+        seeds = [int(part) for part in listed.split(",")]
+    except ValueError:
+        raise VsreError(f"--seeds {listed}: give whole numbers with commas between, such as 0,1,2.") from None
+    if len(set(seeds)) < len(seeds) or len(seeds) < 2:
+        raise VsreError(f"--seeds {listed}: give two or more different seeds.")
+    recipe, runs = load_recipe(name), {}
+    for seed in seeds:
+        errors.print(f"{escape(recipe.title)} [dim](recipe {recipe.name}, seed {seed})[/]", highlight=False)
+        command = f"vsre run {Path(name).name} --seeds {listed}"
+        seeded = recipe.model_copy(update={"seed": seed})
+        runs[seed] = run_recipe(seeded, out / f"seed-{seed}", console=errors, command=command)["runs"]
+    result = write_seeds(out, runs)
+    console.print(seeds_table(result))
+    console.print(f"{out / 'seeds.md'} has the steps, each tested; every seed has its report.html", highlight=False)
     write_json(json_file, result)
 
 

@@ -1,5 +1,6 @@
 """Diagnose: any image-text model asked in many wordings, and the figures that tell its faults apart."""
 
+from vsre.diagnose.blank import BlankPictures
 from vsre.diagnose.blind import blind_floor, read_statements
 from vsre.diagnose.decoding import Decoding
 from vsre.diagnose.engines import Engine, TransformersEngine
@@ -9,6 +10,7 @@ from vsre.diagnose.replies import Reply
 from vsre.diagnose.run import DiagnosisRun, diagnose, load_run
 
 __all__ = [
+    "BlankPictures",
     "Decoding",
     "DiagnosisRun",
     "Engine",

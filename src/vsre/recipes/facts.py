@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 import vsre
-from vsre.model import plan_checkpoints
+from vsre.model import VsreConfig, plan_checkpoints
+from vsre.model.checkpoints import load_config
 from vsre.recipes.schema import Recipe
 from vsre.recipes.start import encoder_specs
 from vsre.train import parse_stages
@@ -53,7 +54,11 @@ def model_rows(recipe: Recipe, out: Path) -> list[dict[str, Any]]:
     rows = []
     for model in recipe.models:
         row: dict[str, Any] = {"model": model.name, "start": model.start.checkpoint or model.start.llm}
-        if model.start.encoders:
+        config = load_config(model.start.checkpoint)[0] if model.start.checkpoint else None
+        if isinstance(config, VsreConfig):
+            row["encoders"] = ", ".join(f"{s.name} {s.grid}x{s.grid} -> {s.tokens}" for s in config.specs)
+            row["visual tokens"] = config.image_tokens
+        elif model.start.encoders:
             plan = plan_checkpoints(str(model.start.llm), encoder_specs(model.start.encoders))
             row["encoders"] = ", ".join(f"{r.encoder} {r.grid} -> {r.tokens}" for r in plan.rows)
             row["visual tokens"] = plan.tokens

@@ -21,11 +21,12 @@ from typing import Any
 
 from rich.console import Console
 
-from vsre.diagnose import TransformersEngine, diagnose
+from vsre.diagnose import BlankPictures, Engine, TransformersEngine, diagnose
 from vsre.diagnose.box_forest import box_forest
 from vsre.errors import VsreError
 from vsre.model import plan_checkpoints, resolve_checkpoint
 from vsre.recipes.facts import data_rows, hardware, model_rows, source_rows, stage_rows, versions
+from vsre.recipes.general import general_ability, general_paths, general_source
 from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, SceneSource
 from vsre.recipes.start import encoder_specs, open_model
 from vsre.repaint import repaint
@@ -148,7 +149,9 @@ def _source(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
         return found
     if isinstance(source, SceneSource):
         world = out / "world"
-        units = {k: getattr(source, k) for k in ("train_units", "dev_units", "test_units", "size", "split")}
+        units = {
+            k: getattr(source, k) for k in ("train_units", "dev_units", "test_units", "size", "split", "test_style")
+        }
         found["world"] = steps.once(
             world,
             settings,
@@ -193,6 +196,15 @@ def _data(recipe: Recipe, out: Path, steps: Steps) -> tuple[dict[str, DataSource
     for name, spec in recipe.data.items():
         folder, triplets = out / "data" / name, out / "triplets" / "train"
         summaries[name] = {}
+        if spec.general is not None:
+            summaries[name]["rewrite"] = steps.once(
+                folder,
+                {"general": spec.general.model_dump(), "seed": recipe.seed},
+                lambda spec=spec, folder=folder: general_source(spec.general, out / "pools", folder, recipe.seed),  # type: ignore[misc]
+                f"general questions: {name}",
+            )
+            sources[name] = general_paths(folder)
+            continue
         if spec.repaint is not None:
             painted, settings = folder / "triplets", spec.repaint.model_dump() | {"seed": recipe.seed}
             original = triplets
@@ -217,7 +229,7 @@ def _data(recipe: Recipe, out: Path, steps: Steps) -> tuple[dict[str, DataSource
             questions,
             {"pack": spec.pack, "per_triplet": spec.per_triplet, "seed": recipe.seed},
             lambda triplets=triplets, questions=questions, spec=spec: rewrite(  # type: ignore[misc]
-                triplets, questions, spec.pack, spec.per_triplet, recipe.seed
+                triplets, questions, str(spec.pack), spec.per_triplet, recipe.seed
             ),
             f"rewrite: {name}",
         )
@@ -255,15 +267,34 @@ def _diagnose(
     folder = out / "runs" / folder_name(model.name)
     steps.console.print(f"[bold]diagnose: {model.name}[/]", highlight=False)
     began = time.perf_counter()
-    diagnose(
-        TransformersEngine(checkpoint),
-        out / "triplets" / "test",
-        recipe.diagnose.packs,
-        folder,
-        limit=recipe.diagnose.limit,
-        seed=recipe.seed,
-        protocol=recipe.protocol,
-        train_path=out / "triplets" / "train",
-    )
+    engine = TransformersEngine(checkpoint)
+    spec = recipe.diagnose
+
+    def run(asked: Engine, packs: list[str], target: Path) -> dict[str, Any]:
+        return diagnose(
+            asked,
+            out / "triplets" / "test",
+            packs,
+            target,
+            limit=spec.limit,
+            seed=recipe.seed,
+            protocol=recipe.protocol,
+            train_path=out / "triplets" / "train",
+        )
+
+    metrics = run(engine, spec.packs, folder)
+    more: dict[str, Any] = {}
+    if spec.blank:
+        more["blank"] = run(BlankPictures(engine), ["test-s"], folder / "blank")["test_s"]
+    if spec.general is not None:
+        pictures = spec.general
+        more["general"] = steps.once(
+            folder / "general",
+            {"checkpoint": checkpoint, "pictures": pictures, "seed": recipe.seed},
+            lambda: general_ability(checkpoint, out / "pools", pictures, recipe.seed),
+            f"non-spatial questions: {model.name}",
+        )
+    if more:
+        (folder / "metrics.json").write_text(json.dumps(metrics | more, indent=2) + "\n", encoding="utf-8")
     steps.times[f"diagnose {model.name}"] = round(time.perf_counter() - began, 1)
     return ReportRun(name=model.name, folder=folder, role=model.role, logs=tuple(logs), note=model.note)

@@ -24,6 +24,9 @@ class SceneSource(Strict):
     test_units: int
     split: Literal["caption-disjoint", "concept-disjoint"] = "caption-disjoint"
     size: int = 192
+    test_style: Literal["twemoji", "openmoji"] = Field(
+        default="twemoji", description="who drew the things of the test pictures"
+    )
 
 
 class VsrSource(Strict):
@@ -56,12 +59,31 @@ class Repaint(Strict):
     limit: int | None = Field(default=None, ge=1, description="so many triplets, spread evenly over the set")
 
 
+class GeneralQuestions(Strict):
+    """General questions (is there a cat? where is it?) about scenes of their own, as the shipped base was tuned on."""
+
+    pictures: int = Field(ge=1)
+    questions: int = Field(default=10, ge=1)
+    kind: Literal["general", "grounded"] = "grounded"
+
+
 class DataSpec(Strict):
-    """One question source: triplets (the train split, or repainted from it) asked through a template pack."""
+    """One question source: triplets (the train split, or repainted from it) asked through a template pack, or general
+    questions that keep what a model knew.
+    """
 
     repaint: Repaint | None = None
-    pack: str
+    pack: str | None = None
     per_triplet: int | None = Field(default=None, ge=1)
+    general: GeneralQuestions | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> DataSpec:
+        if (self.pack is None) == (self.general is None):
+            raise ValueError("give either `pack`, a template pack to ask triplets through, or `general`")
+        if self.general is not None and (self.repaint is not None or self.per_triplet is not None):
+            raise ValueError("`general` questions have scenes of their own: no `repaint`, no `per_triplet`")
+        return self
 
 
 class Start(Strict):
@@ -114,6 +136,10 @@ def _with_sources(stage: dict[str, Any], sources: dict[str, DataSource]) -> dict
 class DiagnoseSpec(Strict):
     packs: list[str] = ["test-s", "pool", "held-out"]
     limit: int | None = None
+    general: int | None = Field(
+        default=None, ge=1, description="scenes on which non-spatial yes/no questions are asked too"
+    )
+    blank: bool = Field(default=False, description="ask test-s again with a grey frame in place of each picture")
 
 
 class Recipe(Strict):

@@ -67,19 +67,33 @@ def difference(before: Run, after: Run, figure: str, *, seed: int = 0) -> Differ
     a, b = before.estimate(figure, "acc_t"), after.estimate(figure, "acc_t")
     if a.value is None or b.value is None:
         return None
-    where = pc.field("pack") == HEADLINES[figure]
-    old, new = before.samples(_ANSWERS, where), after.samples(_ANSWERS, where)
-    if old is None or new is None:
+    drawn = paired_draws(before, after, figure, seed=seed)
+    if drawn is None:
         return unpaired(a, b)
-    images = pc.unique(old["image_id"]).sort()
-    if images != pc.unique(new["image_id"]).sort():
-        return unpaired(a, b)
-    bootstrap = Bootstrap(len(images), resamples=_RESAMPLES, seed=seed)
-    drawn = _mean_accuracy(new, images, bootstrap).minus(_mean_accuracy(old, images, bootstrap))
-    e = Estimate.of(drawn.figure())
+    e = Estimate.of(Draws(drawn[:, None]).figure())
     if e.low is None or e.high is None:
         return None
     return Difference(b.value - a.value, e.low, e.high, paired=True)
+
+
+def paired_draws(before: Run | None, after: Run, figure: str, *, seed: int = 0) -> np.ndarray | None:
+    """acc_t of `after`, less that of `before` where given, on the data and on every resample of images: (1 + R,).
+
+    None where a run has no samples of it, or the two were asked about different images.
+    """
+    where = pc.field("pack") == HEADLINES[figure]
+    new = after.samples(_ANSWERS, where)
+    old = new if before is None else before.samples(_ANSWERS, where)
+    if old is None or new is None:
+        return None
+    images = pc.unique(new["image_id"]).sort()
+    if images != pc.unique(old["image_id"]).sort():
+        return None
+    bootstrap = Bootstrap(len(images), resamples=_RESAMPLES, seed=seed)
+    drawn = _mean_accuracy(new, images, bootstrap)
+    if before is not None:
+        drawn = drawn.minus(_mean_accuracy(old, images, bootstrap))
+    return np.asarray(drawn.all[:, 0])
 
 
 def _mean_accuracy(answers: pa.Table, images: pa.Array, bootstrap: Bootstrap) -> Draws:

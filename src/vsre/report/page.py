@@ -83,7 +83,7 @@ def _context(runs: list[Run], meta: ReportMeta) -> dict[str, Any]:
         "leaky": "paper" in protocols,
         "found": Markup(compare.finding(before, after, _strong)),
         "steps": compare.steps(runs),
-        "columns": list(zip(results.COLUMNS, (results.shared_n(c, runs) for c in results.COLUMNS), strict=True)),
+        "columns": [(c, results.shared_n(c, runs)) for c in results.columns(runs)],
         "rows": results.rows(runs),
         "more": results.more(runs),
         "runs": runs,

@@ -57,6 +57,15 @@ COLUMNS = (
 )
 
 
+NON_SPATIAL = Column("Non-spatial", "is there a cat? a cat or a dog? on other scenes", ("general", "acc_t"))
+"""Shown where some run measured it (a recipe's diagnose.general)."""
+
+
+def columns(runs: Sequence[Run]) -> tuple[Column, ...]:
+    """The columns that the table of these runs has."""
+    return (*COLUMNS, NON_SPATIAL) if any(NON_SPATIAL.of(run).value is not None for run in runs) else COLUMNS
+
+
 @dataclass(frozen=True)
 class Cell:
     """One figure as text: the number, its interval, and its n where the column does not share one."""
@@ -98,13 +107,14 @@ def missing_reason(run: Run, column: Column) -> str:
 
 def rows(runs: Sequence[Run]) -> list[Row]:
     """The models in order, then what needs no picture: the blind floor of the same test, and chance."""
-    shared = [shared_n(c, runs) for c in COLUMNS]
+    shown = columns(runs)
+    shared = [shared_n(c, runs) for c in shown]
     table = [
         Row(
             run.name,
             run.spec.role,
             run.spec.note,
-            tuple(_cell(c, run, say_n=n is None) for c, n in zip(COLUMNS, shared, strict=True)),
+            tuple(_cell(c, run, say_n=n is None) for c, n in zip(shown, shared, strict=True)),
         )
         for run in runs
     ]
@@ -113,10 +123,10 @@ def rows(runs: Sequence[Run]) -> list[Row]:
         name, floor = next((pair for pair in found if pair[1].value is not None), found[0])
         cells = (
             Cell(c.number(floor.value), c.interval(floor), short=c.short_interval(floor)) if c.floor else Cell("")
-            for c in COLUMNS
+            for c in shown
         )
         table.append(Row("Blind floor", "floor", f"no picture; goes by {name}", tuple(cells)))
-    chance = (Cell("" if c.chance is None else c.number(c.chance)) for c in COLUMNS)
+    chance = (Cell("" if c.chance is None else c.number(c.chance)) for c in shown)
     table.append(Row("Chance", "chance", "a fair coin", tuple(chance)))
     return table
 
@@ -156,7 +166,7 @@ def result_table(runs: Sequence[ReportRun | Run], *, title: str = "Result") -> T
         pad_edge=False,
     )
     table.add_column("Model", min_width=8)
-    for column in COLUMNS:
+    for column in columns(loaded):
         table.add_column(column.title, justify="right")
     for row in rows(loaded):
         cells = ["\n".join(filter(None, (c.number, c.short, c.n))) for c in row.cells]
@@ -167,7 +177,8 @@ def result_table(runs: Sequence[ReportRun | Run], *, title: str = "Result") -> T
 def markdown_table(runs: Sequence[ReportRun | Run]) -> str:
     """The result table as GitHub Markdown, each figure with its interval, for a README or a model card."""
     loaded = _loaded(runs)
-    lines = ["| Model | " + " | ".join(c.title for c in COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
+    titles = [c.title for c in columns(loaded)]
+    lines = ["| Model | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
     for row in rows(loaded):
         cells = [" ".join(filter(None, (c.number, c.interval, c.n))) for c in row.cells]
         name = clean(row.name).replace("|", "\\|").replace("<", "&lt;")
@@ -176,18 +187,19 @@ def markdown_table(runs: Sequence[ReportRun | Run]) -> str:
 
 
 def _caption(runs: Sequence[Run]) -> str:
-    counts = [f"{c.title} n {n:,}" for c in COLUMNS if (n := shared_n(c, runs)) is not None]
+    counts = [f"{c.title} n {n:,}" for c in columns(runs) if (n := shared_n(c, runs)) is not None]
     about = "Accuracies, gap, answered and consistency in %, with 95 % intervals (bootstrap over images)."
     return " ".join([about, *(["; ".join(counts) + "."] if counts else [])])
 
 
 def as_json(runs: Sequence[ReportRun | Run]) -> list[dict[str, Any]]:
     """The same figures for programs: one object a model, fractions, null where unknown."""
+    loaded = _loaded(runs)
     return [
         {
             "model": run.name,
             "role": run.spec.role,
-            **{c.title: {k: getattr(c.of(run), k) for k in ("value", "low", "high", "n")} for c in COLUMNS},
+            **{c.title: {k: getattr(c.of(run), k) for k in ("value", "low", "high", "n")} for c in columns(loaded)},
         }
-        for run in _loaded(runs)
+        for run in loaded
     ]

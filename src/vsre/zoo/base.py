@@ -1,6 +1,6 @@
-"""The tiny LLaVA-style base: built from the tiny CLIP and language model, tuned on general captions and questions.
+"""The tiny vision-language models tuned on general captions and questions only: base, on CLIP, and merged, on all four.
 
-It runs the same stages, packing and trainer as every other model here; only its questions are general ones.
+They run the same stages, packing and trainer as every other model here; only their questions are general ones.
 """
 
 from __future__ import annotations
@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 import json
 import random
+import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 from transformers import set_seed
 
+from vsre.model import build_vsre, spec_from_checkpoint
 from vsre.rewrite import QUESTION_SCHEMA
 from vsre.sources.scenes import CLASSES
 from vsre.train import parse_stages, run_stages
@@ -26,7 +28,7 @@ from vsre.zoo.cards import write_card
 from vsre.zoo.evaluate import general_accuracy
 from vsre.zoo.language import make_llava
 from vsre.zoo.pool import Pool, make_pool
-from vsre.zoo.text import Exchange, general_questions, listing
+from vsre.zoo.text import GENERAL, Exchange, general_questions, listing
 
 POOL_SEED = 303
 
@@ -53,11 +55,13 @@ def _picture(pool: Pool, i: int) -> Triplet:
     )
 
 
-def exchanges(pool: Pool, i: int, n: int, seed: int) -> list[Exchange]:
-    return general_questions(pool.facts[i], sorted(CLASSES), random.Random(f"{seed}/{i}"), n)
+def exchanges(pool: Pool, i: int, n: int, seed: int | str, mix: Mapping[str, float] = GENERAL) -> list[Exchange]:
+    return general_questions(pool.facts[i], sorted(CLASSES), random.Random(f"{seed}/{i}"), n, mix)
 
 
-def write_general(pool: Pool, folder: Path, questions: int, seed: int = 0) -> dict[str, Path]:
+def write_general(
+    pool: Pool, folder: Path, questions: int, seed: int | str = 0, mix: Mapping[str, float] = GENERAL
+) -> dict[str, Path]:
     """Triplets (pictures) and questions of general exchanges, in the folders that a stage's data source names."""
     paths = {"triplets": folder / "triplets", "questions": folder / "questions"}
     if not (folder / "done.json").is_file():
@@ -75,14 +79,27 @@ def write_general(pool: Pool, folder: Path, questions: int, seed: int = 0) -> di
                 common = {"key": key, "image_id": image_id, "pack": "general", "truth": True, "format": "free"}
                 rows = [
                     common | {"template": f"{e.kind}-{n}", "prompt": e.prompt, "answer": e.answer, "split": "train"}
-                    for n, e in enumerate(exchanges(pool, i, questions, seed))
+                    for n, e in enumerate(exchanges(pool, i, questions, seed, mix))
                 ]
                 shards.write_table(pa.Table.from_pylist(rows, schema=QUESTION_SCHEMA))
         (folder / "done.json").write_text(json.dumps({"pictures": len(pool), "questions": questions, "seed": seed}))
     return paths
 
 
-def train_base(
+def _open(name: str, own: dict[str, Any], out: Path, size: int) -> tuple[Any, Any]:
+    """The untrained model: LLaVA on CLIP, or VSRE on the encoders `own` lists and base's language model."""
+    set_seed(0)
+    if name == "base":
+        return make_llava(out / "clip", out / "llm", size)
+    specs = [spec_from_checkpoint(out / encoder, name=encoder) for encoder in own["encoders"]]
+    model, processor = build_vsre(out / "base", specs)
+    for entry in model.config.encoders:  # a path of this machine means nothing elsewhere
+        entry["spec"]["checkpoint"] = f"zoo:{entry['spec']['name']}"
+    return model, processor
+
+
+def train_general(
+    name: str,
     settings: dict[str, Any],
     work: Path,
     out: Path,
@@ -90,23 +107,33 @@ def train_base(
     steps: int | None = None,
     say: Callable[[str], None] = print,
 ) -> bool:
-    """Make the base VLM in `out`/base from `out`/clip and `out`/llm; see `train_zoo` for the arguments."""
-    own = settings["base"]
-    size = settings["size"]
+    """Make a VLM that was tuned on general questions only, in `out`/NAME, from the zoo models in `out`.
+
+    base: LLaVA's shape, from clip and llm; merged: VSRE's, from the encoders and base's language model. See
+    `train_zoo` for the arguments.
+    """
+    own, size = settings[name], settings["size"]
     n = own["pictures"] if steps is None else 256
     pool = make_pool(work / "pools", n, POOL_SEED, size)
-    say(f"base: general questions on {len(pool)} scenes")
-    source = write_general(pool, work / f"general-{n}", own["questions"])
-    set_seed(0)
-    model, processor = make_llava(out / "clip", out / "llm", size)
-    plan = [stage | {"data": [source]} | ({"max_steps": steps} if steps is not None else {}) for stage in own["stages"]]
+    say(f"{name}: general questions on {len(pool)} scenes")
+    data = settings["general_data"]
+    used = list(dict.fromkeys(source for stage in own["stages"] for source in stage["data"]))
+    sources = {
+        source: write_general(pool, work / f"{source}-{n}", spec["questions"], spec["seed"], spec["mix"])
+        for source, spec in data.items()
+        if source in used
+    }
+    model, processor = _open(name, own, out, size)
+    short = {} if steps is None else {"max_steps": steps}
+    plan = [stage | {"data": [sources[source] for source in stage["data"]]} | short for stage in own["stages"]]
     started = time.monotonic()
-    run_stages(model, processor, parse_stages(plan, "zoo.yaml: base"), work / "base", seed=0)
-    target = out / "base"
-    model.save_pretrained(target)
-    processor.save_pretrained(target)
+    run_stages(
+        model, processor, parse_stages(plan, f"zoo.yaml: {name}"), work / name, seed=0, feature_cache=work / "features"
+    )
+    save_vlm(model, processor, out / name, half=name != "base")
     made = {
-        "data": f"{len(pool)} scenes (stream seed {POOL_SEED}), {own['questions']} general questions each",
+        "data": f"{len(pool)} scenes (stream seed {POOL_SEED}), "
+        + ", ".join(f"{data[source]['questions']} {source} questions each" for source in used),
         "steps": sum(stage["max_steps"] for stage in plan),
         "seed": 0,
         "hours of this call": round((time.monotonic() - started) / 3600, 2),
@@ -114,9 +141,24 @@ def train_base(
     }
     held_out = settings["held_out_scenes"]
     unseen = make_pool(work / "pools", held_out["scenes"], held_out["seed"], size)
-    asked = [exchanges(unseen, i, 4, seed=1) for i in range(256 if steps is None else 16)]
+    asked = [
+        exchanges(unseen, i, 5, 1, GENERAL | {"reading": 3, "told": 3}) for i in range(256 if steps is None else 16)
+    ]
     model.eval()
     figures = general_accuracy(model, processor, unseen, asked)
-    write_card(target, "base", settings=own, made=made, figures=figures)
-    say(f"base: written to {target}; {figures}")
+    write_card(out / name, name, settings=own, made=made, figures=figures)
+    say(f"{name}: written to {out / name}; {figures}")
     return True
+
+
+def save_vlm(model: Any, processor: Any, target: Path, *, half: bool) -> None:
+    """Model and processor in `target`; `half`: weights rounded to bf16, which a load turns to float32 again."""
+    shutil.rmtree(target, ignore_errors=True)
+    if half:
+        model.bfloat16()
+    model.save_pretrained(target)
+    processor.save_pretrained(target)
+    if half:
+        model.float()
+        config = target / "config.json"
+        config.write_text(config.read_text().replace('"bfloat16"', '"float32"'))

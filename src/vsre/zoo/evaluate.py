@@ -107,7 +107,6 @@ def mask_iou(objective: Any, pool: Pool, scenes: int = 256) -> Figures:
     return result | {"images": min(scenes, len(pool))}
 
 
-@torch.no_grad()
 def general_accuracy(
     model: Any, processor: Any, pool: Pool, exchanges: Sequence[Sequence[Exchange]], batch: int = 64
 ) -> Figures:
@@ -115,8 +114,20 @@ def general_accuracy(
 
     `exchanges[i]` are asked about picture i of the pool; captions, which have many right wordings, are left out.
     """
-    asked = [(i, e) for i, some in enumerate(exchanges) for e in some if e.kind not in ("describe", "places", "box")]
     hits: dict[str, list[bool]] = {}
+    for _, kind, hit in general_hits(model, processor, pool, exchanges, batch):
+        hits.setdefault(kind, []).append(hit)
+    shares = {kind: round(float(np.mean(hit)), 4) for kind, hit in sorted(hits.items())}
+    return shares | {"questions": float(sum(map(len, hits.values())))}
+
+
+@torch.no_grad()
+def general_hits(
+    model: Any, processor: Any, pool: Pool, exchanges: Sequence[Sequence[Exchange]], batch: int = 64
+) -> list[tuple[int, str, bool]]:
+    """(picture, kind, answered in the expected words) of each question that has one right wording."""
+    asked = [(i, e) for i, some in enumerate(exchanges) for e in some if e.kind not in ("describe", "places", "box")]
+    hits: list[tuple[int, str, bool]] = []
     processor.tokenizer.padding_side = "left"
     for start in range(0, len(asked), batch):
         part = asked[start : start + batch]
@@ -129,10 +140,8 @@ def general_accuracy(
         ]
         images = [Image.fromarray(pool.images[i]) for i, _ in part]
         inputs = processor(images=images, text=prompts, padding=True, return_tensors="pt")
-        tokens = model.generate(**inputs, max_new_tokens=8, do_sample=False)[:, inputs["input_ids"].shape[1] :]
-        for (_, e), answer in zip(part, processor.batch_decode(tokens, skip_special_tokens=True), strict=True):
-            hits.setdefault(e.kind, []).append(answer.strip() == e.answer)
+        tokens = model.generate(**inputs, max_new_tokens=24, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+        for (i, e), answer in zip(part, processor.batch_decode(tokens, skip_special_tokens=True), strict=True):
+            hits.append((i, e.kind, answer.strip() == e.answer))
     processor.tokenizer.padding_side = "right"
-    return {kind: round(float(np.mean(hit)), 4) for kind, hit in sorted(hits.items())} | {
-        "questions": float(len(asked))
-    }
+    return hits

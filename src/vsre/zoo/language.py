@@ -20,20 +20,16 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from vsre.rewrite import load_pack
 from vsre.sources.coco import SUPERCATEGORY
 from vsre.zoo.fit import Batch
-from vsre.zoo.text import corpus
+from vsre.zoo.text import corpus, read_templates
 from vsre.zoo.tokenizer import IMAGE, build_tokenizer
 
 MAX_TOKENS = 160
-PACKS = ("pool", "stage1", "test-s")
-"""The templates whose English the language model reads; never the held-out pack."""
 
 
 def pairs(seed: int, start: int = 0) -> Any:
-    templates = [t for name in PACKS for t in load_pack(name).templates]
-    return corpus(templates, SUPERCATEGORY, seed, start)
+    return corpus(read_templates(), SUPERCATEGORY, seed, start)
 
 
 def make_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:

@@ -118,11 +118,20 @@ class DinoHead(nn.Module):
         return self.prototypes(F.normalize(self.mlp(x), dim=-1))
 
 
+def _koleo(features: Tensor) -> Tensor:
+    """Minus the mean log distance of each feature (B, width), on the sphere, to its nearest other."""
+    unit = F.normalize(features, dim=-1)
+    with torch.no_grad():
+        nearest = (unit @ unit.T).fill_diagonal_(-1).argmax(1)
+    return -(F.pairwise_distance(unit, unit[nearest]) + 1e-8).log().mean()
+
+
 class Dinov2Objective(nn.Module):
     """Self-distillation without labels: a student sees crops and masked patches, a slow teacher sees whole views.
 
-    Image-level loss on two global and `local_crops` local crops, patch-level loss on masked patches (Oquab et al.,
-    arXiv 2304.07193, section 4), teacher = exponential moving average, its targets sharpened by Sinkhorn-Knopp.
+    Image-level loss on two global and `local_crops` local crops, patch-level loss on masked patches, and a spread of
+    the image features over the sphere (KoLeo), all of Oquab et al. (arXiv 2304.07193, section 4); teacher =
+    exponential moving average, its targets sharpened by Sinkhorn-Knopp.
     """
 
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -152,9 +161,13 @@ class Dinov2Objective(nn.Module):
                 t.lerp_(s, 1 - self.momentum)
 
     def _crops(self, images: Tensor, scale: tuple[float, float], size: int, generator: torch.Generator) -> Tensor:
-        """Random square crops covering `scale` of the area, with flips and colour jitter: (B, 3, size, size)."""
+        """Random square crops covering `scale` of the area, flipped, jittered in colour, one in five grey.
+
+        Returns (B, 3, size, size). Two crops of a scene share its backdrop: were their colours alike, telling
+        backdrops apart would be all that there is to learn.
+        """
         b = len(images)
-        draw = torch.rand(b, 6, generator=generator).to(images.device)
+        draw = torch.rand(b, 9, generator=generator).to(images.device)
         side = (scale[0] + (scale[1] - scale[0]) * draw[:, 0]).sqrt()
         shift = (1 - side)[:, None] * (2 * draw[:, 1:3] - 1)
         flip = torch.where(draw[:, 3] < 0.5, -1.0, 1.0)
@@ -162,8 +175,9 @@ class Dinov2Objective(nn.Module):
         theta[:, 0, 0], theta[:, 1, 1], theta[:, :, 2] = side * flip, side, shift
         grid = F.affine_grid(theta, [b, 3, size, size], align_corners=False)
         crops = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-        gain, offset = 1 + 0.4 * (draw[:, 4] - 0.5), 0.6 * (draw[:, 5] - 0.5)
-        return crops * gain.view(-1, 1, 1, 1) + offset.view(-1, 1, 1, 1)
+        gain, offset = 1 + 0.6 * (draw[:, 4] - 0.5), 0.8 * (draw[:, 5:8] - 0.5)
+        crops = crops * gain.view(-1, 1, 1, 1) + offset.view(-1, 3, 1, 1)
+        return torch.where(draw[:, 8].view(-1, 1, 1, 1) < 0.2, crops.mean(1, keepdim=True), crops)
 
     def _targets(self, scores: Tensor, rounds: int = 3) -> Tensor:
         """Teacher scores (n, prototypes) -> assignments that use all prototypes about equally (Sinkhorn-Knopp)."""
@@ -198,7 +212,8 @@ class Dinov2Objective(nn.Module):
         local_loss = -(image_target.mean(0, keepdim=True) * local_log).sum(-1).mean()
         patch_log = F.log_softmax(self.student_heads[1](view[:, 1:][masked]) / t, -1)
         patch_loss = -(patch_target * patch_log).sum(-1).mean()
-        return {"loss": image_loss + local_loss + patch_loss}
+        spread = sum(_koleo(part) for part in view[:, 0].chunk(2))
+        return {"loss": image_loss + local_loss + patch_loss + 0.1 * spread}
 
     def encoder(self) -> PreTrainedModel:
         return self.teacher

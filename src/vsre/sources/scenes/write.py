@@ -27,6 +27,7 @@ from vsre.sources.scenes.blind import BLIND_KEYS, blind_floor
 from vsre.sources.scenes.compose import DRAWABLE
 from vsre.sources.scenes.render import Shape, encode, mask_box, run_lengths
 from vsre.sources.scenes.scene import Scene
+from vsre.sources.scenes.sprites import use_style
 from vsre.sources.scenes.units import SPLITS, Statement, World, draw_unit
 
 CAPTIONS_PER_IMAGE = 12
@@ -72,7 +73,8 @@ class _Drawn:
     statements: list[tuple[Statement, bool]]
 
 
-def _draw(index: int, *, world: World, seed: int, size: int) -> _Drawn | None:
+def _draw(index: int, *, world: World, seed: int, size: int, style: str) -> _Drawn | None:
+    use_style(style)
     unit = draw_unit(world, seed, index, size=size)
     if unit is None:
         return None
@@ -120,8 +122,8 @@ def _row(statement: Statement, label: bool, file_name: str) -> dict[str, Any]:
     }
 
 
-def _units(world: World, count: int, seed: int, size: int, workers: int) -> Iterator[_Drawn | None]:
-    draw = partial(_draw, world=world, seed=seed, size=size)
+def _units(world: World, count: int, seed: int, size: int, workers: int, style: str) -> Iterator[_Drawn | None]:
+    draw = partial(_draw, world=world, seed=seed, size=size, style=style)
     if workers <= 1:
         yield from map(draw, range(count))
         return
@@ -139,13 +141,15 @@ def write_world(
     seed: int,
     size: int = 192,
     split: str = "caption-disjoint",
+    test_style: str = "twemoji",
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Draw a world and write it under `out`; returns (and writes to summary.json) what was made.
 
-    A unit is two images. `progress(done, total)` is called after each. The files depend on the other
-    arguments only, not on `workers`. Raises VsreError where `out` already holds a world.
+    A unit is two images. `test_style` is the art style of the test split (sprites.STYLES). `progress(done, total)` is
+    called after each. The files depend on the other arguments only, not on `workers`. Raises VsreError where `out`
+    already holds a world.
     """
     out = Path(out)
     if (out / "instances.json").exists():
@@ -157,7 +161,9 @@ def write_world(
     images: list[dict[str, Any]] = []
     done, failed = 0, 0
     unfinished = out / "instances.json.tmp"
+    use_style(test_style)  # what it needs is missed before anything is drawn
     with ExitStack() as stack:
+        stack.callback(use_style, "twemoji")
         scenes = stack.enter_context((out / "scenes.jsonl").open("w", encoding="utf-8"))
         coco = stack.enter_context(unfinished.open("w", encoding="utf-8"))
         coco.write('{"annotations": [')
@@ -166,7 +172,8 @@ def write_world(
             file = out / "annotations" / split / f"{name}.jsonl"
             captions = stack.enter_context(file.open("w", encoding="utf-8"))
             counts: Counter[str] = Counter()
-            for index, unit in enumerate(_units(World(split, name), count, seed, size, workers)):
+            style = test_style if name == "test" else "twemoji"
+            for index, unit in enumerate(_units(World(split, name), count, seed, size, workers, style)):
                 done += 1
                 if progress:
                     progress(done, sum(wanted.values()))
@@ -189,7 +196,7 @@ def write_world(
                         said[name].append({key: row[key] for key in BLIND_KEYS})
         categories = [{"id": i, "name": n, "supercategory": SUPERCATEGORY[n]} for n, i in CATEGORY_ID.items()]
         coco.write(f'],\n"images": {json.dumps(images)},\n"categories": {json.dumps(categories)}}}\n')
-    summary = _summary(split, seed, size, said, len(images), failed)
+    summary = _summary(split, seed, size, said, len(images), failed) | {"test_style": test_style}
     (out / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
     unfinished.rename(out / "instances.json")
     return summary

@@ -1,0 +1,38 @@
+"""The same questions without the picture: a plain grey frame of the same size in its place."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from PIL import Image
+
+from vsre.diagnose.engines import Engine
+from vsre.diagnose.prompts import Prompt
+from vsre.diagnose.replies import Reply
+from vsre.sources.images import load_image
+
+
+class BlankPictures:
+    """An engine that is shown a grey frame in place of every picture. What it gets right, the words alone give."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.name = engine, f"{engine.name} (blank pictures)"
+        self.batch_images = engine.batch_images
+
+    def settings(self) -> dict[str, Any]:
+        return self.engine.settings() | {"pictures": "blank"}
+
+    def notes(self) -> dict[str, Any]:
+        return self.engine.notes()
+
+    def answer(self, asked: Sequence[tuple[bytes | None, Sequence[Prompt]]]) -> list[list[Reply]]:
+        """As in Engine."""
+        return self.engine.answer([(None if image is None else _blank(image), prompts) for image, prompts in asked])
+
+
+def _blank(image: bytes) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", load_image(image).size, (127, 127, 127)).save(buffer, "PNG")
+    return buffer.getvalue()

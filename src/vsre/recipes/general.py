@@ -1,0 +1,75 @@
+"""General questions inside a recipe: as training data beside spatial ones, and as a measure of what is kept.
+
+Scenes come from the streams the shipped base knows: those it trained on, and the held-out ones of the model cards.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from vsre.model.checkpoints import load_weights, resolve_checkpoint
+from vsre.recipes.schema import GeneralQuestions
+from vsre.train import DataSource
+from vsre.zoo.base import POOL_SEED, exchanges, write_general
+from vsre.zoo.evaluate import general_hits
+from vsre.zoo.pool import make_pool
+from vsre.zoo.train import load_settings
+
+NON_SPATIAL = {"presence": 1, "either": 1}
+"""Is there a cat? A cat or a dog?"""
+
+
+def general_source(spec: GeneralQuestions, pools: Path, folder: Path, seed: int) -> dict[str, Any]:
+    """Write the questions and their pictures to `folder`; returns what was made."""
+    settings = load_settings()
+    pool = make_pool(pools, spec.pictures, POOL_SEED, settings["size"])
+    mix = settings["general_data"][spec.kind]["mix"]
+    write_general(pool, folder, spec.questions, f"recipe/{seed}", mix)
+    return {
+        "triplets": len(pool),
+        "questions": len(pool) * spec.questions,
+        "pack": f"{spec.kind} questions",
+        "templates": sorted(mix),
+        "seed": seed,
+    }
+
+
+def general_paths(folder: Path) -> DataSource:
+    return DataSource(triplets=folder / "triplets", questions=folder / "questions")
+
+
+def general_ability(checkpoint: str, pools: Path, pictures: int, seed: int = 0) -> dict[str, Any]:
+    """Accuracy on two non-spatial questions about each of `pictures` held-out scenes, greedy, in the expected words.
+
+    Returns {"acc_t": {"value", "low", "high", "n"}, and the share for each kind}; the interval is a bootstrap over
+    pictures.
+    """
+    settings = load_settings()
+    held_out = settings["held_out_scenes"]
+    pool = make_pool(pools, max(pictures, 256), held_out["seed"], settings["size"])
+    path = resolve_checkpoint(checkpoint)
+    model = load_weights(AutoModelForImageTextToText, path, torch.float32).eval()
+    hits = general_hits(
+        model,
+        AutoProcessor.from_pretrained(path),
+        pool,
+        [exchanges(pool, i, 2, "non-spatial", NON_SPATIAL) for i in range(pictures)],
+    )
+    right, asked = np.zeros(pictures), np.zeros(pictures)
+    kinds: dict[str, list[bool]] = {}
+    for picture, kind, hit in hits:
+        right[picture] += hit
+        asked[picture] += 1
+        kinds.setdefault(kind, []).append(hit)
+    drawn = np.random.default_rng(seed).integers(pictures, size=(1000, pictures))
+    low, high = np.quantile(right[drawn].sum(1) / asked[drawn].sum(1), (0.025, 0.975))
+    figure = {"value": right.sum() / asked.sum(), "low": low, "high": high}
+    return {
+        "acc_t": {k: round(float(v), 4) for k, v in figure.items()} | {"n": int(asked.sum())},
+        **{kind: round(float(np.mean(found)), 4) for kind, found in sorted(kinds.items())},
+    }

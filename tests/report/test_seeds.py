@@ -1,0 +1,70 @@
+"""Several seeds as one result: means, intervals over seeds and pictures, steps that are tested."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_fakes import make_run, make_triplets
+
+from vsre.errors import VsreError
+from vsre.report import ReportRun, seeds_table, write_seeds
+from vsre.report.seeds import holm, over_seeds, seeds_markdown, two_levels
+
+SKILLS = {"base": 0.0, "tuned": 2.0, "tuned again": 2.0}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[ReportRun]]:
+    made: dict[int, list[ReportRun]] = {}
+    for seed in (0, 1, 2):
+        folder = tmp_path_factory.mktemp(f"seed{seed}")
+        triplets = make_triplets(folder / "triplets", 80, seed=seed)
+        made[seed] = []
+        for i, (name, skill) in enumerate(SKILLS.items()):
+            make_run(folder / name, name, triplets, skill=skill, seed=10 * seed + i)
+            made[seed].append(ReportRun(name=name, folder=folder / name, role="base" if i == 0 else "rung"))
+    return made
+
+
+def test_means_intervals_and_steps(runs: dict[int, list[ReportRun]], tmp_path: Path) -> None:
+    result = write_seeds(tmp_path, runs)
+    assert json.loads((tmp_path / "seeds.json").read_text()) == result
+    base, tuned, _ = result["models"]
+    each = [json.loads((r[1].folder / "metrics.json").read_text())["test_g"]["acc_t"]["value"] for r in runs.values()]
+    assert tuned["Test-G"]["value"] == pytest.approx(np.mean(each), abs=1e-6)
+    assert tuned["Test-G"]["seeds"] == pytest.approx(each, abs=1e-4)
+    assert tuned["Test-G"]["low"] < tuned["Test-G"]["value"] < tuned["Test-G"]["high"]
+    assert base["Test-G"]["high"] < tuned["Test-G"]["low"]
+    steps = {(s["before"], s["after"], s["figure"]): s for s in result["steps"]}
+    gain = steps["base", "tuned", "Test-G"]
+    assert gain["value"] == pytest.approx(tuned["Test-G"]["value"] - base["Test-G"]["value"], abs=1e-6)
+    assert gain["p_holm"] < 0.05
+    nothing = steps["tuned", "tuned again", "Test-S"]
+    assert nothing["low"] < 0 < nothing["high"] and nothing["p_holm"] > 0.05
+    assert ("base", "tuned again", "Test-G") in steps, "every model is also held against the first"
+    text = seeds_markdown(result)
+    assert "(not significant)" in text and "| tuned |" in text
+    assert seeds_table(result).row_count == 3
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    alike = [np.concatenate([[0.6], 0.6 + 0.01 * rng.standard_normal(500)]) for _ in range(3)]
+    apart = [np.concatenate([[m], m + 0.01 * rng.standard_normal(500)]) for m in (0.5, 0.6, 0.7)]
+    narrow, wide = two_levels(alike), two_levels(apart)
+    assert wide["high"] - wide["low"] > 3 * (narrow["high"] - narrow["low"])
+    assert narrow["value"] == pytest.approx(0.6) and wide["value"] == pytest.approx(0.6)
+    assert two_levels([d - 0.6 for d in alike])["p"] > 0.2 and narrow["p"] <= 1e-3
+
+
+def test_holm_by_hand() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_other_models_in_another_seed_are_refused(runs: dict[int, list[ReportRun]]) -> None:
+    with pytest.raises(VsreError, match="different models"):
+        over_seeds({0: runs[0], 1: runs[1][:2]})
