@@ -96,3 +96,19 @@ def test_survey_of_the_published_files(tmp_path: Path) -> None:
     result = run.invoke(app, ["vsr", str(tmp_path / "x"), "-a", annotations, "--survey", "--json", str(figures)])
     assert result.exit_code == 0, result.output
     assert "10972" in figures.read_text()
+
+
+@pytest.mark.parametrize(("seeds", "says"), [("0,x", "whole numbers"), ("3", "two or more"), ("1,1", "different")])
+def test_seeds_that_make_no_sense(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, seeds: str, says: str
+) -> None:
+    assert exit_code(monkeypatch, "run", "smoke", "--out", str(tmp_path / "o"), "--seeds", seeds) == 2
+    assert says in "".join(capsys.readouterr())
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_style_that_does_not_exist(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert exit_code(monkeypatch, "scenes", str(tmp_path / "w"), "--test", "1", "--test-style", "noto") == 2
+    assert "openmoji" in "".join(capsys.readouterr())

@@ -11,7 +11,7 @@ from report_fakes import make_run, make_triplets
 
 from vsre.errors import VsreError
 from vsre.report import ReportRun, seeds_table, write_seeds
-from vsre.report.seeds import holm, over_seeds, seeds_markdown, two_levels
+from vsre.report.seeds import holm, over_seeds, pooled, seeds_markdown
 
 SKILLS = {"base": 0.0, "tuned": 2.0, "tuned again": 2.0}
 
@@ -46,18 +46,30 @@ def test_means_intervals_and_steps(runs: dict[int, list[ReportRun]], tmp_path: P
     assert nothing["low"] < 0 < nothing["high"] and nothing["p_holm"] > 0.05
     assert ("base", "tuned again", "Test-G") in steps, "every model is also held against the first"
     text = seeds_markdown(result)
-    assert "(not significant)" in text and "| tuned |" in text
+    assert ", not significant" in text and "| tuned |" in text
     assert seeds_table(result).row_count == 3
 
 
-def test_seeds_that_differ_widen_the_interval() -> None:
+def test_the_interval_over_seeds_is_a_t_interval() -> None:
     rng = np.random.default_rng(0)
-    alike = [np.concatenate([[0.6], 0.6 + 0.01 * rng.standard_normal(500)]) for _ in range(3)]
-    apart = [np.concatenate([[m], m + 0.01 * rng.standard_normal(500)]) for m in (0.5, 0.6, 0.7)]
-    narrow, wide = two_levels(alike), two_levels(apart)
-    assert wide["high"] - wide["low"] > 3 * (narrow["high"] - narrow["low"])
-    assert narrow["value"] == pytest.approx(0.6) and wide["value"] == pytest.approx(0.6)
-    assert two_levels([d - 0.6 for d in alike])["p"] > 0.2 and narrow["p"] <= 1e-3
+    drawn = [np.concatenate([[m], m + 0.01 * rng.standard_normal(500)]) for m in (0.05, 0.06, 0.07)]
+    figure = pooled(drawn)
+    # By hand: mean .06, standard deviation .01, t(2) at 97.5 % is 4.3027.
+    assert figure["value"] == pytest.approx(0.06)
+    assert figure["high"] - 0.06 == pytest.approx(4.3027 * 0.01 / np.sqrt(3), rel=1e-3)
+    assert figure["p"] == pytest.approx(0.0091, abs=2e-4)  # t = 10.39
+    half = (figure["pictures"][1] - figure["pictures"][0]) / 2
+    assert half == pytest.approx(1.96 * 0.01 / np.sqrt(3), rel=0.15)
+
+
+def test_noise_between_seeds_is_not_called_significant() -> None:
+    """However well each seed was measured: a bootstrap over three seeds would call a quarter of these significant."""
+    rng = np.random.default_rng(1)
+    found = 0
+    for _ in range(400):
+        drawn = [np.concatenate([[m], m + 1e-4 * rng.standard_normal(50)]) for m in 0.03 * rng.standard_normal(3)]
+        found += pooled(drawn)["p"] < 0.05
+    assert found <= 0.09 * 400
 
 
 def test_holm_by_hand() -> None:

@@ -48,8 +48,9 @@ def test_only_the_test_split_changes_its_artists(tmp_path: Path) -> None:
     write_world(tmp_path / "a", **units)
     summary = write_world(tmp_path / "b", **units, test_style="openmoji")
     assert summary["test_style"] == "openmoji"
+    for file in ("scenes.jsonl", "annotations/caption-disjoint/test.jsonl", "instances.json"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), "the same scenes and truth"
     rows = {row["image"]: row["split"] for row in map(json.loads, (tmp_path / "b" / "scenes.jsonl").open())}
     for name, split in rows.items():
-        other = tmp_path / "a" / "images" / name
-        same = other.is_file() and other.read_bytes() == (tmp_path / "b" / "images" / name).read_bytes()
-        assert same == (split == "train"), name
+        before, after = ((tmp_path / side / "images" / name).read_bytes() for side in "ab")
+        assert (before == after) == (split == "train"), name

@@ -28,6 +28,10 @@ def scenes(
     test: Annotated[int, typer.Option(help="Units of the test split.")] = 40,
     split: Annotated[str, typer.Option(help="caption-disjoint or concept-disjoint.")] = "caption-disjoint",
     size: Annotated[int, typer.Option(help="Pixels along a side.")] = 192,
+    test_style: Annotated[
+        str,
+        typer.Option(help="Who drew the test split: twemoji, or openmoji (pip install vsre[openmoji])."),
+    ] = "twemoji",
     seed: int = 0,
     workers: int = 2,
     json_file: JsonFile = None,
@@ -37,8 +41,8 @@ def scenes(
 
     with progress_bar("scenes") as tick:
         summary = write_world(
-            out, train_units=train, dev_units=dev, test_units=test, seed=seed, size=size, split=split, workers=workers,
-            progress=tick,
+            out, train_units=train, dev_units=dev, test_units=test, seed=seed, size=size, split=split,
+            test_style=test_style, workers=workers, progress=tick,
         )  # fmt: skip
     key_table(f"scenes in {out}", summary)
     write_json(json_file, summary)

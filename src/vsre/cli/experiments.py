@@ -69,8 +69,8 @@ def _run_seeds(name: str, out: Path, listed: str, json_file: Path | None) -> Non
         seeds = [int(part) for part in listed.split(",")]
     except ValueError:
         raise VsreError(f"--seeds {listed}: give whole numbers with commas between, such as 0,1,2.") from None
-    if len(set(seeds)) < len(seeds) or len(seeds) < 2:
-        raise VsreError(f"--seeds {listed}: give two or more different seeds.")
+    if len(set(seeds)) < len(seeds) or len(seeds) < 2 or min(seeds) < 0:
+        raise VsreError(f"--seeds {listed}: give two or more different seeds, none below 0.")
     recipe, runs = load_recipe(name), {}
     for seed in seeds:
         errors.print(f"{escape(recipe.title)} [dim](recipe {recipe.name}, seed {seed})[/]", highlight=False)

@@ -11,6 +11,7 @@ from PIL import Image
 from vsre.diagnose.engines import Engine
 from vsre.diagnose.prompts import Prompt
 from vsre.diagnose.replies import Reply
+from vsre.errors import VsreError
 from vsre.sources.images import load_image
 
 
@@ -34,5 +35,9 @@ class BlankPictures:
 
 def _blank(image: bytes) -> bytes:
     buffer = io.BytesIO()
-    Image.new("RGB", load_image(image).size, (127, 127, 127)).save(buffer, "PNG")
+    try:
+        size = load_image(image).size
+    except VsreError:
+        return image  # the engine says what is wrong with it
+    Image.new("RGB", size, (127, 127, 127)).save(buffer, "PNG")
     return buffer.getvalue()

@@ -53,7 +53,10 @@ def model_rows(recipe: Recipe, out: Path) -> list[dict[str, Any]]:
     """What each model is made of, and how many visual tokens it reads a picture by."""
     rows = []
     for model in recipe.models:
-        row: dict[str, Any] = {"model": model.name, "start": model.start.checkpoint or model.start.llm}
+        row: dict[str, Any] = {
+            "model": model.name,
+            "start": model.start.checkpoint or model.start.model or model.start.llm,
+        }
         config = load_config(model.start.checkpoint)[0] if model.start.checkpoint else None
         if isinstance(config, VsreConfig):
             row["encoders"] = ", ".join(f"{s.name} {s.grid}x{s.grid} -> {s.tokens}" for s in config.specs)

@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vsre.model.checkpoints import load_weights, resolve_checkpoint
 from vsre.recipes.schema import GeneralQuestions
 from vsre.train import DataSource
 from vsre.zoo.base import POOL_SEED, exchanges, write_general
@@ -24,11 +21,17 @@ NON_SPATIAL = {"presence": 1, "either": 1}
 """Is there a cat? A cat or a dog?"""
 
 
+def general_mix(spec: GeneralQuestions) -> dict[str, float]:
+    """How often each kind of question comes (zoo.yaml)."""
+    mix: dict[str, float] = load_settings()["general_data"][spec.kind]["mix"]
+    return mix
+
+
 def general_source(spec: GeneralQuestions, pools: Path, folder: Path, seed: int) -> dict[str, Any]:
     """Write the questions and their pictures to `folder`; returns what was made."""
     settings = load_settings()
     pool = make_pool(pools, spec.pictures, POOL_SEED, settings["size"])
-    mix = settings["general_data"][spec.kind]["mix"]
+    mix = general_mix(spec)
     write_general(pool, folder, spec.questions, f"recipe/{seed}", mix)
     return {
         "triplets": len(pool),
@@ -43,7 +46,7 @@ def general_paths(folder: Path) -> DataSource:
     return DataSource(triplets=folder / "triplets", questions=folder / "questions")
 
 
-def general_ability(checkpoint: str, pools: Path, pictures: int, seed: int = 0) -> dict[str, Any]:
+def general_ability(model: Any, processor: Any, pools: Path, pictures: int, seed: int = 0) -> dict[str, Any]:
     """Accuracy on two non-spatial questions about each of `pictures` held-out scenes, greedy, in the expected words.
 
     Returns {"acc_t": {"value", "low", "high", "n"}, and the share for each kind}; the interval is a bootstrap over
@@ -52,11 +55,9 @@ def general_ability(checkpoint: str, pools: Path, pictures: int, seed: int = 0) 
     settings = load_settings()
     held_out = settings["held_out_scenes"]
     pool = make_pool(pools, max(pictures, 256), held_out["seed"], settings["size"])
-    path = resolve_checkpoint(checkpoint)
-    model = load_weights(AutoModelForImageTextToText, path, torch.float32).eval()
     hits = general_hits(
         model,
-        AutoProcessor.from_pretrained(path),
+        processor,
         pool,
         [exchanges(pool, i, 2, "non-spatial", NON_SPATIAL) for i in range(pictures)],
     )

@@ -3,6 +3,7 @@
 OUT/world/             the embedded world's files, in VSR's format (or your own VSR copy, read where it is)
 OUT/triplets/SPLIT/    the source as triplets, after the protocol; with layouts also their pictures, in images/
 OUT/data/NAME/         a question source: triplets (repainted ones have their own) and questions
+OUT/pools/             scenes of general questions, for training and for measuring
 OUT/features/          features of frozen encoders, shared by all models; may be deleted
 OUT/models/NAME/       training: stages, checkpoints, logs, final weights
 OUT/runs/NAME/         diagnosis: run.json, samples, metrics.json
@@ -12,10 +13,7 @@ OUT/report.html, OUT/results.json
 from __future__ import annotations
 
 import json
-import re
-import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +24,10 @@ from vsre.diagnose.box_forest import box_forest
 from vsre.errors import VsreError
 from vsre.model import plan_checkpoints, resolve_checkpoint
 from vsre.recipes.facts import data_rows, hardware, model_rows, source_rows, stage_rows, versions
-from vsre.recipes.general import general_ability, general_paths, general_source
+from vsre.recipes.general import general_ability, general_mix, general_paths, general_source
 from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, SceneSource
 from vsre.recipes.start import encoder_specs, open_model
+from vsre.recipes.steps import Steps, folder_name
 from vsre.repaint import repaint
 from vsre.report import ReportMeta, ReportRun, as_json, write_report
 from vsre.rewrite import rewrite
@@ -37,49 +36,14 @@ from vsre.sources.protocols import protocol_named
 from vsre.sources.scenes import write_world
 from vsre.sources.vsr import import_vsr
 from vsre.train import DataSource, run_stages
-
-
-class Steps:
-    """The light steps of a recipe: each is done once for its settings, and its time is kept."""
-
-    def __init__(self, out: Path, console: Console) -> None:
-        self.out, self.console = out, console
-        self.times: dict[str, float] = {}
-
-    def once(
-        self, folder: Path, settings: dict[str, Any], make: Callable[[], dict[str, Any]], say: str
-    ) -> dict[str, Any]:
-        """Run `make` unless FOLDER/step.json says it was done with these settings; return its summary."""
-        mark = folder / "step.json"
-        settings = json.loads(json.dumps(settings, default=str))
-        if mark.is_file():
-            done = json.loads(mark.read_text())
-            if done["settings"] != settings:
-                raise VsreError(
-                    f"{folder}: made by other settings than this recipe's. Choose another --out or delete the folder."
-                )
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-            self.console.print(f"[bold]{say}[/]", highlight=False)
-            began = time.perf_counter()
-            summary = make()
-            folder.mkdir(parents=True, exist_ok=True)
-            done = {
-                "settings": settings,
-                "summary": summary,
-                "seconds": round(time.perf_counter() - began, 1),
-            }
-            partial = mark.with_suffix(".tmp")
-            partial.write_text(json.dumps(done, indent=1, default=str) + "\n")
-            partial.replace(mark)
-        self.times[say] = done["seconds"]
-        return done["summary"]
+from vsre.train.checkpoints import write_json
 
 
 def run_recipe(recipe: Recipe, out: Path, *, console: Console, command: str = "") -> dict[str, Any]:
     """Carry out a recipe in `out`; called again it goes on where it was stopped.
 
-    Returns {"recipe", "results": the result table, "report", "seconds"}. Raises VsreError for input that cannot be
+    Returns {"recipe", "results": the result table, "report", "seconds"}, "runs" (as the report takes them) and
+    "trained": for each model its checkpoint and its stages' figures. Raises VsreError for input that cannot be
     used and when `out` holds another recipe's work.
     """
     began = time.perf_counter()
@@ -89,10 +53,10 @@ def run_recipe(recipe: Recipe, out: Path, *, console: Console, command: str = ""
     source = _source(recipe, out, steps)
     data, data_summaries = _data(recipe, out, steps)
     runs: list[ReportRun] = []
-    trained: dict[str, Any] = {}
+    trained: dict[str, dict[str, Any]] = {}
     for model in recipe.models:
-        checkpoint, logs, figures = _train(model, recipe, data, out, console)
-        trained[model.name] = figures
+        checkpoint, logs, figures = _train(model, recipe, data, out, console, trained)
+        trained[model.name] = {"model": checkpoint, **figures}
         steps.times[f"train {model.name}"] = figures.get("seconds", 0.0)
         runs.append(_diagnose(model, checkpoint, logs, recipe, out, steps))
     meta = ReportMeta(
@@ -124,7 +88,7 @@ def run_recipe(recipe: Recipe, out: Path, *, console: Console, command: str = ""
         "times": steps.times,
     }
     (out / "results.json").write_text(json.dumps(result, indent=1, default=str) + "\n")
-    return result | {"runs": runs}
+    return result | {"runs": runs, "trained": trained}
 
 
 def _check_models(recipe: Recipe) -> None:
@@ -199,7 +163,7 @@ def _data(recipe: Recipe, out: Path, steps: Steps) -> tuple[dict[str, DataSource
         if spec.general is not None:
             summaries[name]["rewrite"] = steps.once(
                 folder,
-                {"general": spec.general.model_dump(), "seed": recipe.seed},
+                {"general": spec.general.model_dump(), "mix": general_mix(spec.general), "seed": recipe.seed},
                 lambda spec=spec, folder=folder: general_source(spec.general, out / "pools", folder, recipe.seed),  # type: ignore[misc]
                 f"general questions: {name}",
             )
@@ -237,22 +201,26 @@ def _data(recipe: Recipe, out: Path, steps: Steps) -> tuple[dict[str, DataSource
     return sources, summaries
 
 
-def folder_name(name: str) -> str:
-    """A model's name as a folder name: "base + turn-s" -> "base-turn-s"."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
-
-
 def _train(
-    model: ModelSpec, recipe: Recipe, data: dict[str, DataSource], out: Path, console: Console
+    model: ModelSpec,
+    recipe: Recipe,
+    data: dict[str, DataSource],
+    out: Path,
+    console: Console,
+    trained: dict[str, dict[str, Any]],
 ) -> tuple[str, list[Path], dict[str, Any]]:
-    """The checkpoint to diagnose, the training logs, and the figures of the training."""
+    """The checkpoint to diagnose, the training logs, and the figures of the training.
+
+    `trained` has, of the models before it, checkpoint ("model") and figures.
+    """
     start = model.start
+    checkpoint = start.checkpoint if start.model is None else trained[start.model]["model"]
     if not model.stages:
-        if start.checkpoint is None:
+        if checkpoint is None:
             raise VsreError(f"{model.name}: fresh adapters are never diagnosed untrained. Give it stages.")
-        return resolve_checkpoint(start.checkpoint), [], {}
+        return resolve_checkpoint(checkpoint), [], {}
     console.print(f"[bold]train: {model.name}[/]", highlight=False)
-    net, processor = open_model(start.checkpoint, start.llm, start.encoders, seed=recipe.seed)
+    net, processor = open_model(checkpoint, start.llm, start.encoders, seed=recipe.seed)
     folder = out / "models" / folder_name(model.name)
     kept: Path | bool = out / "features" if recipe.feature_cache else False
     figures = run_stages(
@@ -290,11 +258,11 @@ def _diagnose(
         pictures = spec.general
         more["general"] = steps.once(
             folder / "general",
-            {"checkpoint": checkpoint, "pictures": pictures, "seed": recipe.seed},
-            lambda: general_ability(checkpoint, out / "pools", pictures, recipe.seed),
+            {"weights": engine.settings()["weights"], "pictures": pictures, "seed": recipe.seed},
+            lambda: general_ability(engine.model, engine.processor, out / "pools", pictures, recipe.seed),
             f"non-spatial questions: {model.name}",
         )
     if more:
-        (folder / "metrics.json").write_text(json.dumps(metrics | more, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / "metrics.json", metrics | more)
     steps.times[f"diagnose {model.name}"] = round(time.perf_counter() - began, 1)
     return ReportRun(name=model.name, folder=folder, role=model.role, logs=tuple(logs), note=model.note)

@@ -87,16 +87,19 @@ class DataSpec(Strict):
 
 
 class Start(Strict):
-    """Where a model begins: a checkpoint as it is, or a language model with fresh adapters on frozen encoders."""
+    """Where a model begins: a checkpoint as it is, an earlier model of the recipe as it ended, or a language model with
+    fresh adapters on frozen encoders.
+    """
 
     checkpoint: str | None = None
+    model: str | None = None
     llm: str | None = None
     encoders: list[str] = []
 
     @model_validator(mode="after")
     def _one_of(self) -> Start:
-        if (self.checkpoint is None) == (self.llm is None):
-            raise ValueError("give either `checkpoint`, or `llm` with `encoders`")
+        if sum(given is not None for given in (self.checkpoint, self.model, self.llm)) != 1:
+            raise ValueError("give either `checkpoint`, or `model`, or `llm` with `encoders`")
         if self.llm is not None and not self.encoders:
             raise ValueError("`llm` needs `encoders`, for example [zoo:clip, zoo:sam]")
         return self
@@ -161,7 +164,9 @@ class Recipe(Strict):
         names = [m.name for m in self.models]
         if len(set(names)) != len(names):
             raise ValueError("two models have the same name")
-        for model in self.models:
+        for at, model in enumerate(self.models):
+            if model.start.model is not None and model.start.model not in names[:at]:
+                raise ValueError(f"{model.name!r} starts from {model.start.model!r}, which is no model before it")
             for stage in model.stages:
                 for source in stage.get("data", []):
                     if source not in self.data:

@@ -142,8 +142,11 @@ def more(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "d′": (plain, run.estimate("dprime")),
             "criterion (above 0: leans to no)": (plain, run.estimate("criterion")),
             "yes less no accuracy": (COLUMNS[0], run.estimate("signed_bias")),
+            "Test-S on blank pictures": (COLUMNS[0], run.estimate("blank", "acc_t")),
             "all wordings agree": (COLUMNS[0], run.estimate("consistency", "all_agree")),
         }
+        if figures["Test-S on blank pictures"][1].value is None:
+            del figures["Test-S on blank pictures"]
         cells = {name: f"{c.number(e.value)} {c.interval(e)}".strip() for name, (c, e) in figures.items()}
         table.append({"model": run.name, **cells, "lowest and highest wording": " to ".join(edges)})
     return table
@@ -181,9 +184,13 @@ def markdown_table(runs: Sequence[ReportRun | Run]) -> str:
     lines = ["| Model | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
     for row in rows(loaded):
         cells = [" ".join(filter(None, (c.number, c.interval, c.n))) for c in row.cells]
-        name = clean(row.name).replace("|", "\\|").replace("<", "&lt;")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {markdown_name(row.name)} | " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", _caption(loaded)]) + "\n"
+
+
+def markdown_name(name: str) -> str:
+    """A model's name inside a Markdown table."""
+    return clean(name).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _caption(runs: Sequence[Run]) -> str:

@@ -1,8 +1,9 @@
-"""Several seeds of one recipe as one result: means over seeds, intervals over seeds and images, each step tested.
+"""Several seeds of one recipe as one result: means over seeds, with intervals, and each step tested.
 
-A seed draws its own world, trains its own models and is tested on its own pictures. Intervals come from a bootstrap in
-two levels: seeds are drawn with replacement, and within each drawn seed its pictures. Three seeds tell little about
-how seeds differ, so every seed's own figure stands beside the mean.
+A seed draws its own world, trains its own models and is tested on its own pictures: a replicate of the whole. What two
+seeds differ by holds everything that may differ, so intervals and p-values are those of a t-test over the seeds' own
+figures, with seeds - 1 degrees of freedom; with three seeds only large and steady differences pass. Beside them stands
+the interval over pictures, for these very seeds: how well each of them was measured.
 """
 
 from __future__ import annotations
@@ -16,38 +17,37 @@ from typing import Any
 import numpy as np
 from rich import box
 from rich.table import Table
+from rich.text import Text
+from scipy import stats  # type: ignore[import-untyped]
 
 from vsre.errors import VsreError
 from vsre.report.compare import paired_draws, signed
 from vsre.report.inputs import ReportRun, Run, open_run
-from vsre.report.results import columns
+from vsre.report.results import columns, markdown_name
 
 TESTED = {"test_s": "Test-S", "test_g": "Test-G", "unseen": "Unseen"}
-RESAMPLES = 4000
-
 Draws = np.ndarray
 """A figure on the data, then on every resample of its pictures: (1 + R,)."""
 
 
-def two_levels(per_seed: Sequence[Draws], *, seed: int = 0) -> dict[str, Any]:
-    """{"value", "low", "high", "p", "seeds"} of a figure known as draws of each seed.
+def pooled(per_seed: Sequence[Draws]) -> dict[str, Any]:
+    """The mean of a figure known as draws of each seed: {"value", "low", "high", "p", "pictures", "seeds"}.
 
-    `p` is the two-sided bootstrap p-value of the figure being 0, never below 1 / RESAMPLES.
+    `low` and `high` bound 95 % over seeds, `p` is two-sided for the figure being 0 (both by Student's t); `pictures` is
+    [low, high] over resampled pictures with the seeds as they are.
     """
-    rng = np.random.default_rng(seed)
-    count = len(per_seed)
-    picked = rng.integers(count, size=(RESAMPLES, count))
-    at = np.stack([1 + rng.integers(len(d) - 1, size=RESAMPLES) for d in per_seed], axis=1)  # a resample of each seed
-    resampled = np.stack([d[at[:, i]] for i, d in enumerate(per_seed)], axis=1)  # (RESAMPLES, seeds)
-    means = np.take_along_axis(resampled, picked, axis=1).mean(1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    beyond = 2 * min((means <= 0).mean(), (means >= 0).mean())
+    values = np.array([d[0] for d in per_seed])
+    mean, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
+    half = stats.t.ppf(0.975, len(values) - 1) * error
+    p = 2 * stats.t.sf(abs(mean) / error, len(values) - 1) if error > 0 else float(mean == 0)
+    drawn = np.mean([d[1:] for d in per_seed], axis=0)
     return {
-        "value": float(np.mean([d[0] for d in per_seed])),
-        "low": float(low),
-        "high": float(high),
-        "p": float(min(1.0, max(beyond, 1 / RESAMPLES))),
-        "seeds": [round(float(d[0]), 4) for d in per_seed],
+        "value": float(mean),
+        "low": float(mean - half),
+        "high": float(mean + half),
+        "p": float(p),
+        "pictures": [float(v) for v in np.percentile(drawn[np.isfinite(drawn)], (2.5, 97.5))],
+        "seeds": [round(float(v), 4) for v in values],
     }
 
 
@@ -75,14 +75,14 @@ def over_seeds(runs: Mapping[int, Sequence[ReportRun | Run]]) -> dict[str, Any]:
     for rung in ladder:
         row: dict[str, Any] = {"model": rung[0].name, "role": rung[0].spec.role}
         for figure, title in TESTED.items():
-            drawn = [paired_draws(None, run, figure) for run in rung]
+            drawn = [paired_draws(None, run, figure, seed=i) for i, run in enumerate(rung)]
             known = [d for d in drawn if d is not None]
             if len(known) == len(drawn):
-                row[title] = two_levels(known) | {"p": None}
+                row[title] = pooled(known) | {"p": None}
         for column in shown:
             values = [column.of(run).value for run in rung]
             known_values = [v for v in values if v is not None]
-            if column.title not in row and known_values:
+            if column.title not in row and len(known_values) == len(values):
                 row[column.title] = {
                     "value": float(np.mean(known_values)),
                     "low": min(known_values),
@@ -96,36 +96,42 @@ def over_seeds(runs: Mapping[int, Sequence[ReportRun | Run]]) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     for before, after in pairs:
         for figure, title in TESTED.items():
-            drawn = [paired_draws(a, b, figure) for a, b in zip(ladder[before], ladder[after], strict=True)]
+            both = zip(ladder[before], ladder[after], strict=True)
+            drawn = [paired_draws(a, b, figure, seed=i) for i, (a, b) in enumerate(both)]
             known = [d for d in drawn if d is not None]
             if len(known) == len(drawn):
                 place = {"before": ladder[before][0].name, "after": ladder[after][0].name, "figure": title}
-                steps.append(place | two_levels(known))
+                steps.append(place | pooled(known))
     for step, corrected in zip(steps, holm([s["p"] for s in steps]), strict=True):
         step["p_holm"] = corrected
     return {"seeds": list(runs), "models": models, "steps": steps}
 
 
+def _titles(result: dict[str, Any]) -> list[str]:
+    return list(dict.fromkeys(k for row in result["models"] for k in row if k not in ("model", "role")))
+
+
 def seeds_markdown(result: dict[str, Any]) -> str:
     """The result of `over_seeds` as GitHub Markdown."""
-    titles = [k for k in result["models"][0] if k not in ("model", "role")]
+    titles = _titles(result)
     lines = ["| Model | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
-    lines += [
-        f"| {row['model']} | " + " | ".join(_cell(row.get(t), scale=1 if t == "AUROC" else 100) for t in titles) + " |"
-        for row in result["models"]
-    ]
-    lines += ["", "| Step | Figure | Difference in points | p (Holm) | by seed |", "|---|---|---:|---:|---|"]
+    for row in result["models"]:
+        cells = [_cell(row.get(t), scale=1 if t == "AUROC" else 100) for t in titles]
+        lines.append(f"| {markdown_name(row['model'])} | " + " | ".join(cells) + " |")
+    lines += ["", "| Step | Figure | Points | over seeds | over pictures | p | p (Holm) | each seed |"]
+    lines += ["|---|---|---:|---|---|---:|---:|---|"]
     for s in result["steps"]:
-        interval = f"[{signed(s['low'])}, {signed(s['high'])}]"
-        verdict = "" if s["p_holm"] < 0.05 else " (not significant)"
+        seeds, pictures = (f"{signed(a)} to {signed(b)}" for a, b in ((s["low"], s["high"]), s["pictures"]))
+        verdict = "" if s["p_holm"] < 0.05 else ", not significant"
+        step = f"{markdown_name(s['before'])} → {markdown_name(s['after'])}"
         lines.append(
-            f"| {s['before']} → {s['after']} | {s['figure']} | {signed(s['value'])} {interval} "
-            f"| {s['p_holm']:.4f}{verdict} | {', '.join(signed(v) for v in s['seeds'])} |"
+            f"| {step} | {s['figure']} | {signed(s['value'])} | {seeds} "
+            f"| {pictures} | {s['p']:.4f} | {s['p_holm']:.4f}{verdict} | {', '.join(signed(v) for v in s['seeds'])} |"
         )
     about = (
-        f"Means over {len(result['seeds'])} seeds. Test-S, Test-G, Unseen: 95 % intervals over seeds and images "
-        "(bootstrap in two levels); the other columns: lowest and highest seed. p: two-sided, by the same bootstrap, "
-        "corrected for all comparisons of the table by Holm's method."
+        f"Means over {len(result['seeds'])} seeds. Test-S, Test-G, Unseen: in brackets the 95 % interval over seeds "
+        "(Student's t); the other columns: lowest and highest seed. Over pictures: bootstrap, paired, for these seeds. "
+        "p: t-test over seeds, two-sided; corrected for all comparisons of the table by Holm's method."
     )
     return "\n".join([*lines, "", about]) + "\n"
 
@@ -141,11 +147,11 @@ def _cell(figure: dict[str, Any] | None, *, scale: float) -> str:
 def seeds_table(result: dict[str, Any]) -> Table:
     """The models of `over_seeds` for a console."""
     table = Table(title=f"Mean of {len(result['seeds'])} seeds", box=box.SIMPLE_HEAD, title_justify="left")
-    titles = [k for k in result["models"][0] if k not in ("model", "role")]
+    titles = _titles(result)
     for title in ("Model", *titles):
         table.add_column(title)
     for row in result["models"]:
-        table.add_row(row["model"], *(_cell(row.get(t), scale=1 if t == "AUROC" else 100) for t in titles))
+        table.add_row(Text(row["model"]), *(_cell(row.get(t), scale=1 if t == "AUROC" else 100) for t in titles))
     return table
 
 

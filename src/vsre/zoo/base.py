@@ -1,16 +1,16 @@
-"""The tiny vision-language models tuned on general captions and questions only: base, on CLIP, and merged, on all four.
+"""The tiny vision-language models before any spatial tuning: base, on CLIP, and merged, on all four encoders.
 
-They run the same stages, packing and trainer as every other model here; only their questions are general ones.
+They run the same stages, packing and trainer as every other model here; only their questions are those of text.py.
 """
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,10 @@ def write_general(
 ) -> dict[str, Path]:
     """Triplets (pictures) and questions of general exchanges, in the folders that a stage's data source names."""
     paths = {"triplets": folder / "triplets", "questions": folder / "questions"}
-    if not (folder / "done.json").is_file():
+    done = folder / "done.json"
+    spec = {"pictures": len(pool), "questions": questions, "seed": seed, "mix": dict(mix)}
+    if not (done.is_file() and json.loads(done.read_text()) == spec):
+        shutil.rmtree(folder, ignore_errors=True)
         keys: list[tuple[str, str]] = []
 
         def pictures() -> Iterator[Triplet]:
@@ -82,7 +85,7 @@ def write_general(
                     for n, e in enumerate(exchanges(pool, i, questions, seed, mix))
                 ]
                 shards.write_table(pa.Table.from_pylist(rows, schema=QUESTION_SCHEMA))
-        (folder / "done.json").write_text(json.dumps({"pictures": len(pool), "questions": questions, "seed": seed}))
+        done.write_text(json.dumps(spec))
     return paths
 
 
@@ -126,8 +129,7 @@ def train_general(
     model, processor = _open(name, own, out, size)
     short = {} if steps is None else {"max_steps": steps}
     plan = [stage | {"data": [sources[source] for source in stage["data"]]} | short for stage in own["stages"]]
-    started = time.monotonic()
-    run_stages(
+    trained = run_stages(
         model, processor, parse_stages(plan, f"zoo.yaml: {name}"), work / name, seed=0, feature_cache=work / "features"
     )
     save_vlm(model, processor, out / name, half=name != "base")
@@ -136,7 +138,7 @@ def train_general(
         + ", ".join(f"{data[source]['questions']} {source} questions each" for source in used),
         "steps": sum(stage["max_steps"] for stage in plan),
         "seed": 0,
-        "hours of this call": round((time.monotonic() - started) / 3600, 2),
+        "hours of training": stage_hours(trained["stages"]),
         "torch": torch.__version__,
     }
     held_out = settings["held_out_scenes"]
@@ -146,19 +148,29 @@ def train_general(
     ]
     model.eval()
     figures = general_accuracy(model, processor, unseen, asked)
-    write_card(out / name, name, settings=own, made=made, figures=figures)
+    write_card(out / name, name, settings=own | {"data": {k: data[k] for k in used}}, made=made, figures=figures)
     say(f"{name}: written to {out / name}; {figures}")
     return True
 
 
+def stage_hours(stages: Sequence[dict[str, Any]]) -> float:
+    """Of all steps of some finished stages, whenever they were run."""
+    return round(sum(stage["train_seconds"] for stage in stages) / 3600, 2)
+
+
 def save_vlm(model: Any, processor: Any, target: Path, *, half: bool) -> None:
-    """Model and processor in `target`; `half`: weights rounded to bf16, which a load turns to float32 again."""
+    """Model and processor in `target`; `half`: weights rounded to bf16, which a load turns to float32 again.
+
+    The model in memory is rounded too, so that what is measured next is what was saved.
+    """
     shutil.rmtree(target, ignore_errors=True)
+    saved = model
     if half:
-        model.bfloat16()
-    model.save_pretrained(target)
+        for weight in model.parameters():  # not the buffers: a load computes those afresh
+            weight.data = weight.data.bfloat16().float()
+        saved = copy.deepcopy(model).bfloat16()
+    saved.save_pretrained(target)
     processor.save_pretrained(target)
     if half:
-        model.float()
         config = target / "config.json"
         config.write_text(config.read_text().replace('"bfloat16"', '"float32"'))

@@ -128,7 +128,7 @@ def general_hits(
     """(picture, kind, answered in the expected words) of each question that has one right wording."""
     asked = [(i, e) for i, some in enumerate(exchanges) for e in some if e.kind not in ("describe", "places", "box")]
     hits: list[tuple[int, str, bool]] = []
-    processor.tokenizer.padding_side = "left"
+    side, processor.tokenizer.padding_side = processor.tokenizer.padding_side, "left"
     for start in range(0, len(asked), batch):
         part = asked[start : start + batch]
         prompts = [
@@ -139,9 +139,9 @@ def general_hits(
             for _, e in part
         ]
         images = [Image.fromarray(pool.images[i]) for i, _ in part]
-        inputs = processor(images=images, text=prompts, padding=True, return_tensors="pt")
+        inputs = processor(images=images, text=prompts, padding=True, return_tensors="pt").to(model.device)
         tokens = model.generate(**inputs, max_new_tokens=24, do_sample=False)[:, inputs["input_ids"].shape[1] :]
         for (i, e), answer in zip(part, processor.batch_decode(tokens, skip_special_tokens=True), strict=True):
             hits.append((i, e.kind, answer.strip() == e.answer))
-    processor.tokenizer.padding_side = "right"
+    processor.tokenizer.padding_side = side
     return hits

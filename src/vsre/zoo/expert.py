@@ -1,9 +1,7 @@
-"""The shipped VSRE: merged, tuned on the spatial questions of a world of its own, by the recipe in zoo.yaml."""
+"""The shipped VSRE: merged, tuned on spatial questions as the last rung of the ladder is, on another seed's world."""
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,22 +10,22 @@ import torch
 from rich.console import Console
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vsre.recipes import Recipe, run_recipe
-from vsre.recipes.run import folder_name
-from vsre.zoo.base import save_vlm
+from vsre.recipes import Recipe, load_recipe, run_recipe
+from vsre.zoo.base import save_vlm, stage_hours
 from vsre.zoo.cards import write_card
 
 
 def expert_recipe(own: dict[str, Any], out: Path, steps: int | None = None) -> Recipe:
-    """The recipe of zoo.yaml, on `out`/merged; `steps` cuts every stage and the world down to a trial."""
-    spec = json.loads(json.dumps(own["recipe"]))
+    """The last model of the recipe that zoo.yaml names, from `out`/merged; `steps` cuts all of it down to a trial."""
+    spec = load_recipe(own["recipe"]).model_dump()
+    spec["seed"], spec["models"] = own["seed"], spec["models"][-1:]
     (model,) = spec["models"]
     model["start"] = {"checkpoint": str(out / "merged")}
     if steps is not None:
         spec["source"] |= {"train_units": 12, "test_units": 3}
         spec["diagnose"] = {"packs": ["test-s"]}
         for data in spec["data"].values():
-            if "general" in data:
+            if data["general"]:
                 data["general"]["pictures"] = 24
         for stage in model["stages"]:
             stage["max_steps"] = steps
@@ -46,17 +44,16 @@ def train_expert(
     own = settings["vsre"]
     recipe = expert_recipe(own, out, steps)
     (model,) = recipe.models
-    say(f"vsre: {recipe.source.train_units * 2} scenes of seed {recipe.seed}")  # type: ignore[union-attr]
-    started = time.monotonic()
+    say(f"vsre: the last model of recipe {own['recipe']}, seed {recipe.seed}")
     result = run_recipe(recipe, work / "vsre", console=Console(quiet=True))
-    trained = work / "vsre" / "models" / folder_name(model.name) / f"{len(model.stages):02d}-{model.stages[-1]['name']}"
-    net = AutoModelForImageTextToText.from_pretrained(trained / "model", dtype=torch.float32)
-    save_vlm(net, AutoProcessor.from_pretrained(trained / "model"), out / "vsre", half=True)
+    trained = result["trained"][model.name]
+    net = AutoModelForImageTextToText.from_pretrained(trained["model"], dtype=torch.float32)
+    save_vlm(net, AutoProcessor.from_pretrained(trained["model"]), out / "vsre", half=True)
     made = {
-        "data": f"{recipe.source.train_units} units of two scenes (seed {recipe.seed}), caption-disjoint",  # type: ignore[union-attr]
+        "data": f"recipe {own['recipe']}, its last model, seed {recipe.seed}; caption-disjoint",
         "steps": sum(stage["max_steps"] for stage in model.stages),
         "seed": recipe.seed,
-        "hours of this call": round((time.monotonic() - started) / 3600, 2),
+        "hours of training": stage_hours(trained["stages"]),
         "torch": torch.__version__,
     }
     (row,) = result["results"]

@@ -1,7 +1,8 @@
 """What the tiny models read before any spatial tuning: captions, general questions, and plain English.
 
-Nothing here asks a VSR question of a picture: the base model meets the spatial templates for the first time when it
-is diagnosed or tuned. It does learn, as LLaVA does, to name things, to count, to say where a thing is.
+No question here has an answer that depends on how two things lie in a picture: the models learn, as LLaVA does, to name
+things, to count, to say where a thing is. They do read the wordings of the spatial templates, as text: facts are told
+in words and a template asks about what was told, at times beside a picture that has nothing to do with it.
 """
 
 from __future__ import annotations
@@ -189,7 +190,7 @@ TOLD = {
 def told(facts: Sequence[Fact], classes: Sequence[str], rng: random.Random) -> Exchange:
     """Places in words, and a template that asks how two of them lie: what a language model knows without a picture.
 
-    The things told of are in no picture; the question can be answered from the text alone.
+    What is told is made up, whatever the picture beside it shows; the answer is in the text alone.
     """
     while True:
         names = rng.sample(list(classes), rng.randint(2, 4))

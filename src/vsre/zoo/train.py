@@ -98,12 +98,20 @@ def train_zoo(
 ) -> bool:
     """Make the zoo model `name` in `out`/NAME; scenes, logs and checkpoints lie in `work`.
 
-    A second call goes on from the last checkpoint. `steps` overrides the number of steps (for tests and trials),
-    `seconds` stops early, with a checkpoint; the return value says whether the model is finished and written.
+    A second call goes on from the last checkpoint. `steps` overrides the number of steps, for a trial in a folder of
+    its own; `seconds` stops an encoder or llm early, with a checkpoint. The return value says whether the model is
+    finished and written.
     """
     settings = load_settings()
     if name not in ORDER:
         raise VsreError(f"There is no zoo model {name!r}. Choose one of: {', '.join(ORDER)}.")
+    if steps is not None:
+        if out == WEIGHTS:
+            raise VsreError(
+                "A trial with fewer steps would overwrite the shipped model: say where to write with --out."
+            )
+        work = work / f"trial-{steps}"
+    out = out.resolve()
     started = time.monotonic()
     tokenizer = _tokenizer(work)
     target = out / name

@@ -126,7 +126,8 @@ _style = "twemoji"
 def use_style(name: str) -> None:
     """From now on, in this process, sprites are drawn by these artists; "openmoji" needs the extra of that name.
 
-    Every drawing is fitted into the outline box of Twemoji's, so that what stands on what is decided alike.
+    Every drawing is fitted into the outline box of Twemoji's, so that a scene composed with one style can be painted
+    in another. Where it looks is its artist's: what faces what is not told by such a picture.
     """
     global _style
     if name not in STYLES:

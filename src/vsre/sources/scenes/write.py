@@ -74,13 +74,15 @@ class _Drawn:
 
 
 def _draw(index: int, *, world: World, seed: int, size: int, style: str) -> _Drawn | None:
-    use_style(style)
     unit = draw_unit(world, seed, index, size=size)
     if unit is None:
         return None
+    use_style(style)  # for the pixels only: what is where, and what is true, is Twemoji's
+    jpegs = [encode(scene) for scene in unit.scenes]
+    use_style("twemoji")
     numbers = [image_number(world.split, index, which) for which in (0, 1)]
     return _Drawn(
-        jpegs=[encode(scene) for scene in unit.scenes],
+        jpegs=jpegs,
         scenes=[scene.to_json() for scene in unit.scenes],
         instances=[_instances(s, f, n) for s, f, n in zip(unit.scenes, unit.shapes, numbers, strict=True)],
         statements=list(unit.statements),
@@ -162,8 +164,8 @@ def write_world(
     done, failed = 0, 0
     unfinished = out / "instances.json.tmp"
     use_style(test_style)  # what it needs is missed before anything is drawn
+    use_style("twemoji")
     with ExitStack() as stack:
-        stack.callback(use_style, "twemoji")
         scenes = stack.enter_context((out / "scenes.jsonl").open("w", encoding="utf-8"))
         coco = stack.enter_context(unfinished.open("w", encoding="utf-8"))
         coco.write('{"annotations": [')
