@@ -35,7 +35,7 @@ def exit_code(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 def test_help_names_every_verb() -> None:
     text = run.invoke(app, ["--help"]).output
-    verbs = "scenes vsr templates rewrite repaint train diagnose report demo run recipes zoo"
+    verbs = "scenes vsr templates rewrite repaint train ask diagnose report demo run recipes zoo"
     assert all(verb in text for verb in verbs.split())
 
 
@@ -112,3 +112,23 @@ def test_a_style_that_does_not_exist(
 ) -> None:
     assert exit_code(monkeypatch, "scenes", str(tmp_path / "w"), "--test", "1", "--test-style", "noto") == 2
     assert "openmoji" in "".join(capsys.readouterr())
+
+
+def test_asking_a_picture_at_once(world: Path, tmp_path: Path) -> None:
+    picture = sorted((world / "images").iterdir())[0]
+    out = tmp_path / "answers.json"
+    asked = ["Is the cat left of the dog? Answer yes or no.", "Do you see a cat or a dog?"]
+    result = run.invoke(app, ["ask", str(picture), *asked, "--json", str(out)])
+    assert result.exit_code == 0, result.output
+    first, second = json.loads(out.read_text())
+    assert first["question"] == asked[0] and first["answer"] in {"Yes", "No"} and 0 < first["p_yes"] < 1
+    assert second["answer"]
+
+
+def test_asking_what_is_no_picture(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert exit_code(monkeypatch, "ask", str(tmp_path / "none.jpg"), "Is it?") == 2
+    (tmp_path / "odd.jpg").write_text("no picture")
+    assert exit_code(monkeypatch, "ask", str(tmp_path / "odd.jpg"), "Is it?") == 2
+    assert "odd.jpg" in "".join(capsys.readouterr())

@@ -65,3 +65,9 @@ def test_the_base_answers_about_a_picture() -> None:
     out = model.generate(**inputs, max_new_tokens=4, do_sample=False)
     answer = processor.decode(out[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
     assert answer in {"Yes", "No"}
+
+
+@pytest.mark.parametrize("name", ["llm", "base", "merged", "vsre"])
+def test_they_generate_with_their_cache(name: str) -> None:
+    for file in WEIGHTS.glob(f"{name}/*config.json"):
+        assert '"use_cache": false' not in file.read_text(), file

@@ -1,4 +1,4 @@
-"""Verbs that train, diagnose and report: train, diagnose, report, zoo."""
+"""Verbs that train, ask, diagnose and report: train, ask, diagnose, report, zoo."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ zoo = typer.Typer(help="The shipped tiny models: list them, or make one from not
 
 def register(app: typer.Typer) -> None:
     app.command()(train)
+    app.command()(ask)
     app.command()(diagnose)
     app.command()(report)
     app.add_typer(zoo, name="zoo")
@@ -65,6 +66,38 @@ def train(
     key_table(f"trained: {summary['model']}", shown)
     write_json(json_file, summary)
     return None
+
+
+def ask(
+    picture: Annotated[Path, typer.Argument(help="A picture: JPEG, PNG ...")],
+    questions: Annotated[list[str], typer.Argument(help="Questions about it, each in quotes.")],
+    model: Annotated[str, typer.Option(help="A folder, a hub id, or zoo:NAME.")] = "zoo:vsre",
+    device: str = "auto",
+    dtype: str = "auto",
+    json_file: JsonFile = None,
+) -> None:
+    """Ask a model about one picture: its answer, and how likely "Yes" is against "No".
+
+    The shipped model knows drawn scenes (`vsre scenes`) and the wordings of the packs; photographs need a real one.
+    """
+    from vsre.diagnose import Prompt, TransformersEngine
+    from vsre.rewrite import FORMATS
+
+    try:
+        data = picture.read_bytes()
+    except OSError as error:
+        raise VsreError(f"{picture}: cannot be read ({error.strerror}).") from error
+    prompts = [Prompt(question, FORMATS["yes-no"], "full") for question in questions]
+    (replies,) = TransformersEngine(model, device=device, dtype=dtype).answer([(data, prompts)])
+    table, found = Table("question", "answer", "p(yes)"), []
+    for question, reply in zip(questions, replies, strict=True):
+        if reply.error is not None:
+            raise VsreError(f"{picture}: {reply.error}")
+        share = "–" if reply.p_yes is None else f"{reply.p_yes:.2f}"
+        table.add_row(escape(question), escape(reply.text or ""), share)
+        found.append({"question": question, "answer": reply.text, "p_yes": reply.p_yes})
+    console.print(table)
+    write_json(json_file, found)
 
 
 def diagnose(

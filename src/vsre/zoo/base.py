@@ -16,15 +16,19 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 from PIL import Image
-from transformers import set_seed
+from torch import nn
+from transformers import AutoModelForImageTextToText, set_seed
 
-from vsre.model import build_vsre, spec_from_checkpoint
+from vsre.model import build_vsre, encoder_pixels, spec_from_checkpoint
+from vsre.model.modeling import select_features
 from vsre.rewrite import QUESTION_SCHEMA
 from vsre.sources.scenes import CLASSES
 from vsre.train import parse_stages, run_stages
 from vsre.triplets import ParquetShards, Triplet, image_content_id, write_triplets
 from vsre.zoo.cards import write_card
+from vsre.zoo.encoders import images_of
 from vsre.zoo.evaluate import general_accuracy
 from vsre.zoo.language import make_llava
 from vsre.zoo.pool import Pool, make_pool
@@ -89,16 +93,54 @@ def write_general(
     return paths
 
 
-def _open(name: str, own: dict[str, Any], out: Path, size: int) -> tuple[Any, Any]:
-    """The untrained model: LLaVA on CLIP, or VSRE on the encoders `own` lists and base's language model."""
+def _open(name: str, own: dict[str, Any], out: Path, pool: Pool, say: Callable[[str], None]) -> tuple[Any, Any]:
+    """The untrained model: LLaVA on CLIP, or VSRE on the encoders `own` lists and base's language model.
+
+    In VSRE the adapter of CLIP starts as base's projector, as near as another shape can: what the language model reads
+    in CLIP's tokens stays, and the other encoders come in addition.
+    """
     set_seed(0)
     if name == "base":
-        return make_llava(out / "clip", out / "llm", size)
+        return make_llava(out / "clip", out / "llm", pool.images.shape[1])
     specs = [spec_from_checkpoint(out / encoder, name=encoder) for encoder in own["encoders"]]
     model, processor = build_vsre(out / "base", specs)
+    base = AutoModelForImageTextToText.from_pretrained(out / "base", dtype=torch.float32)
+    error = imitate(model.adapters["clip"], base.model.multi_modal_projector, _clip_features(model, pool))
+    say(f"{name}: CLIP's adapter follows base's projector but for {error:.1%} of its variance")
     for entry in model.config.encoders:  # a path of this machine means nothing elsewhere
         entry["spec"]["checkpoint"] = f"zoo:{entry['spec']['name']}"
     return model, processor
+
+
+@torch.no_grad()
+def _clip_features(model: Any, pool: Pool, pictures: int = 2000) -> torch.Tensor:
+    """What CLIP's adapter is given for some pictures, (n, tokens, channels); the other encoders do not run."""
+    (spec,) = (spec for spec in model.specs if spec.name == "clip")
+    found = []
+    for start in range(0, min(pictures, len(pool)), 100):
+        frames = images_of(pool, range(start, min(start + 100, len(pool))))
+        layers = model.encoders["clip"](encoder_pixels(frames, spec), output_hidden_states=True)
+        found.append(select_features(layers, spec))
+    return torch.cat(found)
+
+
+def imitate(student: nn.Module, teacher: nn.Module, features: torch.Tensor, *, steps: int = 1500) -> float:
+    """Fit `student` to what `teacher` makes of features (n, tokens, channels); returns the share of variance missed."""
+    flat = features.flatten(0, 1)
+    with torch.no_grad():
+        wanted = teacher(flat)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        rows = torch.randint(len(flat), (1024,), generator=generator)
+        loss = F.mse_loss(student(flat[rows]), wanted[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    with torch.no_grad():
+        return float(F.mse_loss(student(flat), wanted) / wanted.var())
 
 
 def train_general(
@@ -126,7 +168,7 @@ def train_general(
         for source, spec in data.items()
         if source in used
     }
-    model, processor = _open(name, own, out, size)
+    model, processor = _open(name, own, out, pool, say)
     short = {} if steps is None else {"max_steps": steps}
     plan = [stage | {"data": [sources[source] for source in stage["data"]]} | short for stage in own["stages"]]
     trained = run_stages(

@@ -139,6 +139,9 @@ def fit(
     )
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=_last_checkpoint(work))
+    shape = getattr(model, "config", None)
+    if shape is not None and hasattr(shape, "use_cache"):
+        shape.use_cache = True  # the Trainer turned it off, and a model saved so would generate without its cache
     state = trainer.state
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     return FitResult(
