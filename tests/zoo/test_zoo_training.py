@@ -12,6 +12,8 @@ import torch
 from transformers import set_seed
 
 from vsre.errors import VsreError
+from vsre.model.adapters import ADAPTERS
+from vsre.zoo.base import imitate
 from vsre.zoo.encoders import MAKERS
 from vsre.zoo.evaluate import general_accuracy, mask_iou, nearest_neighbour, object_features, retrieval
 from vsre.zoo.fit import FitConfig, fit
@@ -197,3 +199,14 @@ def test_the_whole_zoo_from_nothing(tmp_path: Path) -> None:
     train_zoo("merged", tmp_path / "work", tmp_path / "out", steps=2, say=lambda text: None)
     after = AutoModelForImageTextToText.from_pretrained(tmp_path / "out" / "merged").state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items())
+
+
+def test_an_adapter_takes_over_what_a_projector_does() -> None:
+    set_seed(0)
+    teacher = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.GELU(), torch.nn.Linear(32, 24))
+    student = ADAPTERS["projector"](16, 24)
+    features = torch.randn(200, 9, 16)
+    with torch.no_grad():
+        before = float(((student(features) - teacher(features)) ** 2).mean() / teacher(features).var())
+    missed = imitate(student, teacher, features, steps=300)
+    assert missed < 0.15 < 0.5 < before
