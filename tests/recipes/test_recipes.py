@@ -40,9 +40,18 @@ def test_the_demo_keeps_its_promises() -> None:
 
 def test_the_ladder_adds_one_thing_a_rung() -> None:
     ladder = load_recipe("ladder")
-    stages = [[s["data"][0] for s in m.stages] for m in ladder.models]
-    assert stages == [[], ["turn-s"], ["turn-g"], ["pre", "turn-g"], ["pre", "turn-g"]]
+    stages = {m.name: [s["data"][0] for s in m.stages] for m in ladder.models}
+    starts = {m.name: m.start.model or m.start.checkpoint for m in ladder.models}
+    assert stages == {
+        "base VLM": [],
+        "+ turn-s": ["turn-s"],
+        "+ turn-g": ["turn-g"],
+        "+ repaint": ["pre", "turn-g"],
+        "+ four encoders (VSRE)": ["turn-s", "pre", "turn-g"],
+    }
+    assert list(starts.values()) == ["zoo:base", "zoo:base", "+ turn-s", "+ turn-s", "zoo:merged"]
     assert len({str(m.stages[-1]) for m in ladder.models[2:]}) == 1, "the last stage is the same on every rung"
+    assert ladder.models[1].stages[0] == ladder.models[4].stages[0], "and so is the first"
 
 
 def changed(tmp_path: Path, change: object) -> Path:
@@ -63,6 +72,8 @@ def changed(tmp_path: Path, change: object) -> Path:
         (lambda r: r["models"][1].update(name="VSRE"), "same name"),
         (lambda r: r["models"][0]["start"].update(llm="x"), "either `checkpoint`"),
         (lambda r: r["models"][2]["start"].update(encoders=[]), "needs `encoders`"),
+        (lambda r: r["models"][1].update(start={"model": "VSRE"}), "no model before it"),
+        (lambda r: r["data"]["turn-s"].update(general={"pictures": 3}), "either `pack`"),
         (lambda r: r["source"].update(kind="coco"), "source"),
         (lambda r: r.pop("data"), "data"),
     ],
