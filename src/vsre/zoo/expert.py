@@ -16,11 +16,15 @@ from vsre.zoo.cards import write_card
 
 
 def expert_recipe(own: dict[str, Any], out: Path, steps: int | None = None) -> Recipe:
-    """The last model of the recipe that zoo.yaml names, from `out`/merged; `steps` cuts all of it down to a trial."""
+    """The last model of the recipe that zoo.yaml names, from `out`/merged, and then `more` stages.
+
+    `steps` cuts all of it down to a trial.
+    """
     spec = load_recipe(own["recipe"]).model_dump()
     spec["seed"], spec["models"] = own["seed"], spec["models"][-1:]
     (model,) = spec["models"]
     model["start"] = {"checkpoint": str(out / "merged")}
+    model["stages"] += own["more"]
     if steps is not None:
         spec["source"] |= {"train_units": 12, "test_units": 3}
         spec["diagnose"] = {"packs": ["test-s"]}
