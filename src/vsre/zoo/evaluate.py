@@ -140,7 +140,8 @@ def general_hits(
         ]
         images = [Image.fromarray(pool.images[i]) for i, _ in part]
         inputs = processor(images=images, text=prompts, padding=True, return_tensors="pt").to(model.device)
-        tokens = model.generate(**inputs, max_new_tokens=24, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+        ends = {"eos_token_id": processor.tokenizer.eos_token_id, "pad_token_id": processor.tokenizer.pad_token_id}
+        tokens = model.generate(**inputs, max_new_tokens=24, do_sample=False, **ends)[:, inputs["input_ids"].shape[1] :]
         for (i, e), answer in zip(part, processor.batch_decode(tokens, skip_special_tokens=True), strict=True):
             hits.append((i, e.kind, answer.strip() == e.answer))
     processor.tokenizer.padding_side = side
