@@ -94,8 +94,9 @@ def ask(
         if reply.error is not None:
             raise VsreError(f"{picture}: {reply.error}")
         share = "–" if reply.p_yes is None else f"{reply.p_yes:.2f}"
-        table.add_row(escape(question), escape(reply.text or ""), share)
-        found.append({"question": question, "answer": reply.text, "p_yes": reply.p_yes})
+        answer = (reply.text or "").strip()
+        table.add_row(escape(question), escape(answer), share)
+        found.append({"question": question, "answer": answer, "p_yes": reply.p_yes})
     console.print(table)
     write_json(json_file, found)
 
