@@ -62,6 +62,10 @@ def test_the_interval_over_seeds_is_a_t_interval() -> None:
     assert half == pytest.approx(1.96 * 0.01 / np.sqrt(3), rel=0.15)
 
 
+def test_seeds_that_agree_exactly_prove_nothing() -> None:
+    assert pooled([np.full(11, 0.1), np.full(11, 0.1 + 1e-17)])["p"] == 1.0
+
+
 def test_noise_between_seeds_is_not_called_significant() -> None:
     """However well each seed was measured: a bootstrap over three seeds would call a quarter of these significant."""
     rng = np.random.default_rng(1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vsre.diagnose.bootstrap import Bootstrap
 from vsre.recipes.schema import GeneralQuestions
 from vsre.train import DataSource
 from vsre.zoo.base import POOL_SEED, exchanges, write_general
@@ -61,16 +62,10 @@ def general_ability(model: Any, processor: Any, pools: Path, pictures: int, seed
         pool,
         [exchanges(pool, i, 2, "non-spatial", NON_SPATIAL) for i in range(pictures)],
     )
-    right, asked = np.zeros(pictures), np.zeros(pictures)
-    kinds: dict[str, list[bool]] = {}
-    for picture, kind, hit in hits:
-        right[picture] += hit
-        asked[picture] += 1
-        kinds.setdefault(kind, []).append(hit)
-    drawn = np.random.default_rng(seed).integers(pictures, size=(1000, pictures))
-    low, high = np.quantile(right[drawn].sum(1) / asked[drawn].sum(1), (0.025, 0.975))
-    figure = {"value": right.sum() / asked.sum(), "low": low, "high": high}
+    image, kinds, right = map(np.array, zip(*hits, strict=True))
+    bootstrap, one = Bootstrap(pictures, seed=seed), np.zeros_like(image)
+    sums = (bootstrap.per_image(image, one, 1, values) for values in (right.astype(float), np.ones(len(right))))
     return {
-        "acc_t": {k: round(float(v), 4) for k, v in figure.items()} | {"n": int(asked.sum())},
-        **{kind: round(float(np.mean(found)), 4) for kind, found in sorted(kinds.items())},
+        "acc_t": bootstrap.figures(np.divide, *sums).figure(0, len(right)),
+        **{str(kind): round(float(right[kinds == kind].mean()), 4) for kind in np.unique(kinds)},
     }

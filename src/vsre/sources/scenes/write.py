@@ -27,7 +27,7 @@ from vsre.sources.scenes.blind import BLIND_KEYS, blind_floor
 from vsre.sources.scenes.compose import DRAWABLE
 from vsre.sources.scenes.render import Shape, encode, mask_box, run_lengths
 from vsre.sources.scenes.scene import Scene
-from vsre.sources.scenes.sprites import use_style
+from vsre.sources.scenes.sprites import check_style, use_style
 from vsre.sources.scenes.units import SPLITS, Statement, World, draw_unit
 
 CAPTIONS_PER_IMAGE = 12
@@ -154,6 +154,7 @@ def write_world(
     already holds a world.
     """
     out = Path(out)
+    check_style(test_style)
     if (out / "instances.json").exists():
         raise VsreError(f"{out}: there is a world here already. Choose another folder or remove this one.")
     (out / "images").mkdir(parents=True, exist_ok=True)
@@ -163,8 +164,6 @@ def write_world(
     images: list[dict[str, Any]] = []
     done, failed = 0, 0
     unfinished = out / "instances.json.tmp"
-    use_style(test_style)  # what it needs is missed before anything is drawn
-    use_style("twemoji")
     with ExitStack() as stack:
         scenes = stack.enter_context((out / "scenes.jsonl").open("w", encoding="utf-8"))
         coco = stack.enter_context(unfinished.open("w", encoding="utf-8"))
