@@ -60,7 +60,7 @@ PARTS = {
         "compare with the plain way": r"largest_difference",
         "prompts and answers as text": r"Renderer\.|\bask \(|_prompt \(|askable",
         "pictures and prefixes": r"\bprefill \(|\.prefill \(",
-        "likelihoods of yes and no": r"likelihoods",
+        "likelihoods of yes and no": r"\.scores|dictate",
         "answers, token by token": r"\bdecode \(vsre/diagnose",
         "prompts' own tokens": r"Branches\.__init__|\bbranch \(",
         "read answers": r"to_sample",

@@ -32,7 +32,7 @@ class Looks(Scripted):
             self.seen.append(pixels)
             red = pixels[..., 0].mean() > pixels[..., 2].mean()
             word = "yes" if red else "no"
-            replies.append([Reply(word, -0.1 if red else -3.0, -3.0 if red else -0.1)] * len(prompts))
+            replies.append([Reply.yes_no(word, -0.1 if red else -3.0, -3.0 if red else -0.1)] * len(prompts))
         return replies
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from PIL import Image
 from transformers.cache_utils import DynamicLayer
 
 from tiny_models import tiny_llava, tiny_window_config
-from vsre.diagnose import Decoding, Prompt, Reply, TransformersEngine
+from vsre.diagnose import Decoding, Prompt, Reply, Score, TransformersEngine
 from vsre.diagnose.branches import Branches
 from vsre.diagnose.prompts import Prefix, Renderer
 from vsre.diagnose.shared_prefix import SharedPrefix
@@ -45,7 +46,7 @@ def asked() -> list[tuple[bytes, list[Prompt]]]:
     made = []
     for i, triplet in enumerate(make_triplets(4, 1)):
         if triplet.subject_box:
-            prompts = [Prompt(ask(t, triplet).prompt, t.format, t.style) for t in templates]
+            prompts = [Prompt(ask(t, triplet).prompt, t.format.options, t.style) for t in templates]
             made.append((picture(i, size=(64 + 40 * i, 48)), prompts))
     return made
 
@@ -66,17 +67,17 @@ def test_shared_prefix_equals_generate(folder: Path, asked: list[tuple[bytes, li
         assert a.logp_yes == pytest.approx(b.logp_yes, abs=1e-3)
         texts.add(a.text)
     assert len(texts) > 10  # a model that always says the same would prove nothing
-    assert {len(fast.renderer.options(f)[0]) for f in FORMATS.values()} != {1}  # options of several tokens were asked
+    assert {len(fast.renderer.option(f.yes)) for f in FORMATS.values()} != {1}  # options of several tokens were asked
 
 
 def test_likelihood_is_the_forward_pass(folder: Path, asked: list[tuple[bytes, list[Prompt]]]) -> None:
     engine = TransformersEngine(folder, decoding=DECODING)
     data, prompts = asked[0]
-    long = next(p for p in prompts if len(engine.renderer.options(p.format)[0]) > 1)
+    long = next(p for p in prompts if len(engine.renderer.option(p.options[0])) > 1)
     reply = engine.answer([(data, [long])])[0][0]
     image, rendered = load_image(data), engine.renderer.render([long.text])[0]
-    inputs = engine.processor(images=image, text=rendered + " " + long.format.yes, return_tensors="pt")
-    count = len(engine.renderer.options(long.format)[0])
+    inputs = engine.processor(images=image, text=rendered + " " + long.options[0], return_tensors="pt")
+    count = len(engine.renderer.option(long.options[0]))
     with torch.inference_mode():
         logs = engine.model(**inputs).logits[0].log_softmax(-1)
     ids = inputs["input_ids"][0]
@@ -93,8 +94,8 @@ def test_batch_size_changes_nothing(llava: Path, asked: list[tuple[bytes, list[P
 
 def test_bad_pictures_and_prompts_are_errors_alone(folder: Path) -> None:
     form = FORMATS["yes-no"]
-    good, long = Prompt("Is it?", form, "short"), Prompt("Is it? " * 2000, form, "short")
-    placeholder = Prompt("Is <image> it?", form, "short")
+    good, long = Prompt("Is it?", form.options, "short"), Prompt("Is it? " * 2000, form.options, "short")
+    placeholder = Prompt("Is <image> it?", form.options, "short")
     for way in ("auto", "plain"):
         engine = TransformersEngine(folder, decoding=DECODING, way=way)
         replies = engine.answer(
@@ -251,7 +252,8 @@ def test_what_fails_behind_a_prefix_is_asked_plainly(
     monkeypatch.setattr(SharedPrefix, "prefill", prefill)
 
     def infinite(self, *args):  # type: ignore[no-untyped-def]
-        monkeypatch.setattr(SharedPrefix, "likelihoods", lambda self, branches, jobs: [(math.nan, 0.0)] * len(jobs))
+        bad = (Score(math.nan, 1), Score(0.0, 1))
+        monkeypatch.setattr(SharedPrefix, "scores", lambda self, jobs, *_: [bad] * len(jobs))
         return chunk(self, *args)
 
     monkeypatch.setattr(SharedPrefix, "_answer_chunk", infinite)
@@ -318,7 +320,41 @@ def test_no_chat_template(llava: Path, tmp_path: Path) -> None:
 
 
 def test_p_yes() -> None:
-    assert Reply("Yes", -1.0, -1.0).p_yes == 0.5
-    assert Reply("Yes", 0.0, -2000.0).p_yes == 1.0
-    assert Reply("Yes", -2000.0, 0.0).p_yes == 0.0
+    assert Reply.yes_no("Yes", -1.0, -1.0).p_yes == 0.5
+    assert Reply.yes_no("Yes", 0.0, -2000.0).p_yes == 1.0
+    assert Reply.yes_no("Yes", -2000.0, 0.0).p_yes == 0.0
     assert Reply("Yes").p_yes is None
+
+
+@pytest.mark.parametrize("way", ["auto", "plain"])
+def test_any_options_and_their_end(
+    folder: Path, way: Literal["auto", "plain"], asked: list[tuple[bytes, list[Prompt]]]
+) -> None:
+    """As many options as wanted, of any length, with and without the end token: all as the forward pass has them."""
+    engine = TransformersEngine(folder, decoding=DECODING, way=way)
+    data, prompts = asked[0]
+    options = ("True", "the cat is left of the dog", "Not", "above")
+    text = prompts[0].text
+    (replies,) = engine.answer([(data, [Prompt(text, options, "none", end=True), Prompt(text, options[:3], "short")])])
+    assert replies[0].text is None and replies[1].text is not None
+    assert [len(r.scores) for r in replies] == [4, 3]
+    image, rendered = load_image(data), engine.renderer.render([text])[0]
+    (end,) = engine._plain.end
+    for option, score in zip(options, replies[0].scores, strict=True):
+        inputs = engine.processor(images=image, text=rendered + " " + option, return_tensors="pt")
+        with torch.inference_mode():
+            logs = engine.model(**inputs).logits[0].log_softmax(-1)
+        ids = inputs["input_ids"][0]
+        expected = float(sum(logs[-1 - k, ids[-k]] for k in range(1, score.tokens + 1)))
+        assert score.logp == pytest.approx(expected, rel=1e-3)
+        assert score.end == pytest.approx(float(logs[-1, end]), rel=1e-3)
+        assert score.mean_with_end == pytest.approx((score.logp + score.end) / (score.tokens + 1))
+    for short, long in zip(replies[1].scores, replies[0].scores, strict=False):
+        assert short.end is None and short.logp == pytest.approx(long.logp, rel=1e-3)
+
+
+def test_an_option_that_the_tokenizer_cannot_write(llava: Path, asked: list[tuple[bytes, list[Prompt]]]) -> None:
+    engine = TransformersEngine(llava, decoding=DECODING)
+    engine.renderer._options["日本"] = []  # byte-level tokenizers can write anything; word-level ones have unk for it
+    (replies,) = engine.answer([(asked[0][0], [Prompt("Is it?", ("日本", "no"), "short")])])
+    assert replies[0].scores == () and replies[0].text is not None and replies[0].p_yes is None

@@ -22,7 +22,7 @@ PACKS = ["phase1", "phase4", "test-s"]
 
 
 def says_yes(prompt: Prompt) -> Reply:
-    return Reply(prompt.format.yes, -0.1, -2.0)
+    return Reply.yes_no(prompt.options[0], -0.1, -2.0)
 
 
 @pytest.fixture(scope="module")

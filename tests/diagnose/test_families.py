@@ -131,7 +131,8 @@ def questions() -> list[tuple[bytes, list[Prompt]]]:
     asked = []
     for i, size in enumerate([(96, 96), (96, 56), (56, 112), (96, 56)]):
         prompts = [
-            Prompt(text, formats[(i + k) % len(formats)], ("short", "full")[k % 2]) for k, text in enumerate(TEXTS)
+            Prompt(text, formats[(i + k) % len(formats)].options, ("short", "full")[k % 2])
+            for k, text in enumerate(TEXTS)
         ]
         asked.append((picture(i, size=size), prompts))
     return asked
@@ -153,7 +154,7 @@ def test_answers_are_those_of_one_prompt_alone(name: str, tmp_path: Path, monkey
         for prompt, reply in zip(prompts, row, strict=True):
             assert reply.error is None, reply
             assert reply.text == alone.text(data, prompt) == alone.generated(data, prompt)
-            yes, no = prompt.format.yes, prompt.format.no
+            yes, no = prompt.options
             assert reply.logp_yes == pytest.approx(alone.log_probability(data, prompt, yes), rel=1e-3)
             assert reply.logp_no == pytest.approx(alone.log_probability(data, prompt, no), rel=1e-3)
             options.add(len(processor.tokenizer(yes, add_special_tokens=False)["input_ids"]))
@@ -215,7 +216,7 @@ def test_answer_begins_behind_a_forced_first_token(tmp_path: Path, monkeypatch: 
     engine = TransformersEngine(tmp_path, decoding=DECODING)
     for (data, prompts), row in zip(asked, engine.answer(asked), strict=True):
         for prompt, reply in zip(prompts, row, strict=True):
-            ids = alone.processor.tokenizer(prompt.format.yes, add_special_tokens=False)["input_ids"]
+            ids = alone.processor.tokenizer(prompt.options[0], add_special_tokens=False)["input_ids"]
             logs = alone.forward(alone.inputs(data, prompt), [begin, *ids[:-1]])[1:]
             expected = float(sum(logs[i, token] for i, token in enumerate(ids)))
             assert reply.logp_yes == pytest.approx(expected, rel=1e-3)

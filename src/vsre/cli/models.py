@@ -87,7 +87,7 @@ def ask(
         data = picture.read_bytes()
     except OSError as error:
         raise VsreError(f"{picture}: cannot be read ({error.strerror}).") from error
-    prompts = [Prompt(question, FORMATS["yes-no"], "full") for question in questions]
+    prompts = [Prompt(question, FORMATS["yes-no"].options, "full") for question in questions]
     (replies,) = TransformersEngine(model, device=device, dtype=dtype).answer([(data, prompts)])
     table, found = Table("question", "answer", "p(yes)"), []
     for question, reply in zip(questions, replies, strict=True):

@@ -6,7 +6,7 @@ from vsre.diagnose.decoding import Decoding
 from vsre.diagnose.engines import Engine, TransformersEngine
 from vsre.diagnose.metrics import summarise
 from vsre.diagnose.prompts import Prompt
-from vsre.diagnose.replies import Reply
+from vsre.diagnose.replies import Reply, Score
 from vsre.diagnose.run import DiagnosisRun, diagnose, load_run
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Engine",
     "Prompt",
     "Reply",
+    "Score",
     "TransformersEngine",
     "blind_floor",
     "diagnose",

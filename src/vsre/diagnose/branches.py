@@ -107,14 +107,10 @@ class Branches:
         some.mask, some.position, some.logits = self.mask[rows], self.position[rows], self.logits[rows]
         return some
 
-    def log_probability(self, ids: Sequence[int], rows: torch.Tensor) -> torch.Tensor:
-        """log P of `ids` as the next tokens of the sequences `rows`: the sum over the tokens, (len(rows),)."""
-        first = self.logits[rows].log_softmax(-1)[:, ids[0]]
-        if len(ids) == 1:
-            return first
-        given, wanted = (torch.tensor(part, device=rows.device).expand(len(rows), -1) for part in (ids[:-1], ids[1:]))
-        later = self.select(rows).extend(given).log_softmax(-1)  # (len(rows), k - 1, V)
-        return first + later.gather(-1, wanted[..., None]).sum((1, 2))
+    def dictate(self, rows: torch.Tensor, told: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Logits behind the sequences `rows` and behind each of k tokens told to each: (len(rows), 1 + k, V)."""
+        later = self.select(rows).extend(torch.tensor(told, device=rows.device))
+        return torch.cat([self.logits[rows, None], later], 1)
 
 
 def fork_cache(cache: Any) -> Any:

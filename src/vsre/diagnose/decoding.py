@@ -21,7 +21,7 @@ class Decoding:
     full_tokens: int = 64
 
     def limit(self, style: str) -> int:
-        return self.full_tokens if style == "full" else self.short_tokens
+        return {"full": self.full_tokens, "none": 0}.get(style, self.short_tokens)
 
 
 def decode(branches: Branches, limit: int, end: set[int]) -> list[list[int]]:

@@ -131,7 +131,7 @@ class Plain(Way):
         padded = _padded_places(inputs) * (not alike)  # (jobs,)
         if self.alike and padded.any():
             return self._answer_alike(images, jobs)
-        limit = self.decoding.limit(jobs[0].prompt.style)
+        limit = max(1, self.decoding.limit(jobs[0].prompt.style))
         kept, said = self._generate(inputs, [()] * len(jobs), more=limit, keep=2, end=sorted(self.end))
         if int(padded.max()) > self._padding:
             row = int(padded.argmax())
@@ -139,9 +139,9 @@ class Plain(Way):
                 return self._answer_alike(images, jobs)
             self._padding = int(padded.max())
         texts = self.renderer.texts([until_end(tokens, self.end) for tokens in said])
-        scores = self._likelihoods(images, jobs, kept[0].log_softmax(-1))
-        for job, text, (yes, no) in zip(jobs, texts, scores, strict=True):
-            job.reply = Reply(text, yes, no)
+        scores = self.scores(jobs, kept[0], lambda rows, told: self._dictate(images, [jobs[i] for i in rows], told))
+        for job, text, told in zip(jobs, texts, scores, strict=True):
+            job.reply = Reply(None if job.prompt.style == "none" else text, told)
 
     def _is_apart(self, images: Images, job: Job, padded: torch.Tensor, told: Sequence[int]) -> bool:
         """Whether a job's logits in a padded batch (1 or 2, V) are not those of the job alone."""
@@ -160,24 +160,6 @@ class Plain(Way):
             groups.setdefault(shapes, []).append(job)
         for group in groups.values():
             self.attempt(group, lambda part: self._answer_chunk(images, part, alike=True))
-
-    def _likelihoods(self, images: Images, jobs: Sequence[Job], first: torch.Tensor) -> list[list[float]]:
-        """[log P of yes, log P of no] for each job; `first` (jobs, V) are the log-probabilities of the next token."""
-        told: list[list[float]] = [[0.0, 0.0] for _ in jobs]
-        for which in (0, 1):
-            options = [self.renderer.options(job.prompt.format)[which] for job in jobs]
-            for i, ids in enumerate(options):
-                told[i][which] = float(first[i, ids[0]])
-            rows = [i for i, ids in enumerate(options) if len(ids) > 1]
-            if not rows:
-                continue
-            width = max(len(options[i]) for i in rows) - 1
-            ahead = [(options[i][:-1] + [options[i][-1]] * width)[:width] for i in rows]  # shorter ones filled up
-            logs = self._dictate(images, [jobs[i] for i in rows], ahead).log_softmax(-1)  # (rows, 1 + width, V)
-            for i, steps in zip(rows, logs, strict=True):
-                wanted = torch.tensor(options[i], device=steps.device)[:, None]
-                told[i][which] = float(steps[: len(wanted)].gather(-1, wanted).sum())
-        return told
 
 
 def _padded_places(inputs: dict[str, torch.Tensor]) -> torch.Tensor:

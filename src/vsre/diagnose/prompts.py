@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from vsre.errors import VsreError
-from vsre.rewrite import AnswerFormat
 
 _STUB = "Is it?"
 _OTHER = "Can one see anything?"
@@ -19,11 +18,17 @@ _OTHER = "Can one see anything?"
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question as an engine needs it: the text, and how it is to be answered ("short" or "full")."""
+    """One question as an engine needs it.
+
+    `options` are the answers whose likelihood is wanted (for a yes/no question the yes first). `style` says how long an
+    answer may get: "short", "full", or "none" for likelihoods alone. `end`: the likelihood of ending behind an option
+    is wanted too.
+    """
 
     text: str
-    format: AnswerFormat
-    style: str
+    options: tuple[str, ...] = ()
+    style: str = "short"
+    end: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ class Renderer:
         self._placeholders = {self.image_token, *(known[text] for text in written if text in known)} - {None}
         self._stub, self._other = self.render([_STUB, _OTHER])
         self._head: list[int] | None = None  # the ids of an unexpanded prompt up to and with its placeholder
-        self._options: dict[str, tuple[list[int], list[int]]] = {}
+        self._options: dict[str, list[int]] = {}
 
     def render(self, texts: Sequence[str]) -> list[str]:
         """The chat form of each prompt, with one image placeholder, up to where the answer begins."""
@@ -162,11 +167,15 @@ class Renderer:
         """Generated token ids as text, special tokens left out."""
         return self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
-    def options(self, form: AnswerFormat) -> tuple[list[int], list[int]]:
-        """Token ids of the canonical yes and no as the chat template writes an answer, without the end token."""
-        if form.name not in self._options:
-            self._options[form.name] = (self._option(form.yes), self._option(form.no))
-        return self._options[form.name]
+    def option(self, answer: str) -> list[int]:
+        """Token ids of an answer as the chat template writes it, without the end token.
+
+        Empty where the tokenizer cannot write it: nothing can be said of its likelihood then.
+        """
+        if answer not in self._options:
+            ids = self._option(answer)
+            self._options[answer] = [] if self.tokenizer.unk_token_id in ids else ids
+        return self._options[answer]
 
     def _option(self, answer: str) -> list[int]:
         if self.encoder_decoder:  # the decoder's text begins with the answer

@@ -4,20 +4,59 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely an option is as the next words: log P summed over its `tokens` tokens.
+
+    `end` is log P of ending the answer right behind it, where the prompt asked for that.
+    """
+
+    logp: float
+    tokens: int
+    end: float | None = None
+
+    @property
+    def mean(self) -> float:
+        """Length-normalised: log P for each token."""
+        return self.logp / self.tokens
+
+    @property
+    def mean_with_end(self) -> float:
+        """The mean over the option's tokens and the end token, as LLaVA-style likelihood ranking has it."""
+        if self.end is None:
+            raise ValueError("the likelihood of ending was not asked for")
+        return (self.logp + self.end) / (self.tokens + 1)
 
 
 @dataclass(frozen=True)
 class Reply:
     """One answer: the raw text, or the error that prevented it.
 
-    `logp_yes` and `logp_no` are the log-probabilities of the format's canonical options as the whole next words:
-    summed over an option's tokens, without its end token and without length normalisation.
+    `scores` are those of the prompt's options in their order; empty where an engine has no likelihoods to give. `text`
+    is None for a prompt that asked for likelihoods only.
     """
 
     text: str | None = None
-    logp_yes: float | None = None
-    logp_no: float | None = None
+    scores: tuple[Score, ...] = ()
     error: str | None = None
+
+    @classmethod
+    def yes_no(cls, text: str, yes: float, no: float) -> Self:
+        """An answer with log P of a yes and of a no, one token each."""
+        return cls(text, (Score(yes, 1), Score(no, 1)))
+
+    @property
+    def logp_yes(self) -> float | None:
+        """log P of the first option."""
+        return self.scores[0].logp if self.scores else None
+
+    @property
+    def logp_no(self) -> float | None:
+        """log P of the second option."""
+        return self.scores[1].logp if len(self.scores) > 1 else None
 
     @property
     def p_yes(self) -> float | None:

@@ -198,7 +198,7 @@ def _answer_all(
 
 
 def _prompt(asked: Asked) -> Prompt:
-    return Prompt(asked.question.prompt, asked.template.format, asked.template.style)
+    return Prompt(asked.question.prompt, asked.template.format.options, asked.template.style)
 
 
 def _open_folder(out: Path, settings: dict[str, Any], *, resume: bool) -> dict[str, Any]:

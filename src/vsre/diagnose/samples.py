@@ -41,6 +41,8 @@ SCHEMA = pa.schema(
         ("p_yes", pa.float64()),
         ("logp_yes", pa.float64()),
         ("logp_no", pa.float64()),
+        ("tokens_yes", pa.int32()),
+        ("tokens_no", pa.int32()),
         ("error", pa.string()),
     ]
 )
@@ -87,6 +89,8 @@ def to_sample(model: str, asked: Asked, reply: Reply) -> dict[str, Any]:
         "p_yes": reply.p_yes,
         "logp_yes": reply.logp_yes,
         "logp_no": reply.logp_no,
+        "tokens_yes": reply.scores[0].tokens if reply.scores else None,
+        "tokens_no": reply.scores[1].tokens if reply.scores else None,
         "error": reply.error,
     }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import torch
@@ -144,21 +143,14 @@ class SharedPrefix(Way):
     ) -> None:
         jobs = sorted(jobs, key=lambda job: numbers.index(job.image))
         branches = self.branch(kind, numbers, prefilled, jobs)
-        scores = self.likelihoods(branches, jobs)
-        if not all(map(math.isfinite, chain(*scores))):
+        scores = self.scores(
+            jobs,
+            branches.logits,
+            lambda rows, told: branches.dictate(torch.tensor(rows, device=self.model.device), told),
+        )
+        if not all(math.isfinite(score.logp) for row in scores for score in row):
             raise VsreError("logits behind the shared prefix are not finite numbers")
-        tokens = decode(branches, self.decoding.limit(jobs[0].prompt.style), self.end)
-        for job, text, (yes, no) in zip(jobs, self.renderer.texts(tokens), scores, strict=True):
-            job.reply = Reply(text, yes, no)
-
-    def likelihoods(self, branches: Branches, jobs: Sequence[Job]) -> list[tuple[float, float]]:
-        """(log P of yes, log P of no) for each job, by the options of its own format."""
-        told: list[tuple[float, float]] = [(0.0, 0.0)] * len(jobs)
-        for name in {job.prompt.format.name for job in jobs}:
-            places = [i for i, job in enumerate(jobs) if job.prompt.format.name == name]
-            rows = torch.tensor(places, device=self.model.device)
-            options = self.renderer.options(jobs[places[0]].prompt.format)
-            yes, no = (branches.log_probability(ids, rows).tolist() for ids in options)
-            for i, both in zip(places, zip(yes, no, strict=True), strict=True):
-                told[i] = both
-        return told
+        style = jobs[0].prompt.style
+        texts = self.renderer.texts(decode(branches, self.decoding.limit(style), self.end))
+        for job, text, told in zip(jobs, texts, scores, strict=True):
+            job.reply = Reply(None if style == "none" else text, told)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 from vsre.diagnose.decoding import Decoding
 from vsre.diagnose.prompts import Prompt, Renderer
-from vsre.diagnose.replies import Reply
+from vsre.diagnose.replies import Reply, Score
 
 Images = dict[int, Image.Image]
 
@@ -63,6 +63,33 @@ class Way(ABC):
         return (
             f"the prompt has {tokens} tokens; with {limit} for the answer that is beyond the model's {self.context:.0f}"
         )
+
+    def scores(
+        self, jobs: Sequence[Job], first: torch.Tensor, dictate: Callable[[list[int], list[list[int]]], torch.Tensor]
+    ) -> list[tuple[Score, ...]]:
+        """How likely each job's options are; () for one with an option that the tokenizer cannot write.
+
+        `first` (jobs, V) are the logits of the next token. `dictate(rows, told)` gives the logits behind the prompts
+        `rows` and behind each of the k tokens told to each of them: (rows, 1 + k, V).
+        """
+        options = [[self.renderer.option(o) for o in job.prompt.options] for job in jobs]
+        options = [ids if all(ids) else [] for ids in options]
+        logs, ends = first.log_softmax(-1), sorted(self.end)
+        found: list[list[Score]] = [[] for _ in jobs]
+        for which in range(max(map(len, options))):
+            rows = [i for i, ids in enumerate(options) if which < len(ids)]
+            ahead = {i: len(options[i][which]) - 1 + jobs[i].prompt.end for i in rows}
+            further = [i for i in rows if ahead[i]]
+            width = max(ahead.values())
+            # Shorter ones are filled up behind their end, where nothing is read.
+            told = [(options[i][which] + options[i][which][-1:] * width)[:width] for i in further]
+            steps = dict(zip(further, dictate(further, told).log_softmax(-1), strict=True)) if further else {}
+            for i in rows:
+                ids, behind = options[i][which], steps.get(i, logs[i, None])
+                logp = behind[range(len(ids)), ids].sum()
+                end = behind[len(ids), ends].logsumexp(-1) if jobs[i].prompt.end else None
+                found[i].append(Score(float(logp), len(ids), None if end is None else float(end)))
+        return [tuple(scores) for scores in found]
 
     def in_batches(self, jobs: Sequence[Job], length: Any) -> Iterable[list[Job]]:
         """Jobs of one answer style and like length together, `batch` at a time."""

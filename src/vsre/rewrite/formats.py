@@ -27,6 +27,11 @@ class AnswerFormat:
     full_no: str = "{negated}."
     lettered: bool = False
 
+    @property
+    def options(self) -> tuple[str, str]:
+        """The canonical yes and no."""
+        return self.yes, self.no
+
     def short(self, truth: bool) -> str:
         """The canonical short answer."""
         return self.yes if truth else self.no
