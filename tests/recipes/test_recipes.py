@@ -48,10 +48,15 @@ def test_the_ladder_adds_one_thing_a_rung() -> None:
         "+ turn-g": ["turn-g"],
         "+ repaint": ["pre", "turn-g"],
         "+ four encoders (VSRE)": ["turn-s", "pre", "turn-g"],
+        "+ repaint, longer": ["turn-s"],
+        "four encoders, longer": ["turn-s"],
     }
-    assert list(starts.values()) == ["zoo:base", "zoo:base", "+ turn-s", "+ turn-s", "zoo:merged"]
-    assert len({str(m.stages[-1]) for m in ladder.models[2:]}) == 1, "the last stage is the same on every rung"
+    assert list(starts.values())[:5] == ["zoo:base", "zoo:base", "+ turn-s", "+ turn-s", "zoo:merged"]
+    assert [starts[m.name] for m in ladder.models[5:]] == ["+ repaint", "+ four encoders (VSRE)"]
+    assert len({str(m.stages[-1]) for m in ladder.models[2:5]}) == 1, "the last stage is the same on every rung"
     assert ladder.models[1].stages[0] == ladder.models[4].stages[0], "and so is the first"
+    assert ladder.models[5].stages == ladder.models[6].stages, "merging is judged again after equally many more steps"
+    assert "+ repaint, longer" in ladder.models[6].against
 
 
 def changed(tmp_path: Path, change: object) -> Path:
@@ -67,6 +72,7 @@ def changed(tmp_path: Path, change: object) -> Path:
     [
         (lambda r: r.update(protocoll="clean"), "protocoll"),
         (lambda r: r.update(protocol="dirty"), "dirty"),
+        (lambda r: r["models"][0].update(against=["nobody"]), "nobody"),
         (lambda r: r["models"][1]["stages"][0].update(data=["turn-z"]), "turn-z"),
         (lambda r: r["models"][1]["stages"][0].update(max_stepps=3), "max_steps"),
         (lambda r: r["models"][1].update(name="VSRE"), "same name"),

@@ -50,6 +50,12 @@ def test_means_intervals_and_steps(runs: dict[int, list[ReportRun]], tmp_path: P
     assert seeds_table(result).row_count == 3
 
 
+def test_a_model_is_compared_with_those_it_names(runs: dict[int, list[ReportRun]], tmp_path: Path) -> None:
+    named = {s: [*r[:2], r[2].model_copy(update={"against": ("base",)})] for s, r in runs.items()}
+    found = {(s["before"], s["after"]) for s in write_seeds(tmp_path, named)["steps"]}
+    assert found == {("base", "tuned"), ("base", "tuned again")}
+
+
 def test_the_interval_over_seeds_is_a_t_interval() -> None:
     rng = np.random.default_rng(0)
     drawn = [np.concatenate([[m], m + 0.01 * rng.standard_normal(500)]) for m in (0.05, 0.06, 0.07)]

@@ -265,4 +265,5 @@ def _diagnose(
     if more:
         write_json(folder / "metrics.json", metrics | more)
     steps.times[f"diagnose {model.name}"] = round(time.perf_counter() - began, 1)
-    return ReportRun(name=model.name, folder=folder, role=model.role, logs=tuple(logs), note=model.note)
+    row = ReportRun(name=model.name, folder=folder, role=model.role, logs=tuple(logs), note=model.note)
+    return row.model_copy(update={"against": tuple(model.against)})

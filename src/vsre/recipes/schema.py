@@ -111,6 +111,7 @@ class ModelSpec(Strict):
     name: str
     role: Literal["base", "rung", "expert", "shipped"] = "rung"
     note: str = ""
+    against: list[str] = Field(default=[], description="models before it to compare it with; default: the last one")
     start: Start
     stages: list[dict[str, Any]] = []
 
@@ -167,6 +168,8 @@ class Recipe(Strict):
         for at, model in enumerate(self.models):
             if model.start.model is not None and model.start.model not in names[:at]:
                 raise ValueError(f"{model.name!r} starts from {model.start.model!r}, which is no model before it")
+            if unknown := set(model.against) - set(names[:at]):
+                raise ValueError(f"{model.name!r} is to be compared with {sorted(unknown)}, no models before it")
             for stage in model.stages:
                 for source in stage.get("data", []):
                     if source not in self.data:

@@ -6,9 +6,8 @@ two intervals side by side suggest: images are resampled together for both (a pa
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,10 +158,21 @@ def finding(before: Run, after: Run, name: Callable[[str], str] = str) -> str:
     return f"{said}; {blind}{tail.get(above.verdict, '') if above else ''}."
 
 
+def pairs(runs: Sequence[Run], *, first: bool = False) -> list[tuple[int, int]]:
+    """Which runs are compared, by place: (before, after). A run that names none is compared with the one before it, and
+    with the very first if `first`."""
+    names, found = [run.name for run in runs], []
+    for at in range(1, len(runs)):
+        default = dict.fromkeys((at - 1, 0)) if first else (at - 1,)
+        known = [names.index(name) for name in runs[at].spec.against if name in names[:at]]
+        found += [(before, at) for before in known or default]
+    return found
+
+
 def steps(runs: list[Run]) -> list[dict[str, str]]:
-    """Each run against the one before it, one row a run, in words."""
+    """Each run against the ones it is compared with, one row a pair, in words."""
     rows = []
-    for before, after in itertools.pairwise(runs):
+    for before, after in ((runs[i], runs[j]) for i, j in pairs(runs)):
         row = {"step": f"{before.name} → {after.name}"}
         for figure, label in (("test_s", "Test-S"), ("test_g", "Test-G"), ("unseen", "Unseen")):
             change = difference(before, after, figure)

@@ -24,7 +24,8 @@ class ReportRun(BaseModel):
     """One model's diagnosis, as a row of the report.
 
     `folder` is a run folder of `vsre diagnose` (run.json, metrics.json, samples/*.parquet); `logs` are the
-    JSONL logs of the stages that trained the model, in order; `note` is one line a reader should know.
+    JSONL logs of the stages that trained the model, in order; `note` is one line a reader should know. `against` names
+    the earlier models that it is compared with; empty: the one before it (and, over seeds, the first).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -34,6 +35,7 @@ class ReportRun(BaseModel):
     role: Role = "rung"
     logs: tuple[Path, ...] = ()
     note: str = ""
+    against: tuple[str, ...] = ()
 
 
 class ReportMeta(BaseModel):

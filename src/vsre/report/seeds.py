@@ -8,7 +8,6 @@ the interval over pictures, for these very seeds: how well each of them was meas
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from rich.text import Text
 from scipy import stats  # type: ignore[import-untyped]
 
 from vsre.errors import VsreError
-from vsre.report.compare import paired_draws, signed
+from vsre.report.compare import paired_draws, pairs, signed
 from vsre.report.inputs import ReportRun, Run, open_run
 from vsre.report.results import columns, markdown_name
 
@@ -62,7 +61,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def over_seeds(runs: Mapping[int, Sequence[ReportRun | Run]]) -> dict[str, Any]:
-    """{"seeds", "models": figures of each, "steps": each model against the one before it and against the first}.
+    """{"seeds", "models": figures of each, "steps": each model against those it is compared with}.
 
     Every seed must have run the same models in the same order.
     """
@@ -92,10 +91,8 @@ def over_seeds(runs: Mapping[int, Sequence[ReportRun | Run]]) -> dict[str, Any]:
                     "range": True,
                 }
         models.append(row)
-    pairs = list(itertools.pairwise(range(len(ladder))))
-    pairs += [(0, i) for i in range(2, len(ladder))]
     steps: list[dict[str, Any]] = []
-    for before, after in pairs:
+    for before, after in pairs([rung[0] for rung in ladder], first=True):
         for figure, title in TESTED.items():
             both = zip(ladder[before], ladder[after], strict=True)
             drawn = [paired_draws(a, b, figure, seed=i) for i, (a, b) in enumerate(both)]

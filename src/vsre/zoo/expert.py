@@ -1,4 +1,4 @@
-"""The shipped VSRE: merged, tuned on spatial questions as the last rung of the ladder is, on another seed's world."""
+"""The shipped VSRE: merged, tuned on spatial questions as the ladder's rung of four encoders is, and then longer."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from vsre.zoo.cards import write_card
 
 
 def expert_recipe(own: dict[str, Any], out: Path, steps: int | None = None) -> Recipe:
-    """The last model of the recipe that zoo.yaml names, from `out`/merged, and then `more` stages.
+    """The model of the recipe that zoo.yaml names, from `out`/merged, and then `more` stages.
 
     `steps` cuts all of it down to a trial.
     """
     spec = load_recipe(own["recipe"]).model_dump()
-    spec["seed"], spec["models"] = own["seed"], spec["models"][-1:]
+    spec["seed"], spec["models"] = own["seed"], [m for m in spec["models"] if m["name"] == own["model"]]
     (model,) = spec["models"]
+    model["against"] = []
     model["start"] = {"checkpoint": str(out / "merged")}
     model["stages"] += own["more"]
     if steps is not None:
@@ -48,13 +49,13 @@ def train_expert(
     own = settings["vsre"]
     recipe = expert_recipe(own, out, steps)
     (model,) = recipe.models
-    say(f"vsre: the last model of recipe {own['recipe']}, seed {recipe.seed}")
+    say(f"vsre: {model.name} of recipe {own['recipe']}, seed {recipe.seed}")
     result = run_recipe(recipe, work / "vsre", console=Console(quiet=True))
     trained = result["trained"][model.name]
     net = AutoModelForImageTextToText.from_pretrained(trained["model"], dtype=torch.float32)
     save_vlm(net, AutoProcessor.from_pretrained(trained["model"]), out / "vsre", half=True)
     made = {
-        "data": f"recipe {own['recipe']}, its last model, seed {recipe.seed}; caption-disjoint",
+        "data": f"recipe {own['recipe']}, {model.name}, seed {recipe.seed}; caption-disjoint",
         "steps": sum(stage["max_steps"] for stage in model.stages),
         "seed": recipe.seed,
         "hours of training": stage_hours(trained["stages"]),
