@@ -6,7 +6,7 @@ from vsre.diagnose.decoding import Decoding
 from vsre.diagnose.engines import Engine, TransformersEngine
 from vsre.diagnose.metrics import summarise
 from vsre.diagnose.prompts import Prompt
-from vsre.diagnose.replies import Reply, Score
+from vsre.diagnose.replies import Interrupted, Reply, Score
 from vsre.diagnose.run import DiagnosisRun, diagnose, load_run
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Decoding",
     "DiagnosisRun",
     "Engine",
+    "Interrupted",
     "Prompt",
     "Reply",
     "Score",

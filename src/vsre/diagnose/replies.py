@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
+
+from vsre.errors import VsreError
 
 
 @dataclass(frozen=True)
@@ -65,3 +68,12 @@ class Reply:
             return None
         gap = self.logp_no - self.logp_yes
         return 1 / (1 + math.exp(gap)) if gap < 700 else 0.0
+
+
+class Interrupted(VsreError):
+    """An engine cannot go on, as when its server is gone. `replies` holds what it had answered of the last call, None
+    for the rest: those are kept, and the run goes on from there when it is called again."""
+
+    def __init__(self, message: str, replies: Sequence[Sequence[Reply | None]]) -> None:
+        super().__init__(message)
+        self.replies = replies

@@ -10,33 +10,21 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 import vsre
+from vsre.diagnose.answering import Answering
 from vsre.diagnose.blind import blind_floor, read_statements
 from vsre.diagnose.engines import Engine
 from vsre.diagnose.metrics import summarise
-from vsre.diagnose.plan import Plan, askable, by_image, plan_run
-from vsre.diagnose.prompts import Prompt
-from vsre.diagnose.samples import Asked, read_samples, sample_files, to_sample, write_part
+from vsre.diagnose.plan import askable, by_image, plan_run
+from vsre.diagnose.samples import Asked, read_samples, sample_files
 from vsre.errors import VsreError
 from vsre.rewrite import TemplatePack, ask
 from vsre.triplets import read_triplets
@@ -108,7 +96,12 @@ def diagnose(
         if "way" in notes:
             say(f"way: {notes['way']}" + (f" ({notes['why']})" if notes.get("why") else ""))
 
-    asked, seconds = _answer_all(engine, triplets_path, plan, out, limit, progress, flush_seconds, started)
+    groups = (
+        (ts[0].image, [Asked(t, template, ask(template, t)) for t in ts for template in askable(t, plan.templates)])
+        for ts in by_image(read_triplets(triplets_path), limit)
+    )
+    answering = Answering(out / "samples", plan.questions, progress, flush_seconds, started)
+    asked, seconds = answering.run(engine, groups)
     record["sessions"][-1] |= {"seconds": round(seconds, 2), "questions": asked}
     if asked:
         record["sessions"][-1]["engine"] = engine.notes()
@@ -140,65 +133,6 @@ def load_run(folder: str | Path) -> DiagnosisRun:
         raise VsreError(f"{folder}: {state}.")
     run, metrics = (json.loads((folder / name).read_text("utf-8")) for name in ("run.json", "metrics.json"))
     return DiagnosisRun(run, metrics, read_samples(folder / "samples"))
-
-
-def _answer_all(
-    engine: Engine,
-    path: str | Path,
-    plan: Plan,
-    out: Path,
-    limit: int | None,
-    progress: bool,
-    flush_seconds: float,
-    started: Callable[[Callable[[str], None]], None],
-) -> tuple[int, float]:
-    """Ask what the folder does not hold yet; returns how many questions that were and the seconds it took.
-
-    `started` is called after the first answers with a function that prints a line.
-    """
-    folder = out / "samples"
-    held = read_samples(folder, ["key", "pack", "template"])
-    done = set(zip(*(held[name].to_pylist() for name in held.column_names), strict=True))
-    waiting: list[dict[str, Any]] = []
-    asked_now, began = 0, time.monotonic()
-    flushed = began
-    with _bar(plan.questions, len(done), engine.name, shown=progress) as (advance, say):
-        try:
-            # Always the same images together, so that a resumed run computes exactly what an undisturbed one does.
-            stream = by_image(read_triplets(path), limit)
-            size = min(2, engine.batch_images)  # the first answers come soon, and show whether the model works at all
-            while images := list(islice(stream, size)):
-                size = engine.batch_images
-                batch = []
-                for triplets in images:
-                    asked = [
-                        Asked(t, template, ask(template, t))
-                        for t in triplets
-                        for template in askable(t, plan.templates)
-                        if (t.key, template.pack, template.id) not in done
-                    ]
-                    if asked:
-                        batch.append((triplets[0].image, asked))
-                if not batch:
-                    continue
-                replies = engine.answer([(image, [_prompt(a) for a in asked]) for image, asked in batch])
-                if not asked_now:
-                    started(say)
-                for (_, asked), row in zip(batch, replies, strict=True):
-                    waiting += [to_sample(engine.name, a, reply) for a, reply in zip(asked, row, strict=True)]
-                    asked_now += len(asked)
-                    advance(len(asked))
-                if time.monotonic() - flushed >= flush_seconds:
-                    write_part(folder, waiting)
-                    waiting, flushed = [], time.monotonic()
-        finally:
-            if waiting:
-                write_part(folder, waiting)
-    return asked_now, time.monotonic() - began
-
-
-def _prompt(asked: Asked) -> Prompt:
-    return Prompt(asked.question.prompt, asked.template.format.options, asked.template.style)
 
 
 def _open_folder(out: Path, settings: dict[str, Any], *, resume: bool) -> dict[str, Any]:
@@ -237,27 +171,6 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in settings.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
     return flat
-
-
-@contextmanager
-def _bar(
-    total: int, done: int, name: str, *, shown: bool
-) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
-    """A progress bar: what advances it, and what prints a line above it."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-        task = bar.add_task(f"Diagnose {Path(name).name}", total=total, completed=done)
-        yield (
-            lambda n: bar.advance(task, n),
-            lambda line: bar.console.print(line, markup=False, highlight=False) if shown else None,
-        )
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

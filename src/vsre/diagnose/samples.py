@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vsre.diagnose.prompts import Prompt
 from vsre.diagnose.replies import Reply
 from vsre.errors import VsreError
 from vsre.relations.grammar import caption, negated
@@ -52,11 +53,26 @@ they are neither right nor wrong."""
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question of the run with the triplet and the template it comes from."""
+    """A question of the run with the triplet and the template it comes from.
+
+    `denied`: the prompt says the negated statement, so that a yes means that the statement does not hold.
+    `unknown`: the truth is not known (probes may ask what logic leaves open): neither right nor wrong.
+    """
 
     triplet: Triplet
     template: Template
     question: Question
+    denied: bool = False
+    unknown: bool = False
+
+    @property
+    def id(self) -> tuple[str, str, str]:
+        return self.question.key, self.question.pack, self.question.template
+
+
+def to_prompt(asked: Asked) -> Prompt:
+    """The question as an engine takes it, with the likelihood of the format's yes and no."""
+    return Prompt(asked.question.prompt, asked.template.format.options, asked.template.style)
 
 
 def to_sample(model: str, asked: Asked, reply: Reply) -> dict[str, Any]:
@@ -64,9 +80,10 @@ def to_sample(model: str, asked: Asked, reply: Reply) -> dict[str, Any]:
     question, triplet = asked.question, asked.triplet
     if reply.error is None:
         said = (triplet.subject, triplet.relation, triplet.object)
-        value = read_answer(
-            reply.text or "", asked.template.format, statement=caption(*said), negated=negated(*said)
-        ).value
+        statement, denial = caption(*said), negated(*said)
+        if asked.denied:
+            statement, denial = denial, statement
+        value = read_answer(reply.text or "", asked.template.format, statement=statement, negated=denial).value
         reading = UNANSWERED if value is None else YES if value else NO
     else:
         value, reading = None, ERROR
@@ -81,11 +98,11 @@ def to_sample(model: str, asked: Asked, reply: Reply) -> dict[str, Any]:
         "meta_category": meta_category(triplet.relation),
         "object": triplet.object,
         "caption": triplet.caption,
-        "truth": question.truth,
+        "truth": None if asked.unknown else question.truth,
         "prompt": question.prompt,
         "answer": reply.text,
         "reading": reading,
-        "correct": None if reading == ERROR else value is question.truth,
+        "correct": None if reading == ERROR or asked.unknown else value is question.truth,
         "p_yes": reply.p_yes,
         "logp_yes": reply.logp_yes,
         "logp_no": reply.logp_no,

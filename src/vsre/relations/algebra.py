@@ -1,0 +1,82 @@
+"""What one statement says about others: the algebra of relations on triplets with labels.
+
+Each function gives another statement about the same picture (or its mirror image) and what the first one's label makes
+of it: True, False, or None where logic leaves it open. Soundness is the ontology's: only "strict" and "frame" inverses,
+only "contrary" and "complementary" antonyms are used. Inverses and mirror images of "frame" relations hold in the
+viewer's frame, which is VSR's (Liu et al., TACL 2023); a label given in the object's own frame breaks them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from vsre.relations.ontology import Relation, relation
+
+_INVERTS = ("strict", "frame")
+
+
+class Statement(NamedTuple):
+    """The subject is in the relation to the object."""
+
+    subject: str
+    relation: str
+    object: str
+
+
+class Derived(NamedTuple):
+    """A statement, and whether it holds where the one it comes from has a known label; None: left open."""
+
+    statement: Statement
+    label: bool | None
+
+
+def inverse(said: Statement, label: bool) -> Derived | None:
+    """The same fact from the object's side: "the dog is right of the cat" for "the cat is left of the dog"."""
+    found = relation(said.relation)
+    if found.inverse is None or found.inverse_soundness not in _INVERTS:
+        return None
+    return Derived(Statement(said.object, found.inverse, said.subject), label)
+
+
+def swapped(said: Statement, label: bool) -> Derived | None:
+    """Subject and object exchanged under the same relation.
+
+    A symmetric relation keeps its label. One with an inverse of another name holds one way at most: what was true
+    becomes false, what was false is left open.
+    """
+    found = relation(said.relation)
+    other = Statement(said.object, said.relation, said.subject)
+    if found.symmetric and found.inverse_soundness in _INVERTS:
+        return Derived(other, label)
+    if _one_way(found):
+        return Derived(other, False if label else None)
+    return None
+
+
+def _one_way(found: Relation) -> bool:
+    return found.inverse not in (None, found.name) and found.inverse_soundness in _INVERTS
+
+
+def opposite(said: Statement, label: bool) -> Derived | None:
+    """The relation that excludes this one; where one of the two must hold, the label turns both ways."""
+    found = relation(said.relation)
+    if found.antonym is None or found.antonym_soundness not in ("contrary", "complementary"):
+        return None
+    turned = False if label else (True if found.antonym_soundness == "complementary" else None)
+    return Derived(said._replace(relation=found.antonym), turned)
+
+
+def in_mirror(said: Statement, label: bool) -> Derived:
+    """The same words said of the mirrored picture.
+
+    Only left and right change: what was true of them becomes false, what was false is left open (the two things may
+    stand one above the other).
+    """
+    if relation(said.relation).mirror == said.relation:
+        return Derived(said, label)
+    return Derived(said, False if label else None)
+
+
+def mirrored(said: Statement, label: bool) -> Derived:
+    """The same fact said of the mirrored picture: left and right exchanged in the words."""
+    return Derived(said._replace(relation=relation(said.relation).mirror), label)
