@@ -30,10 +30,13 @@ class BlankPictures:
 
     def answer(self, asked: Sequence[tuple[bytes | None, Sequence[Prompt]]]) -> list[list[Reply]]:
         """As in Engine."""
-        return self.engine.answer([(None if image is None else _blank(image), prompts) for image, prompts in asked])
+        return self.engine.answer(
+            [(None if image is None else blank_picture(image), prompts) for image, prompts in asked]
+        )
 
 
-def _blank(image: bytes) -> bytes:
+def blank_picture(image: bytes) -> bytes:
+    """A grey frame (127, 127, 127) of the picture's size, as PNG; what cannot be opened is returned as it is."""
     buffer = io.BytesIO()
     try:
         size = load_image(image).size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -24,19 +25,40 @@ class Plan:
     questions: int = 0
     skipped: dict[str, int] = field(default_factory=lambda: {"no_boxes": 0, "duplicate_rows": 0})
     statements: list[Statement] = field(default_factory=list)
+    images: frozenset[str] | None = None
+    """The images drawn for a sample; None where all are asked about."""
+
+    def chosen(self, triplets: Iterable[Triplet]) -> Iterable[Triplet]:
+        """Those about the images drawn."""
+        return triplets if self.images is None else (t for t in triplets if t.image_id in self.images)
 
 
 def plan_run(
-    triplets_path: str | Path, packs: Sequence[str | Path | TemplatePack], *, limit: int | None = None
+    triplets_path: str | Path,
+    packs: Sequence[str | Path | TemplatePack],
+    *,
+    limit: int | None = None,
+    sample: int | None = None,
+    seed: int = 0,
 ) -> Plan:
-    """Count the questions and take fingerprints; reads the triplets without their pictures."""
+    """Count the questions and take fingerprints; reads the triplets without their pictures.
+
+    `limit` takes the first images, `sample` images drawn by `seed`, until they hold so many triplets.
+    """
+    if limit is not None and sample is not None:
+        raise VsreError("Give either a limit (the first triplets) or a sample (drawn at random), not both.")
+    for name, number in (("limit", limit), ("sample", sample)):
+        if number is not None and number < 1:
+            raise VsreError(f"The {name} is {number}: give 1 or more triplets, or leave it out.")
     loaded = [pack if isinstance(pack, TemplatePack) else load_pack(pack) for pack in packs]
     if not loaded:
         raise VsreError("No template pack was named. Name one or more, such as diagnosis, pool, test-s or held-out.")
     templates = {(t.pack, t.id): t for pack in loaded for t in pack.templates}
     plan = Plan(list(templates.values()), {pack.name: _sha(map(repr, pack.templates)) for pack in loaded})
+    if sample is not None:
+        plan.images = frozenset(picked_images(read_triplets(triplets_path, images=False), sample, seed))
     rows = []
-    for triplets in by_image(read_triplets(triplets_path, images=False), limit, plan.skipped):
+    for triplets in by_image(plan.chosen(read_triplets(triplets_path, images=False)), limit, plan.skipped):
         for t in triplets:
             questions = len(askable(t, plan.templates))
             plan.questions += questions
@@ -71,6 +93,21 @@ def by_image(
             yield fresh
         if limit is not None and len(keys) >= limit:
             return
+
+
+def picked_images(triplets: Iterable[Triplet], count: int, seed: int) -> list[str]:
+    """Images drawn at random, without replacement, until they hold `count` different triplets."""
+    held: dict[str, set[str]] = {}
+    for t in triplets:
+        held.setdefault(t.image_id, set()).add(t.key)
+    images, picked, reached = sorted(held), list[str](), 0
+    random.Random(seed).shuffle(images)
+    for image in images:
+        if reached >= count:
+            break
+        picked.append(image)
+        reached += len(held[image])
+    return picked
 
 
 def askable(triplet: Triplet, templates: Sequence[Template]) -> list[Template]:

@@ -2,7 +2,8 @@
 
 run.json                    what was asked of whom: settings, versions, times
 samples/part-NNNNN.parquet  one row a question (samples.SCHEMA); each file is complete once it is there
-metrics.json                the figures (metrics.summarise), the blind floor, what was skipped
+probes/part-NNNNN.parquet   the same columns for the probes, if asked: `pack` is the probe, `key` the original triplet
+metrics.json                the figures (metrics.summarise), the blind floor, what was skipped, picture reliance
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from vsre.diagnose.blind import blind_floor, read_statements
 from vsre.diagnose.engines import Engine
 from vsre.diagnose.metrics import summarise
 from vsre.diagnose.plan import askable, by_image, plan_run
+from vsre.diagnose.probes import plan_probes
+from vsre.diagnose.reliance import picture_reliance
 from vsre.diagnose.samples import Asked, read_samples, sample_files
 from vsre.errors import VsreError
 from vsre.rewrite import TemplatePack, ask
@@ -48,6 +51,8 @@ def diagnose(
     out_dir: str | Path,
     *,
     limit: int | None = None,
+    sample: int | None = None,
+    probes: int | None = None,
     seed: int = 0,
     protocol: str | None = None,
     train_path: str | Path | None = None,
@@ -57,14 +62,16 @@ def diagnose(
 ) -> dict[str, Any]:
     """Ask `engine` every template of `packs` about every triplet; returns the content of metrics.json.
 
-    `limit` ends after the image that brings the number of triplets to it. `train_path` holds the triplets on which the
-    blind floor is fitted, `protocol` names how training and test rows were kept apart; `seed` draws the bootstrap.
-    Templates with boxes skip triplets without (counted in `skipped`). A resumed run asks no question again; with
-    `resume=False` the folder's earlier run is replaced. Raises VsreError where there is nothing to ask, and where
-    the folder holds a run made under other settings.
+    `limit` ends after the image that brings the number of triplets to it; `sample` draws images by `seed` instead.
+    `probes` triplets are asked again with their picture or their words changed (`vsre.diagnose.probes`). `train_path`
+    holds the triplets on which the blind floor is fitted, `protocol` names how training and test rows were kept apart;
+    `seed` also draws the bootstrap. Templates with boxes skip triplets without (counted in `skipped`). A resumed run
+    asks no question again; with `resume=False` the folder's earlier run is replaced. Raises VsreError where there is
+    nothing to ask, and where the folder holds a run made under other settings.
     """
     out = Path(out_dir)
-    plan = plan_run(triplets_path, packs, limit=limit)
+    plan = plan_run(triplets_path, packs, limit=limit, sample=sample, seed=seed)
+    probing = None if probes is None else plan_probes(triplets_path, triplets=probes, seed=seed)
     settings = {
         "engine": engine.settings(),
         "packs": plan.packs,
@@ -73,6 +80,7 @@ def diagnose(
         "seed": seed,
         "protocol": protocol,
     }
+    settings |= {name: n for name, n in (("sample", sample), ("probes", probes)) if n is not None}
     earlier = _open_folder(out, settings, resume=resume)
     record: dict[str, Any] = {
         "vsre": vsre.__version__,
@@ -98,10 +106,14 @@ def diagnose(
 
     groups = (
         (ts[0].image, [Asked(t, template, ask(template, t)) for t in ts for template in askable(t, plan.templates)])
-        for ts in by_image(read_triplets(triplets_path), limit)
+        for ts in by_image(plan.chosen(read_triplets(triplets_path)), limit)
     )
     answering = Answering(out / "samples", plan.questions, progress, flush_seconds, started)
     asked, seconds = answering.run(engine, groups)
+    if probing is not None:
+        probe_bar = Answering(out / "probes", probing.questions, progress, flush_seconds, title="Probes")
+        more, longer = probe_bar.run(engine, probing.groups())
+        asked, seconds = asked + more, seconds + longer
     record["sessions"][-1] |= {"seconds": round(seconds, 2), "questions": asked}
     if asked:
         record["sessions"][-1]["engine"] = engine.notes()
@@ -116,6 +128,8 @@ def diagnose(
         "blind_floor": blind_floor(train, plan.statements, seed=seed),
         "skipped": plan.skipped,
     }
+    if probing is not None:
+        metrics["picture_reliance"] = picture_reliance(read_samples(out / "probes"), seed=seed)
     _write_json(out / "metrics.json", metrics)
     _write_json(out / "run.json", record)
     return metrics
@@ -139,7 +153,7 @@ def _open_folder(out: Path, settings: dict[str, Any], *, resume: bool) -> dict[s
     """The record of the run that the folder holds, {} where it is new; a run under other settings is refused."""
     path = out / "run.json"
     if not resume:
-        for file in (path, out / "metrics.json", *sample_files(out / "samples")):
+        for file in (path, out / "metrics.json", *sample_files(out / "samples"), *sample_files(out / "probes")):
             file.unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
