@@ -129,6 +129,22 @@ def test_consistency_by_hand() -> None:
     assert value(found["pairwise"]) == pytest.approx((1 + 1 / 3 + 0) / 3)
 
 
+def test_the_likelier_option_by_hand() -> None:
+    """A yes of two tokens at -3 loses to a no of one at -2, and wins for each token."""
+    both = {"logp_yes": -3.0, "tokens_yes": 2, "logp_no": -2.0, "tokens_no": 1}
+    rows = [row("no", True, pack="pool", key="a") | both, row("no", False, pack="pool", key="b", image="j") | both]
+    rows += [row("no", True, pack="test-s", key="c") | both | {"logp_yes": -1.0}]
+    rows += [row("unanswered", True, pack="test-s", key="d", image="j")]  # an engine need not give likelihoods
+    found = figures(rows)["likelihood"]
+    assert {k: value(f) for k, f in found["sum"].items()} == {"test_s": 1.0, "test_g": 0.5, "all": 0.75}
+    assert {k: value(f) for k, f in found["mean"].items()} == {"test_s": 1.0, "test_g": 0.5, "all": 0.75}
+    rows[1] |= {"truth": True}
+    found = figures(rows)["likelihood"]
+    assert value(found["sum"]["test_g"]) == 0.0 and value(found["mean"]["test_g"]) == 1.0
+    assert found["sum"]["test_s"]["n"] == 1
+    assert figures([row("yes", True)])["likelihood"] == {}
+
+
 def test_nothing_but_errors_and_nothing_at_all() -> None:
     assert figures([row("error", True)])["answered"]["value"] is None
     assert figures([])["templates"] == []
@@ -200,6 +216,10 @@ def test_fast_enough() -> None:
             "correct": rng.random(n) < 0.6,
             "p_yes": rng.random(n),
             "error": pa.nulls(n, pa.string()),
+            "logp_yes": -rng.random(n),
+            "logp_no": -rng.random(n),
+            "tokens_yes": [1] * n,
+            "tokens_no": [2] * n,
         }
     )
     started = time.process_time()

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from scipy.special import ndtri  # type: ignore[import-untyped]
 
 from vsre.diagnose.bootstrap import Array, Bootstrap, Draws, Figure
+from vsre.diagnose.likelihood import by_likelihood
 from vsre.diagnose.samples import ERROR, UNANSWERED
 
 HEADLINES = {"test_s": "test-s", "test_g": "pool", "unseen": "held-out"}
@@ -50,7 +51,7 @@ class Answered:
     """Samples without errors, as arrays of n codes and values."""
 
     def __init__(self, samples: pa.Table, *, resamples: int = 1000, seed: int = 0) -> None:
-        table = samples.filter(pc.not_equal(samples["reading"], ERROR))
+        self.table = table = samples.filter(pc.not_equal(samples["reading"], ERROR))
         self.image, self.images = _codes(table["image_id"])
         self.key, self.keys = _codes(table["key"])
         self.relation, self.relations = _codes(table["relation"])
@@ -219,6 +220,7 @@ def summarise(samples: pa.Table, *, seed: int = 0, resamples: int = 1000) -> dic
         "signed_bias": every["bias"],
         **{name: every[name] for name in SIGNALS},
         "consistency": data.consistency(),
+        "likelihood": by_likelihood(data, HEADLINES),
         "templates": per_template,
         "by_relation": _by(data, data.relation, data.relations),
         "by_meta_category": _by(data, data.meta, data.metas),
