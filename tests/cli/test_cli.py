@@ -116,19 +116,31 @@ def test_a_style_that_does_not_exist(
 
 def test_asking_a_picture_at_once(world: Path, tmp_path: Path) -> None:
     picture = sorted((world / "images").iterdir())[0]
-    out = tmp_path / "answers.json"
-    asked = ["Is the cat left of the dog? Answer yes or no.", "Do you see a cat or a dog?"]
-    result = run.invoke(app, ["ask", str(picture), *asked, "--json", str(out)])
+    out, page = tmp_path / "answers.json", tmp_path / "page.html"
+    asked = ["Is the cat to the left of the dog?", "Do you see a cat or a dog?"]
+    result = run.invoke(app, ["ask", "zoo:vsre", str(picture), *asked, "--json", str(out), "--html", str(page)])
     assert result.exit_code == 0, result.output
     first, second = json.loads(out.read_text())
-    assert first["question"] == asked[0] and first["answer"] in {"Yes", "No"} and 0 < first["p_yes"] < 1
-    assert second["answer"]
+    assert first["statement"] == {"subject": "cat", "relation": "left of", "object": "dog"}
+    assert len(first["answers"]) == 50 and {a["text"] for a in first["answers"]} - {""} and 0 < first["p_yes"] < 1
+    assert first["says"] is None or 0 < first["agreement"] <= 1
+    told = {p["name"]: p for p in first["probes"]}
+    assert set(told) == {"blank", "swap", "inverse", "opposite", "negated", "mirror", "mirror-swap"}
+    if first["says"] is not None:
+        assert told["negated"]["expected"] is not first["says"] and told["mirror-swap"]["expected"] is first["says"]
+    assert second["statement"] is None and second["answers"][0]["text"] and second["probes"] == []
+    html = page.read_text()
+    assert html.count("data:image/png;base64,") == 1 and "http" not in html.split("<main>")[1]
+    assert all(
+        a["prompt"].split("?")[0] in html for a in first["answers"] if "&" not in a["prompt"] and '"' not in a["prompt"]
+    )
+    assert "wordings" in result.output
 
 
 def test_asking_what_is_no_picture(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    assert exit_code(monkeypatch, "ask", str(tmp_path / "none.jpg"), "Is it?") == 2
+    assert exit_code(monkeypatch, "ask", "zoo:vsre", str(tmp_path / "none.jpg"), "Is it?") == 2
     (tmp_path / "odd.jpg").write_text("no picture")
-    assert exit_code(monkeypatch, "ask", str(tmp_path / "odd.jpg"), "Is it?") == 2
+    assert exit_code(monkeypatch, "ask", "zoo:vsre", str(tmp_path / "odd.jpg"), "Is it?") == 2
     assert "odd.jpg" in "".join(capsys.readouterr())

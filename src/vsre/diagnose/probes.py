@@ -6,7 +6,7 @@ other        the picture of another row
 mirror       the mirrored picture: left and right change sides, nothing else
 mirror-swap  the mirrored picture with left and right exchanged in the words (for these relations only)
 swap         subject and object exchanged in the words
-inverse      the same fact from the object's side
+inverse      the same fact from the object's side (where that is not the swap already, as for symmetric relations)
 opposite     the relation that excludes this one
 negated      the denied statement
 
@@ -125,7 +125,7 @@ def statement_probes(
     found: list[tuple[str, algebra.Statement, bool | None, bool]] = [(BASE, said, label, False)]
     for probe, derive in _ON_PICTURE.items():
         derived = derive(said, label)
-        if derived is not None:
+        if derived is not None and all(derived.statement != statement for _, statement, _, _ in found):
             found.append((probe, derived.statement, derived.label, False))
     return [*found, (NEGATED, said, not label, True)]
 

@@ -44,7 +44,7 @@ def write_report(out_html: Path | str, runs: Sequence[ReportRun], meta: ReportMe
     loaded = [open_run(run) for run in runs]
     if not loaded:
         raise VsreError("A report needs at least one run folder of `vsre diagnose`.")
-    page = _environment().get_template("page.html.j2").render(_context(loaded, meta))
+    page = environment().get_template("page.html.j2").render(_context(loaded, meta))
     out = Path(out_html)
     out.parent.mkdir(parents=True, exist_ok=True)
     # written aside, then renamed: an open browser tab never meets half a page
@@ -53,7 +53,12 @@ def write_report(out_html: Path | str, runs: Sequence[ReportRun], meta: ReportMe
     return aside.replace(out)
 
 
-def _environment() -> jinja2.Environment:
+def style_sheet() -> str:
+    return (_HERE / "templates" / "style.css").read_text(encoding="utf-8")
+
+
+def environment() -> jinja2.Environment:
+    """Templates of this package, with everything shown escaped and cleaned."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"),
         autoescape=True,
@@ -76,7 +81,7 @@ def _context(runs: list[Run], meta: ReportMeta) -> dict[str, Any]:
     gallery.add_pictures([*(c for g in groups for c in g.cards), *wordings], meta.triplets)
     protocols = list(dict.fromkeys(p for p in (meta.protocol, *(r.metrics.get("protocol") for r in runs)) if p))
     return {
-        "css": Markup((_HERE / "templates" / "style.css").read_text(encoding="utf-8")),
+        "css": Markup(style_sheet()),
         "meta": meta,
         "checks": _as_rows(meta.checks),
         "protocol": ", ".join(map(str, protocols)) or "not stated",
