@@ -14,7 +14,7 @@ from markupsafe import Markup
 import vsre
 from vsre.diagnose.metrics import HEADLINES
 from vsre.errors import VsreError
-from vsre.report import charts, compare, gallery, results
+from vsre.report import charts, compare, gallery, reliance, results
 from vsre.report.inputs import (
     Estimate,
     ReportMeta,
@@ -95,7 +95,7 @@ def _context(runs: list[Run], meta: ReportMeta) -> dict[str, Any]:
         "before": before,
         "after": after,
         "test_s": after.section("test_s").get("template"),
-        "strips": _strips(runs),
+        "strips": strips(runs),
         "packs": _packs(contrasted),
         "between": [(r, _by_pack(r)) for r in runs if r is not before and r is not after],
         "all_templates": _template_table(runs),
@@ -106,6 +106,9 @@ def _context(runs: list[Run], meta: ReportMeta) -> dict[str, Any]:
         "wordings": wordings,
         "losses": _losses(runs),
         "small_n": SMALL_N,
+        "looks": [(run.name, text) for run in runs if (text := reliance.reliance_line(run))],
+        "reliance": reliance.reliance_rows(runs),
+        "likelihood": reliance.likelihood_rows(runs),
         "warnings": [(run.name, text) for run in runs for text in run.metrics.get("warnings") or []],
         "seeds": {"gallery": meta.seed, **meta.seeds},
         "versions": {"vsre": vsre.__version__, "python": platform.python_version(), **meta.versions},
@@ -128,7 +131,7 @@ def _strong(name: str) -> str:
     return Markup("<strong>{}</strong>").format(clean(name))
 
 
-def _strips(runs: list[Run]) -> dict[str, Any]:
+def strips(runs: list[Run]) -> dict[str, Any]:
     """The figure of the first screen: every model's accuracy under every wording of the pool."""
     pool = HEADLINES["test_g"]
     dots: dict[int, list[tuple[str, float]]] = {}
@@ -145,7 +148,7 @@ def _strips(runs: list[Run]) -> dict[str, Any]:
     values = [v for group in dots.values() for _, v in group]
     edges = [e for m in means for e in (m.low, m.high)]
     scale = Scale.around([0.5, *values, *(v for v in [*floors, *(p.value for p in pinned), *edges] if v is not None)])
-    strips = [
+    rows = [
         {
             "run": run,
             "svg": charts.strip(run.name, dots[i], means[i], pinned[i], floors[i], scale),
@@ -156,7 +159,7 @@ def _strips(runs: list[Run]) -> dict[str, Any]:
         for i, run in enumerate(runs)
     ]
     return {
-        "rows": strips,
+        "rows": rows,
         "axis": charts.x_axis(scale),
         "count": max(map(len, dots.values()), default=0),
         "floor": next((f for f in reversed(floors) if f is not None), None),
