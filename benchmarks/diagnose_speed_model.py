@@ -88,5 +88,6 @@ def questions() -> list[tuple[bytes, list[Prompt]]]:
             image_id=f"name:{number}", image_name=f"{number}.jpg", subject=subject, relation=relation, object=object,
             caption=f"The {subject} is {relation} the {object}.", label=True, split="test", origin="benchmark",
         )  # fmt: skip
-        asked.append((file.getvalue(), [Prompt(ask(t, triplet).prompt, t.format.options, t.style) for t in templates()]))
+        prompts = [Prompt(ask(t, triplet).prompt, t.format.options, t.style) for t in templates()]
+        asked.append((file.getvalue(), prompts))
     return asked

@@ -29,6 +29,7 @@ from transformers import (
     InstructBlipProcessor,
     InstructBlipQFormerConfig,
     InstructBlipVisionConfig,
+    LlamaConfig,
     OPTConfig,
     PaliGemmaConfig,
     PaliGemmaForConditionalGeneration,
@@ -36,10 +37,6 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    Qwen2VLConfig,
-    Qwen2VLForConditionalGeneration,
-    Qwen2VLImageProcessorPil,
-    Qwen2VLProcessor,
     T5Config,
 )
 
@@ -60,16 +57,25 @@ def template(image: str, after: str) -> str:
     return USER.replace("IMAGE", image).replace("AFTER", after)
 
 
-def tokenizer(around: str = "<s> $A", **more: Any) -> PreTrainedTokenizerFast:
-    """The tiny tokenizer, with these special tokens around a text."""
+def tokenizer(around: str = "<s> $A", *, padding_side: str = "left", **named: str) -> PreTrainedTokenizerFast:
+    """The tiny tokenizer, with these special tokens around a text, and with special tokens known to it by a name."""
     made = tiny_tokenizer()
     names = [name for name in ("<s>", "</s>") if name in around]
     made.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single=around, special_tokens=[(name, made.convert_tokens_to_ids(name)) for name in names]
     )
-    for name, value in more.items():
-        setattr(made, name, value)
-    return made
+    made.padding_side = padding_side
+    if not named:
+        return made
+    made.add_special_tokens({"additional_special_tokens": list(named.values())}, replace_extra_special_tokens=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made.backend_tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        padding_side=padding_side,
+        extra_special_tokens=named,
+    )
 
 
 def special_ids(made: PreTrainedTokenizerFast) -> dict[str, int]:
@@ -80,6 +86,18 @@ def special_ids(made: PreTrainedTokenizerFast) -> dict[str, int]:
     }
 
 
+def text_config(tok: Any, kind: type[PreTrainedConfig] = LlamaConfig, **more: Any) -> PreTrainedConfig:
+    return kind(
+        vocab_size=len(tok),
+        **LLAMA_LIKE,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=1024,
+        **special_ids(tok),
+        **more,
+    )
+
+
 def strengthen(model: PreTrainedModel, gain: float) -> PreTrainedModel:
     """Scale all matrices, so that answers hang on every token and on the picture.
 
@@ -88,8 +106,8 @@ def strengthen(model: PreTrainedModel, gain: float) -> PreTrainedModel:
     joints = ("crossattention", "EncDecAttention", "encoder_attn", "language_projection", "query_tokens")
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if name == "query_tokens":  # zero until trained
-                weight.normal_()
+            if not name.endswith("bias") and not weight.any():  # zero until trained: gates, queries
+                weight.normal_() if weight.numel() > 1 else weight.fill_(1.0)
             if weight.ndim >= 2:
                 weight.mul_(gain * (4 if any(joint in name for joint in joints) else 1))
     return model.eval()
@@ -178,14 +196,7 @@ def tiny_blip2(folder: Path, language: str) -> Path:
 def tiny_florence2(folder: Path) -> Path:
     """Florence-2: a BART, whose positions are counted over padding too."""
     torch.manual_seed(13)
-    plain = tokenizer("<s> $A </s>")
-    tok = PreTrainedTokenizerFast(
-        tokenizer_object=plain.backend_tokenizer,
-        bos_token="<s>",
-        eos_token="</s>",
-        pad_token="<pad>",
-        extra_special_tokens={"image_token": "<image>"},
-    )
+    tok = tokenizer("<s> $A </s>", image_token="<image>")
     images = CLIPImageProcessorPil(size=SIDE, do_center_crop=False)
     images.image_seq_length = 10
     text = BartConfig(
@@ -217,43 +228,6 @@ def tiny_florence2(folder: Path) -> Path:
     config = Florence2Config(vision_config=vision, text_config=text, image_token_id=tok.image_token_id)
     processor = Florence2Processor(images, tok, chat_template=template("", ""))
     return save(folder, Florence2ForConditionalGeneration(config), processor, 4.0)
-
-
-class PicturesOnly(Qwen2VLProcessor):
-    """Qwen2-VL's processor without one for videos, which transformers would not make without torchvision."""
-
-    def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> type:
-        return type(argument)
-
-
-def tiny_qwen2_vl(folder: Path) -> tuple[Path, Qwen2VLProcessor]:
-    """Qwen2-VL: positions along three axes, as many image tokens as the picture's size asks for.
-
-    The processor is handed back instead of saved: to load one, transformers wants torchvision, for videos.
-    """
-    torch.manual_seed(14)
-    tok = tokenizer("$A")
-    tok.add_tokens(["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"], special_tokens=True)
-    ids = {name: tok.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad", "vision_start")}
-    config = Qwen2VLConfig(
-        vision_config={"depth": 2, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2},
-        text_config={
-            "vocab_size": len(tok),
-            **LLAMA_LIKE,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 1024,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
-            **special_ids(tok),
-        },
-        image_token_id=ids["image_pad"],
-        video_token_id=ids["video_pad"],
-        vision_start_token_id=ids["vision_start"],
-    )
-    images = Qwen2VLImageProcessorPil(size={"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 16})
-    chat = template("<|vision_start|><|image_pad|><|vision_end|>", "{{ '\\n' }}")
-    processor = PicturesOnly(images, tok, None, chat_template=chat)
-    strengthen(Qwen2VLForConditionalGeneration(config), 6.0).save_pretrained(folder)
-    return folder, processor
 
 
 def blip_images() -> BlipImageProcessorPil:

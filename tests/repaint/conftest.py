@@ -22,3 +22,11 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         origin="scenes",
     )
     return world
+
+
+@pytest.fixture(scope="session")
+def tiny_sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random SDXL of toy size, saved once a session; treat it as read-only."""
+    from tiny_sdxl import tiny_sdxl
+
+    return tiny_sdxl(tmp_path_factory.mktemp("tiny-sdxl"))

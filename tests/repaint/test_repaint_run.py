@@ -9,7 +9,7 @@ import pytest
 from vsre.errors import VsreError
 from vsre.repaint import Painted, PaintJob, Refused, ScenePainter, Vocabulary, repaint
 from vsre.repaint.plan import survey
-from vsre.repaint.run import HELD_OUT_CAPTION
+from vsre.repaint.run import HELD_OUT_CAPTION, HELD_OUT_IMAGE
 from vsre.sources.protocols import SOURCE_IMAGE
 from vsre.triplets import Triplet, read_triplets, write_triplets
 
@@ -102,6 +102,29 @@ def test_a_caption_of_the_test_split_is_set_aside(tmp_path: Path) -> None:
     write_triplets(tmp_path / "test", [cat("3.jpg", "test")])
     summary = repaint(tmp_path / "train", tmp_path / "out", settings=("t2i",))
     assert summary["images"] == 1 and summary["refused"] == {HELD_OUT_CAPTION: 1}
+
+
+def test_a_picture_of_the_test_split_is_never_repainted_whatever_is_said_of_it(tmp_path: Path) -> None:
+    """As in the paper's own training set, which has other captions of the test's pictures."""
+    bus = cat("2.jpg").replace(subject="bus", caption="The bus is left of the dog.")
+    again = cat("renamed.jpg").replace(image_id="name:3.jpg", subject="cup", caption="The cup is left of the dog.")
+    write_triplets(tmp_path / "train", [cat("1.jpg"), bus, again])
+    other = {"subject": "fork", "object": "spoon", "caption": "The fork is left of the spoon."}
+    held = [cat(name, "test").replace(**other) for name in ("2.jpg", "3.jpg")]
+    write_triplets(tmp_path / "test", held)
+    summary = repaint(tmp_path / "train", tmp_path / "out", settings=("t2i",))
+    assert summary["images"] == 1 and summary["refused"] == {HELD_OUT_IMAGE: 2}
+    assert summary["held_out"]["images"] == 2
+
+
+def test_what_is_held_out_elsewhere_can_be_named(tmp_path: Path) -> None:
+    write_triplets(tmp_path / "a" / "train", [cat("1.jpg"), cat("2.jpg")])
+    write_triplets(tmp_path / "b" / "mine", [cat("2.jpg", "test").replace(subject="bus", caption="The bus.")])
+    mine = tmp_path / "b" / "mine"
+    summary = repaint(tmp_path / "a" / "train", tmp_path / "out", settings=("t2i",), held_out=[mine, mine])
+    assert summary["refused"] == {HELD_OUT_IMAGE: 1} and summary["held_out"]["from"] == ["mine"]
+    with pytest.raises(VsreError, match="no Parquet files"):
+        repaint(tmp_path / "a" / "train", tmp_path / "out", settings=("t2i",), held_out=[tmp_path / "none"])
 
 
 @pytest.mark.parametrize(

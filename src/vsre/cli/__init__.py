@@ -18,7 +18,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", str(int(not sys.stderr.isa
 
 import typer
 
-from vsre.cli import data, experiments, models
+from vsre.cli import audit, benchmarks, compare, data, diagnosis, experiments, geometry, lmms, models, repaint
 from vsre.cli.output import errors
 from vsre.errors import VsreError
 
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for group in (data, models, experiments):
+for group in (data, geometry, repaint, audit, models, diagnosis, benchmarks, experiments, compare, lmms):
     group.register(app)
 
 

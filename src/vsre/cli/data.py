@@ -1,4 +1,4 @@
-"""Verbs that make and look at data: scenes, vsr, templates, rewrite, repaint."""
+"""Verbs that make and look at data: scenes, vsr, templates, rewrite."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ def register(app: typer.Typer) -> None:
     app.command()(layouts)
     app.command()(templates)
     app.command()(rewrite)
-    app.command()(repaint)
 
 
 def scenes(
@@ -181,34 +180,4 @@ def rewrite(
 
     summary = run(triplets, out, pack, per_triplet, seed)
     key_table(f"questions in {out}", {k: v for k, v in summary.items() if k != "templates"})
-    write_json(json_file, summary)
-
-
-def repaint(
-    triplets: Annotated[Path, typer.Argument(help="Triplets of a train split.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the repainted triplets.")],
-    setting: Annotated[list[str] | None, typer.Option(help="t2i, i2i, inpaint; may be repeated.")] = None,
-    per_triplet: Annotated[int, typer.Option(help="Pictures a triplet and setting.")] = 1,
-    scenes_file: Annotated[Path | None, typer.Option("--scenes", help="scenes.jsonl of the embedded world.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only so many triplets, spread evenly.")] = None,
-    seed: int = 0,
-    workers: int = 2,
-    json_file: JsonFile = None,
-) -> None:
-    """Paint new pictures for triplets, each with its caption, label and kind of negative."""
-    from vsre.repaint import repaint as run
-
-    with progress_bar("pictures") as tick:
-        summary = run(
-            triplets,
-            out,
-            settings=tuple(setting or ("t2i", "i2i", "inpaint")),
-            per_triplet=per_triplet,
-            seed=seed,
-            limit=limit,
-            scenes=scenes_file,
-            workers=workers,
-            progress=tick,
-        )
-    key_table(f"repainted triplets in {out}", summary)
     write_json(json_file, summary)

@@ -7,6 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
+from vsre.cli.engine import (
+    Cache,
+    Concurrency,
+    Device,
+    DeviceMap,
+    Dtype,
+    KeyEnv,
+    PriceIn,
+    PriceOut,
+    Quantization,
+    RemoteCode,
+    Revision,
+    Server,
+    open_engine,
+)
 from vsre.cli.output import JsonFile, console, write_json
 from vsre.errors import VsreError
 from vsre.sources.images import load_image
@@ -24,8 +39,10 @@ def ask(
     questions: Annotated[list[str], typer.Argument(help="Questions about it, each in quotes.")],
     pack: Annotated[list[str] | None, typer.Option(help="Template packs to ask through; default: pool.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page with the picture and all answers.")] = None,
-    device: str = "auto",
-    dtype: str = "auto",
+    server: Server = None,
+    key_env: KeyEnv = "OPENAI_API_KEY",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
     json_file: JsonFile = None,
 ) -> None:
     """Ask a model about one picture: does its answer hold in other words, and does it hang on the picture?
@@ -34,7 +51,6 @@ def ask(
     mirrored one, the inverse, the opposite, the denial ... Any other question is asked as it stands. The shipped model
     knows drawn scenes (`vsre scenes`); photographs need a real one.
     """
-    from vsre.diagnose import TransformersEngine
     from vsre.diagnose.one_picture import ask_picture
     from vsre.report.one_picture import probe_table, summary, thumbnail, write_page
 
@@ -43,7 +59,7 @@ def ask(
     except OSError as error:
         raise VsreError(f"{picture}: cannot be read ({error.strerror}).") from error
     load_image(data, name=str(picture))  # before the model, which may take minutes to load
-    engine = TransformersEngine(model, device=device, dtype=dtype)
+    engine = open_engine(model, server=server, key_env=key_env, device=device, dtype=dtype)
     found = [ask_picture(engine, data, question, packs=pack or ["pool"]) for question in questions]
     if console.is_terminal:
         console.print(thumbnail(data))
@@ -68,30 +84,71 @@ def diagnose(
         str | None, typer.Option(help="The protocol the model was trained under, for the record.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many triplets, up to the end of a picture.")] = None,
-    device: str = "auto",
-    dtype: str = "auto",
+    sample: Annotated[int | None, typer.Option(help="Draw pictures by the seed until they hold so many.")] = None,
+    probes: Annotated[
+        int, typer.Option(help="So many triplets are asked again with picture or words changed; 0: none.")
+    ] = 400,
+    no_picture: Annotated[bool, typer.Option("--no-picture", help="Ask everything without the pictures.")] = False,
+    server: Server = None,
+    key_env: KeyEnv = "OPENAI_API_KEY",
+    concurrency: Concurrency = 8,
+    price_in: PriceIn = None,
+    price_out: PriceOut = None,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    revision: Revision = None,
+    quantization: Quantization = None,
+    device_map: DeviceMap = None,
+    trust_remote_code: RemoteCode = False,
+    cache: Cache = None,
     seed: int = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure a model: VSR under every template, bias, consistency, and the blind floor beside it."""
-    from vsre.diagnose import TransformersEngine, load_run
+    """Measure a model: VSR under every template, bias, consistency, the blind floor, and whether it looks at all."""
     from vsre.diagnose import diagnose as run
+    from vsre.diagnose import load_run
     from vsre.report import ReportRun, result_table
+    from vsre.report.inputs import open_run
+    from vsre.report.reliance import reliance_line, reliance_table
 
-    packs = pack or ["test-s", "pool", "held-out"]
+    engine = open_engine(
+        model,
+        server=server,
+        key_env=key_env,
+        concurrency=concurrency,
+        price_in=price_in,
+        price_out=price_out,
+        device=device,
+        dtype=dtype,
+        revision=revision,
+        quantization=quantization,
+        device_map=device_map,
+        trust_remote_code=trust_remote_code,
+        picture="none" if no_picture else "shown",
+        cache=cache,
+    )
     metrics = run(
-        TransformersEngine(model, device=device, dtype=dtype),
+        engine,
         triplets,
-        packs,
+        pack or ["test-s", "pool", "held-out"],
         out,
         limit=limit,
+        sample=sample,
+        probes=None if no_picture or not probes else probes,
         seed=seed,
         protocol=protocol,
         train_path=train_triplets,
     )
-    console.print(result_table([ReportRun(name=model, folder=out)]))
-    for line in answered_by(load_run(out).run["engine"] or {"way": "not recorded"}):
+    row = ReportRun(name=model, folder=out)
+    console.print(result_table([row]))
+    if (table := reliance_table(open_run(row))) is not None:
+        console.print(table)
+        console.print(f"does it look? {reliance_line(open_run(row))}", highlight=False, markup=False)
+    record = load_run(out).run
+    for line in answered_by(record["engine"] or {"way": "not recorded"}):
         console.print(line, highlight=False, markup=False)
+    if "without_picture" in record:
+        console.print(f"not asked without a picture: {record['without_picture']}", highlight=False, markup=False)
     write_json(json_file, metrics)
 
 

@@ -16,7 +16,7 @@ import copy
 import inspect
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -30,11 +30,13 @@ class Prefilled:
     """What the prefixes of B images left: a cache of `length` positions, and the next position of each, `start` (B,).
 
     The two differ where positions run along several axes: there a picture takes fewer of them than it has tokens.
+    `behind`, (B, 1, ...) each, are inputs that every later token takes along.
     """
 
     cache: Any
     length: int
     start: torch.Tensor
+    behind: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def window(self) -> float:
@@ -53,7 +55,7 @@ class Branches:
         self, model: Any, prefilled: Prefilled, rows: Sequence[int], suffixes: Sequence[Sequence[int]], pad: int
     ) -> None:
         """Suffix q goes on from row rows[q] of what was prefilled."""
-        device = model.device
+        device = prefilled.start.device
         self.model = model
         at = torch.tensor(list(rows), device=device)  # (Q,)
         lengths = torch.tensor([len(s) for s in suffixes], device=device)  # (Q,)
@@ -63,6 +65,7 @@ class Branches:
         self.mask = (place >= 0).long()  # (Q, columns), 0 where padded
         start = prefilled.start[at]
         self.position = start + lengths  # (Q,) of the next token
+        self.behind = {name: t[at] for name, t in prefilled.behind.items()}  # (Q, 1, ...)
         self._fork(prefilled, at)
         self.logits = torch.empty(0)
         self._forward(ids, start[:, None] + place.clamp(min=0), **last_only(model))
@@ -72,21 +75,18 @@ class Branches:
         if other := {type(layer) for layer in prefilled.cache.layers} - {DynamicLayer, DynamicSlidingWindowLayer}:
             raise VsreError(f"the model's cache holds {', '.join(sorted(kind.__name__ for kind in other))}")
         self.cache = fork_cache(prefilled.cache)
-        self.cache.batch_select_indices(at)
+        select_rows(self.cache, at)
         self.mask = torch.cat([self.mask.new_ones(len(at), prefilled.length), self.mask], dim=1)
 
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor, **more: Any) -> torch.Tensor:
-        out = self.model(
-            input_ids=ids,
-            attention_mask=self.mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            **more,
-        )
+        out = self.model(attention_mask=self.mask, **self._inputs(ids, positions), **more)
         self.cache = out.past_key_values
         self.logits = out.logits[:, -1].float()
         return out.logits
+
+    def _inputs(self, ids: torch.Tensor, positions: torch.Tensor) -> dict[str, Any]:
+        along = {name: t.expand(-1, ids.shape[1], *t.shape[2:]) for name, t in self.behind.items()}
+        return {"input_ids": ids, "position_ids": positions, "past_key_values": self.cache, "use_cache": True} | along
 
     def __len__(self) -> int:
         return len(self.position)
@@ -103,8 +103,9 @@ class Branches:
         """The sequences `rows` (rising indices) alone, to be extended without changing these."""
         some = copy.copy(self)
         some.cache = fork_cache(self.cache)
-        some.cache.batch_select_indices(rows)
+        select_rows(some.cache, rows)
         some.mask, some.position, some.logits = self.mask[rows], self.position[rows], self.logits[rows]
+        some.behind = {name: t[rows] for name, t in self.behind.items()}
         return some
 
     def dictate(self, rows: torch.Tensor, told: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -120,8 +121,17 @@ def fork_cache(cache: Any) -> Any:
     return forked
 
 
-def prefill(model: Any, ids: torch.Tensor, tensors: dict[str, torch.Tensor]) -> Prefilled:
-    """Run the prefixes `ids` (B, P) with their pictures."""
+def select_rows(cache: Any, rows: torch.Tensor) -> None:
+    """Keep these rows of a cache, whose layers may lie on several devices."""
+    for layer in cache.layers:
+        keys = getattr(layer, "keys", None)  # none yet in a layer that has seen nothing
+        layer.batch_select_indices(rows if keys is None else rows.to(keys.device))
+
+
+def prefill(
+    model: Any, ids: torch.Tensor, tensors: dict[str, torch.Tensor], behind: dict[str, torch.Tensor] | None = None
+) -> Prefilled:
+    """Run the prefixes `ids` (B, P) with their pictures; `behind` (B, 1, ...) goes along with every later token."""
     out = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, **tensors, **last_only(model))
     rows, length = ids.shape
     start = torch.full((rows,), length, device=ids.device)
@@ -129,7 +139,7 @@ def prefill(model: Any, ids: torch.Tensor, tensors: dict[str, torch.Tensor]) -> 
     deltas = getattr(getattr(model, "model", None), "rope_deltas", None)
     if deltas is not None:
         start = start + deltas.reshape(rows).to(start)
-    return Prefilled(out.past_key_values, length, start)
+    return Prefilled(out.past_key_values, length, start, behind or {})
 
 
 def last_only(model: Any) -> dict[str, int]:

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vsre.diagnose.engines import Engine
+from vsre.diagnose.engines import Engine, blind_engine
 from vsre.diagnose.prompts import Prompt
 from vsre.diagnose.replies import Interrupted, Reply, Score
 from vsre.errors import VsreError
@@ -37,6 +37,10 @@ class CachedEngine:
             self._db.execute("create table if not exists replies (key text primary key, reply text) without rowid")
         except (sqlite3.Error, OSError) as error:
             raise VsreError(f"{path}: cannot be used to keep answers ({error}). Name another file.") from error
+
+    def without_picture(self) -> CachedEngine:
+        """As the engine's own; raises VsreError for an engine that has none."""
+        return CachedEngine(blind_engine(self.engine), self.path)
 
     def settings(self) -> dict[str, Any]:
         """The engine's own: a cached answer is the answer."""

@@ -8,8 +8,9 @@ model allows neither.
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -18,6 +19,7 @@ import torch
 
 from vsre.diagnose.branches import Branches
 from vsre.diagnose.decoding import Decoding
+from vsre.diagnose.devices import DeviceMap, Quantization, devices
 from vsre.diagnose.loading import load_model, weights_fingerprint
 from vsre.diagnose.plain import Plain
 from vsre.diagnose.prompts import Prompt, Renderer
@@ -46,12 +48,23 @@ class Engine(Protocol):
         """Replies in the order of the prompts, for encoded images. Never raises for a bad image or prompt."""
 
 
+def blind_engine(engine: Engine) -> Engine:
+    """The engine asked without pictures; raises VsreError where there is no such thing."""
+    made: Engine | None = getattr(engine, "without_picture", lambda: None)()
+    if made is None:
+        raise VsreError(f"{engine.name}: this engine cannot be asked without a picture.")
+    return made
+
+
 class TransformersEngine:
     """Any image-text model that transformers can load, run in this process.
 
     `batch_images` images are read and encoded together, `batch_prompts` prompts answered together; memory is
     bounded by the two. `way` "auto" takes the shared prefix if it proves equal, "plain" never does.
     Running out of GPU memory halves the batch for good.
+
+    `picture` "none" asks the same questions without the picture, for the answers of the model's language model alone;
+    raises VsreError for a model that cannot do without one. The other options are those of `load_model`.
     """
 
     def __init__(
@@ -60,28 +73,59 @@ class TransformersEngine:
         *,
         device: str = "auto",
         dtype: str = "auto",
+        revision: str | None = None,
+        quantization: Quantization | None = None,
+        device_map: DeviceMap | None = None,
+        max_memory: Mapping[Any, Any] | None = None,
+        attn_implementation: str | None = None,
+        trust_remote_code: bool = False,
         batch_images: int = 8,
         batch_prompts: int = 64,
         decoding: Decoding | None = None,
         way: Literal["auto", "plain"] = "auto",
+        picture: Literal["shown", "none"] = "shown",
     ) -> None:
-        loaded = load_model(model, device=device, dtype=dtype)
+        loaded = load_model(
+            model,
+            device=device,
+            dtype=dtype,
+            revision=revision,
+            quantization=quantization,
+            device_map=device_map,
+            max_memory=max_memory,
+            attn_implementation=attn_implementation,
+            trust_remote_code=trust_remote_code,
+        )
         self.name, self.model, self.processor = loaded.name, loaded.model, loaded.processor
-        self.device, self.dtype = loaded.device, loaded.dtype
+        self.device, self.dtype, self.revision = loaded.device, loaded.dtype, loaded.revision
+        self.quantization, self.attn_implementation = quantization, attn_implementation
         self.batch_images, self.batch_prompts = batch_images, batch_prompts
         self.decoding = decoding or Decoding()
-        self.renderer = Renderer(self.processor, self.model.config)
+        self._prepare(picture, way)
+
+    def without_picture(self) -> TransformersEngine:
+        """The same weights asked the same questions without a picture, as `picture="none"` does."""
+        blind = copy.copy(self)
+        blind._prepare("none", self._asked_way)
+        return blind
+
+    def _prepare(self, picture: Literal["shown", "none"], way: Literal["auto", "plain"]) -> None:
+        self.picture: Literal["shown", "none"] = picture
+        self.renderer = Renderer(self.processor, self.model.config, name=self.name, picture=picture == "shown")
         tokenizer = self.processor.tokenizer
         stops = self.model.generation_config.eos_token_id
         ends = {tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])} - {None}
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or math.inf
-        self._asked_way = way
-        parts = (self.model, self.renderer, self.decoding, ends, context, batch_prompts)
+        # Text alone has no prefix worth sharing.
+        self._asked_way: Literal["auto", "plain"] = way if picture == "shown" else "plain"
+        parts = (self.model, self.renderer, self.decoding, ends, context, self.batch_prompts)
         self._shared, self._plain = SharedPrefix(*parts), Plain(*parts)
         self._proofs: dict[Any, Proof] = {}  # by shape of prefix
         self._prompts = self._plain_prompts = 0
+        if picture == "none" and (reason := self._plain.why_not()):
+            raise VsreError(f"{self.name}: cannot be asked without a picture ({reason}).")
 
     def settings(self) -> dict[str, Any]:
         """The model counts by its weights, not by its path."""
@@ -92,6 +136,10 @@ class TransformersEngine:
             "dtype": str(self.dtype).removeprefix("torch."),
             "decoding": {"greedy": True, **asdict(self.decoding)},
             "way": self._asked_way,
+            "picture": self.picture,
+            "image_processor": type(self.processor.image_processor).__name__,
+            "quantization": self.quantization,
+            "attn_implementation": self.attn_implementation,
         }
 
     def notes(self) -> dict[str, Any]:
@@ -99,7 +147,7 @@ class TransformersEngine:
         compared = [p.apart for p in proofs if p.apart is not None]
         shared = sum(p.kind is not None for p in proofs)
         if self._asked_way == "plain":
-            way, why = "plain", "asked for"
+            way, why = "plain", "asked for" if self.picture == "shown" else "asked without the picture"
         elif not proofs or self._plain_prompts == self._prompts:
             way = "plain" if self._plain_prompts else "not decided"
             why = next((p.why for p in proofs if not p.kind), f"no prefix can be shared ({self._shared.no_prefix})")
@@ -118,7 +166,9 @@ class TransformersEngine:
                 "plain": len(proofs) - shared,
             },
             "largest_difference": max(compared, default=None),
+            "revision": self.revision,
             "device": str(self.device),
+            "devices": devices(self.model),
             "batch_images": self.batch_images,
             "plain_batches": self._plain.alike or None,
             "plain_prompts": self._plain_prompts,
@@ -130,7 +180,7 @@ class TransformersEngine:
     def answer(self, asked: Sequence[tuple[bytes | None, Sequence[Prompt]]]) -> list[list[Reply]]:
         images: Images = {}
         broken: dict[int, str] = {}
-        for i, (data, _) in enumerate(asked):
+        for i, (data, _) in enumerate(asked if self.picture == "shown" else ()):
             try:
                 if data is None:
                     raise VsreError("the triplet file holds no picture for this row")
@@ -138,11 +188,11 @@ class TransformersEngine:
             except VsreError as error:
                 broken[i] = str(error)
         flat = [(i, prompt) for i, (_, prompts) in enumerate(asked) for prompt in prompts]
-        rendered = self.renderer.render([prompt.text for _, prompt in flat])
-        jobs = [Job(i, prompt, text) for (i, prompt), text in zip(flat, rendered, strict=True)]
-        for job in jobs:
-            if job.image in broken:
-                job.reply = Reply(error=broken[job.image])
+        rendered = self.renderer.render_each([prompt.text for _, prompt in flat])
+        jobs = [Job(i, prompt, str(text)) for (i, prompt), text in zip(flat, rendered, strict=True)]
+        for job, text in zip(jobs, rendered, strict=True):
+            if problem := broken.get(job.image) or (isinstance(text, VsreError) and str(text)):
+                job.reply = Reply(error=problem)
         ready = [job for job in jobs if job.reply is None]
         if ready:
             if self._asked_way == "auto":

@@ -15,8 +15,9 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from vsre.diagnose.decoding import until_end
+from vsre.diagnose.prompts import Prompt
 from vsre.diagnose.replies import Reply
-from vsre.diagnose.ways import Images, Job, Way
+from vsre.diagnose.ways import Images, Job, Way, first_line
 from vsre.numerics import apart, tolerance
 
 
@@ -75,8 +76,16 @@ class Plain(Way):
             self.attempt(chunk, lambda part: self._answer_chunk(images, part))
 
     def inputs(self, images: Images, jobs: Sequence[Job]) -> dict[str, torch.Tensor]:
-        whole = self.renderer.whole([images[job.image] for job in jobs], [job.rendered for job in jobs])
-        return self.to_model(whole)
+        pictures = [images[job.image] for job in jobs] if self.renderer.picture else None
+        return self.to_model(self.renderer.whole(pictures, [job.rendered for job in jobs]))
+
+    def why_not(self) -> str | None:
+        """Why this model answers no prompts rendered as here, on the shortest one; None where it does."""
+        try:
+            self.logits({}, Job(0, Prompt(""), self.renderer.render(["?"])[0]))
+        except Exception as error:  # whatever a processor or model says to inputs it was not made for
+            return first_line(error)
+        return None
 
     def logits(self, images: Images, job: Job, told: Sequence[int] = ()) -> torch.Tensor:
         """The model's logits behind the whole prompt and behind each token of `told`: (1 + len(told), V), float32.
@@ -101,7 +110,7 @@ class Plain(Way):
     ) -> tuple[list[torch.Tensor], list[list[int]]]:
         """`more` tokens behind the tokens told (k each): the logits of the first k + keep steps, each (jobs, V), with
         step 0 behind the prompt; and the tokens generated behind those told."""
-        forced = torch.tensor([self._lead + list(ids) for ids in told], device=self.model.device, dtype=torch.long)
+        forced = torch.tensor([self._lead + list(ids) for ids in told], device=self.device, dtype=torch.long)
         dictation = Dictation(forced, forced.shape[1] + keep)
         sequences = self.model.generate(
             **inputs,

@@ -2,6 +2,7 @@
 
 base         the statement about its picture
 blank        a grey frame in the picture's place
+words        no picture at all: the model's own language model, where the engine can ask it so
 other        the picture of another row
 mirror       the mirrored picture: left and right change sides, nothing else
 mirror-swap  the mirrored picture with left and right exchanged in the words (for these relations only)
@@ -38,8 +39,9 @@ from vsre.sources.images import load_image
 from vsre.triplets import Triplet, read_triplets
 
 BASE, BLANK, OTHER, MIRROR, MIRROR_SWAP = "base", "blank", "other", "mirror", "mirror-swap"
+WORDS = "words"
 SWAP, INVERSE, OPPOSITE, NEGATED = "swap", "inverse", "opposite", "negated"
-PROBES = (BASE, BLANK, OTHER, MIRROR, MIRROR_SWAP, SWAP, INVERSE, OPPOSITE, NEGATED)
+PROBES = (BASE, BLANK, OTHER, WORDS, MIRROR, MIRROR_SWAP, SWAP, INVERSE, OPPOSITE, NEGATED)
 
 _TEMPLATES = (("test-s", "test-s"), ("pool", "pool-08"))
 """A question with yes or no, a statement with true or false."""
@@ -73,9 +75,21 @@ class ProbePlan:
             for probe, other in shown.items():
                 yield other, [_asked(t, probe, template, _said(t), t.label) for t in ts for template in templates]
 
-    def _triplets(self) -> Iterator[Triplet]:
+    def without_pictures(self) -> list[Group]:
+        """The statements for an engine that shows no picture."""
+        templates = probe_templates()
+        return [
+            (None, [_asked(t, WORDS, template, _said(t), t.label) for t in ts for template in templates])
+            for ts in by_image(self._triplets(images=False), None)
+        ]
+
+    def _triplets(self, *, images: bool = True) -> Iterator[Triplet]:
         wanted = frozenset(self.images)
-        return (t for t in read_triplets(self.triplets_path) if t.image_id in wanted and t.relation in RELATIONS)
+        return (
+            t
+            for t in read_triplets(self.triplets_path, images=images)
+            if t.image_id in wanted and t.relation in RELATIONS
+        )
 
 
 def plan_probes(triplets_path: Path | str, *, triplets: int, seed: int = 0) -> ProbePlan:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -36,16 +38,25 @@ class Prefix:
     """What all prompts of an image begin with: its token ids and the processor's tensors for the picture.
 
     `ids` is (1, P) and ends where no placeholder of the image follows any more; `tensors` hold the pixel values and
-    whatever else the model's forward takes beside ids and attention mask, with (1, P) ones cut to the prefix.
+    whatever else the model's forward takes beside ids and attention mask, with (1, P, ...) ones cut to the prefix.
+    `behind` is what these hold for every token behind it, (1, 1, ...) each.
     """
 
     ids: torch.Tensor
     tensors: dict[str, torch.Tensor]
+    behind: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def like(self) -> tuple[Any, ...]:
-        """Prefixes with an equal value here can be run as one batch."""
-        return (self.ids.shape[1], *sorted((name, t.shape, t.dtype) for name, t in self.tensors.items()))
+        """Prefixes with an equal value here can be run as one batch, and what is shown of one holds for the others.
+
+        Masks count by their values: what a prompt may see of its picture hangs on them, whatever their shape.
+        """
+        masks = [
+            t for _, t in sorted(self.tensors.items()) if not t.is_floating_point() and bool((t == t.bool()).all())
+        ]
+        seen = hashlib.sha256(b"".join(mask.bool().numpy().tobytes() for mask in masks)).hexdigest()
+        return (self.ids.shape[1], seen, *sorted((name, t.shape, t.dtype) for name, t in self.tensors.items()))
 
 
 class Renderer:
@@ -55,8 +66,13 @@ class Renderer:
     halves make what the processor makes of the whole is not assumed: engines compare.
     """
 
-    def __init__(self, processor: Any, config: Any) -> None:
+    def __init__(self, processor: Any, config: Any, *, name: str = "the model", picture: bool = True) -> None:
+        """`name` stands for the model in messages. Without `picture` prompts are rendered as text alone.
+
+        Raises VsreError where the chat template fails, leaves the question out, or shows a picture where there is none.
+        """
         self.processor, self.tokenizer = processor, processor.tokenizer
+        self.name, self.picture = name, picture
         # Some composite models say so in their language model's part only.
         self.encoder_decoder = bool(
             config.is_encoder_decoder or getattr(config.get_text_config(), "is_encoder_decoder", False)
@@ -78,12 +94,29 @@ class Renderer:
         known = self.tokenizer.get_vocab()
         self._placeholders = {self.image_token, *(known[text] for text in written if text in known)} - {None}
         self._stub, self._other = self.render([_STUB, _OTHER])
+        if self._stub == self._other:
+            raise VsreError(f"{name}: the model's chat template leaves the question out ({self._stub[:200]!r}).")
+        if not picture and not self._placeholders.isdisjoint(self.tokenize([self._stub])[0]):
+            raise VsreError(f"{name}: cannot be asked without a picture: its chat template writes one all the same.")
         self._head: list[int] | None = None  # the ids of an unexpanded prompt up to and with its placeholder
         self._options: dict[str, list[int]] = {}
 
     def render(self, texts: Sequence[str]) -> list[str]:
         """The chat form of each prompt, with one image placeholder, up to where the answer begins."""
-        return self._chat([[_user(text)] for text in texts], generation=True)
+        return self._chat([[self._user(text)] for text in texts], generation=True)
+
+    def render_each(self, texts: Sequence[str]) -> list[str | VsreError]:
+        """`render`, with the error in place of a prompt that the template fails on."""
+        try:
+            return [*self.render(texts)]
+        except VsreError as error:
+            if len(texts) == 1:
+                return [error]
+            return [found for text in texts for found in self.render_each([text])]
+
+    def _user(self, text: str) -> dict[str, Any]:
+        picture = [{"type": "image"}] if self.picture else []
+        return {"role": "user", "content": [*picture, {"type": "text", "text": text}]}
 
     def _chat(self, chats: list[list[dict[str, Any]]], *, generation: bool) -> list[str]:
         chosen = self.processor.chat_template or self.tokenizer.chat_template  # some processors drop theirs
@@ -92,7 +125,9 @@ class Renderer:
                 chats, chat_template=chosen, add_generation_prompt=generation, tokenize=False
             )
         except Exception as error:  # jinja and template code may raise anything
-            raise VsreError(f"The model's chat template cannot render an image with a question ({error}).") from error
+            what = "an image with a question" if self.picture else "a question without an image"
+            reason = f"{type(error).__name__}: {error}"[:500]
+            raise VsreError(f"{self.name}: the model's chat template cannot render {what} ({reason}).") from error
 
     def tokenize(self, rendered: Sequence[str]) -> list[list[int]]:
         """Token ids of rendered prompts, the image's placeholder not expanded, special tokens as the processor adds."""
@@ -100,8 +135,8 @@ class Renderer:
         special = not (begin and rendered and rendered[0].startswith(begin))
         return self.tokenizer(list(rendered), add_special_tokens=special, verbose=False)["input_ids"]
 
-    def whole(self, images: Sequence[Image.Image], rendered: Sequence[str]) -> dict[str, torch.Tensor]:
-        """The processor's own tensors for whole prompts, one image each.
+    def whole(self, images: Sequence[Image.Image] | None, rendered: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The processor's own tensors for whole prompts, one image each, or for prompts without any.
 
         Padded on the left, where an answer goes on behind the prompt; on the right for an encoder.
         """
@@ -109,7 +144,8 @@ class Renderer:
         written = bool(begin and rendered[0].startswith(begin))
         tensors = dict(
             self.processor(
-                images=list(images),
+                # Nested as for chats: one list a prompt.
+                images=None if images is None else [[image] for image in images],
                 text=list(rendered),
                 padding=True,
                 padding_side="right" if self.encoder_decoder else "left",
@@ -138,8 +174,8 @@ class Renderer:
         plain, other = self.tokenize([self._stub, self._other])
         length = int(ids.shape[1])
         tail = 0  # how many ids behind the image are the same with and without the image's expansion
-        behind = length - 1 - int(places[-1])
-        while tail < min(behind, len(plain)) and plain[-1 - tail] == ids[0, -1 - tail]:
+        most = min(length - 1 - int(places[-1]), len(plain))
+        while tail < most and plain[-1 - tail] == ids[0, -1 - tail]:
             tail += 1
         if not tail:
             raise ValueError("nothing of the prompt stands behind the image")
@@ -148,8 +184,10 @@ class Renderer:
             raise ValueError("the processor changes the words behind the image")
         self._head = head
         cut = length - tail
-        kept = {name: t[:, :cut] if t.shape[:2] == (1, length) else t for name, t in tensors.items()}
-        return Prefix(ids[:, :cut], kept)
+        # Pixels may come in as many tiles as there are tokens; they do not go along with these.
+        along = {n: t for n, t in tensors.items() if t.shape[:2] == (1, length) and not t.is_floating_point()}
+        behind = {n: t[:, -1:] for n, t in along.items() if bool((t[:, cut:] == t[:, -1:]).all())}
+        return Prefix(ids[:, :cut], tensors | {n: t[:, :cut] for n, t in along.items()}, behind)
 
     def suffixes(self, rendered: Sequence[str]) -> list[list[int] | None]:
         """The ids behind the image; none for a prompt with a placeholder of its own, None for one that begins
@@ -181,7 +219,7 @@ class Renderer:
         if self.encoder_decoder:  # the decoder's text begins with the answer
             return self.tokenizer(text_target=answer, add_special_tokens=False)["input_ids"]
         spoken = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-        chat = self._chat([[_user(_STUB), spoken]], generation=False)[0]
+        chat = self._chat([[self._user(_STUB), spoken]], generation=False)[0]
         lead = "" if self._stub[-1:].isspace() else " "
         if chat.startswith(self._stub):
             before = chat[len(self._stub) :].split(answer, 1)[0]
@@ -190,7 +228,3 @@ class Renderer:
         if answered[: len(asked)] == asked and len(answered) > len(asked):
             return answered[len(asked) :]
         return self.tokenizer(lead + answer, add_special_tokens=False)["input_ids"]
-
-
-def _user(text: str) -> dict[str, Any]:
-    return {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}

@@ -21,7 +21,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vsre.diagnose.bootstrap import Array, Bootstrap
-from vsre.diagnose.probes import BASE, BLANK, INVERSE, MIRROR, MIRROR_SWAP, NEGATED, OPPOSITE, OTHER, PROBES, SWAP
+from vsre.diagnose.probes import (
+    BASE,
+    BLANK,
+    INVERSE,
+    MIRROR,
+    MIRROR_SWAP,
+    NEGATED,
+    OPPOSITE,
+    OTHER,
+    PROBES,
+    SWAP,
+    WORDS,
+)
 from vsre.diagnose.samples import ERROR, NO, YES
 from vsre.relations.ontology import RELATIONS
 
@@ -108,8 +120,8 @@ def picture_reliance(samples: pa.Table, *, seed: int = 0, resamples: int = 1000)
         "n_images": len(images),
         "templates": sorted(pc.unique(samples["template"]).to_pylist()),
         "acc_t": {},
-        "gain": {p: gain(pairs[p]) for p in (BLANK, OTHER) if p in pairs},
-        "kept": {p: stays(pairs[p]) for p in (BLANK, OTHER) if p in pairs},
+        "gain": {p: gain(pairs[p]) for p in (BLANK, OTHER, WORDS) if p in pairs},
+        "kept": {p: stays(pairs[p]) for p in (BLANK, OTHER, WORDS) if p in pairs},
         "shift_p_yes": {},
         "follows": {},
         "contradiction": {},
@@ -117,7 +129,7 @@ def picture_reliance(samples: pa.Table, *, seed: int = 0, resamples: int = 1000)
     for name, p in pairs.items():
         known = ~np.isnan(p.right_probe)
         found["acc_t"][name] = share(p.image[known], p.right_probe[known])
-        if name in (BLANK, OTHER, MIRROR) and (moved := ~np.isnan(p.shift)).any():
+        if name in (BLANK, OTHER, WORDS, MIRROR) and (moved := ~np.isnan(p.shift)).any():
             found["shift_p_yes"][name] = share(p.image[moved], p.shift[moved])
     for name, (probe, kind, demand) in FOLLOWS.items():
         if probe not in pairs:

@@ -22,11 +22,12 @@ import pyarrow as pa
 import vsre
 from vsre.diagnose.answering import Answering
 from vsre.diagnose.blind import blind_floor, read_statements
-from vsre.diagnose.engines import Engine
+from vsre.diagnose.engines import Engine, blind_engine
 from vsre.diagnose.metrics import summarise
 from vsre.diagnose.plan import askable, by_image, plan_run
-from vsre.diagnose.probes import plan_probes
+from vsre.diagnose.probes import ProbePlan, plan_probes
 from vsre.diagnose.reliance import picture_reliance
+from vsre.diagnose.replies import Interrupted
 from vsre.diagnose.samples import Asked, read_samples, sample_files
 from vsre.errors import VsreError
 from vsre.rewrite import TemplatePack, ask
@@ -109,11 +110,15 @@ def diagnose(
         for ts in by_image(plan.chosen(read_triplets(triplets_path)), limit)
     )
     answering = Answering(out / "samples", plan.questions, progress, flush_seconds, started)
-    asked, seconds = answering.run(engine, groups)
-    if probing is not None:
-        probe_bar = Answering(out / "probes", probing.questions, progress, flush_seconds, title="Probes")
-        more, longer = probe_bar.run(engine, probing.groups())
-        asked, seconds = asked + more, seconds + longer
+    try:
+        asked, seconds = answering.run(engine, groups)
+        if probing is not None:
+            more, longer = _probe(engine, probing, out, record, progress, flush_seconds)
+            asked, seconds = asked + more, seconds + longer
+    except Interrupted:
+        record["sessions"][-1]["engine"] = engine.notes()  # what it has cost so far
+        _write_json(out / "run.json", record)
+        raise
     record["sessions"][-1] |= {"seconds": round(seconds, 2), "questions": asked}
     if asked:
         record["sessions"][-1]["engine"] = engine.notes()
@@ -133,6 +138,23 @@ def diagnose(
     _write_json(out / "metrics.json", metrics)
     _write_json(out / "run.json", record)
     return metrics
+
+
+def _probe(
+    engine: Engine, probing: ProbePlan, out: Path, record: dict[str, Any], progress: bool, flush_seconds: float
+) -> tuple[int, float]:
+    """Ask the probes, at last without any picture where the engine can; how many questions, and the seconds it took."""
+    answering = Answering(out / "probes", probing.questions, progress, flush_seconds, title="Probes")
+    asked, seconds = answering.run(engine, probing.groups())
+    try:
+        blind = blind_engine(engine)
+    except VsreError as error:
+        record["without_picture"] = str(error)
+        return asked, seconds
+    groups = probing.without_pictures()
+    answering.total += sum(len(some) for _, some in groups)
+    more, longer = answering.run(blind, groups)
+    return asked + more, seconds + longer
 
 
 def load_run(folder: str | Path) -> DiagnosisRun:

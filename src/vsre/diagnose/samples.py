@@ -100,7 +100,7 @@ def to_sample(model: str, asked: Asked, reply: Reply) -> dict[str, Any]:
         "caption": triplet.caption,
         "truth": None if asked.unknown else question.truth,
         "prompt": question.prompt,
-        "answer": reply.text,
+        "answer": storable(reply.text),
         "reading": reading,
         "correct": None if reading == ERROR or asked.unknown else value is question.truth,
         "p_yes": reply.p_yes,
@@ -108,8 +108,13 @@ def to_sample(model: str, asked: Asked, reply: Reply) -> dict[str, Any]:
         "logp_no": reply.logp_no,
         "tokens_yes": reply.scores[0].tokens if reply.scores else None,
         "tokens_no": reply.scores[1].tokens if reply.scores else None,
-        "error": reply.error,
+        "error": storable(reply.error),
     }
+
+
+def storable(text: str | None) -> str | None:
+    """Half of a surrogate pair, which a server's JSON may hold, becomes a question mark: no file takes it."""
+    return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
 
 
 @cache

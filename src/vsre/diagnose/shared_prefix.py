@@ -115,8 +115,9 @@ class SharedPrefix(Way):
     def prefill(self, prefixes: Sequence[Prefix]) -> Prefilled:
         """Run prefixes of one shape together."""
         tensors = {name: torch.cat([p.tensors[name] for p in prefixes]) for name in prefixes[0].tensors}
-        ids = torch.cat([p.ids for p in prefixes]).to(self.model.device)
-        return prefill(self.model, ids, self.to_model(tensors))
+        behind = {name: torch.cat([p.behind[name] for p in prefixes]) for name in prefixes[0].behind}
+        ids = torch.cat([p.ids for p in prefixes]).to(self.device)
+        return prefill(self.model, ids, self.to_model(tensors), self.to_model(behind))
 
     def branch(
         self,
@@ -146,7 +147,7 @@ class SharedPrefix(Way):
         scores = self.scores(
             jobs,
             branches.logits,
-            lambda rows, told: branches.dictate(torch.tensor(rows, device=self.model.device), told),
+            lambda rows, told: branches.dictate(torch.tensor(rows, device=self.device), told),
         )
         if not all(math.isfinite(score.logp) for row in scores for score in row):
             raise VsreError("logits behind the shared prefix are not finite numbers")

@@ -56,14 +56,7 @@ class SplitBranches(Branches):
         own = ((self.mask[:, None, :] > 0) & causal) | itself
         split = Split(self.prefix, _runs(self.at.tolist()), own[:, None])
         with _attention(self.model, SPLIT):
-            out = self.model(
-                input_ids=ids,
-                position_ids=positions,
-                past_key_values=self.cache,
-                use_cache=True,
-                split=split,
-                **more,
-            )
+            out = self.model(split=split, **self._inputs(ids, positions), **more)
         self.logits = out.logits[:, -1].float()
         return out.logits
 
@@ -104,7 +97,11 @@ def split_attention(
     prefix = split.prefix.layers[layer]
     heads, groups = query.shape[1], key.shape[1]
     own, own_lse = _attend(
-        query, repeat_kv(key, heads // groups), repeat_kv(value, heads // groups), scaling, split.own_mask
+        query,
+        repeat_kv(key, heads // groups),
+        repeat_kv(value, heads // groups),
+        scaling,
+        split.own_mask.to(query.device),
     )
     seen, seen_lse = torch.empty_like(own), torch.empty_like(own_lse)
     for row, first, end in split.runs:

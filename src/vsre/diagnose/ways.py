@@ -10,12 +10,14 @@ import gc
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from PIL import Image
 
 from vsre.diagnose.decoding import Decoding
+from vsre.diagnose.devices import input_device
 from vsre.diagnose.prompts import Prompt, Renderer
 from vsre.diagnose.replies import Reply, Score
 
@@ -50,9 +52,13 @@ class Way(ABC):
     def give_up(self, job: Job, reason: str) -> None:
         """What becomes of a job that this way cannot answer."""
 
+    @cached_property
+    def device(self) -> torch.device:
+        return input_device(self.model)
+
     def to_model(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """On the model's device; floating-point ones in its dtype."""
-        place, dtype = self.model.device, self.model.dtype
+        """On the device that takes the model's inputs; floating-point ones in its dtype."""
+        place, dtype = self.device, self.model.dtype
         return {n: t.to(place, dtype) if t.is_floating_point() else t.to(place) for n, t in tensors.items()}
 
     def too_long(self, tokens: int, style: str) -> str | None:

@@ -35,6 +35,11 @@ def select_features(output: Any, spec: EncoderSpec) -> torch.Tensor:
     return features[:, 1:] if spec.cls == "drop" else features
 
 
+def _to(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor on a part's device. What is offloaded says "meta", and accelerate takes its inputs where they are."""
+    return tensor if device.type == "meta" else tensor.to(device)
+
+
 class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
     """The merged vision encoder before a causal language model (arXiv 2412.18224, section on the model).
 
@@ -115,7 +120,7 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
         for spec in self.specs:
             encoder: Any = self.encoders[spec.name]
             # (B, 3, S, S) -> (B, 3, s, s)
-            pixels = encoder_pixels(pixel_values.to(encoder.device), spec).to(encoder.dtype)
+            pixels = encoder_pixels(_to(encoder.device, pixel_values), spec).to(encoder.dtype)
             layer = False if spec.layer == -1 else spec.layer
             features[spec.name] = select_features(encoder(pixels, output_hidden_states=layer), spec)
         return features
@@ -126,7 +131,7 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
         for spec in self.specs:
             adapter = self.adapters[spec.name]
             weight = next(adapter.parameters())
-            tokens.append(adapter(features[spec.name].to(weight.device, weight.dtype)))  # (B, n, hidden)
+            tokens.append(adapter(_to(weight.device, features[spec.name]).to(weight.dtype)))  # (B, n, hidden)
         return torch.cat(tokens, dim=1)  # (B, N, hidden), N the sum of n
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -6,12 +6,15 @@ Lengths are fractions of the image's side.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vsre.errors import VsreError
 
 if TYPE_CHECKING:
     from vsre.triplets import Box
@@ -58,7 +61,8 @@ class Thing:
     `mask` is a boolean or 0/1 array of the whole image; `depth` grows with the distance from the viewer, on
     any scale whose ratios mean something (metres); `facing` is -1 where its front points to the image's left,
     1 right, 0 where it points to the viewer or there is no front, None where that is unknown; `axis` is the
-    direction in degrees, counter- clockwise from the image's horizontal, of the long side of a long thing.
+    direction in degrees, counter-clockwise from the image's horizontal, of the long side of a long thing.
+    `crowd` marks a box around many things of the class: it says that there are more, not where any one lies.
     """
 
     box: Box
@@ -66,14 +70,34 @@ class Thing:
     depth: float | None = None
     facing: int | None = None
     axis: float | None = None
+    crowd: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The verdict, and how far beyond its nearest threshold the evidence lies (0 when undecided)."""
+    """The verdict, and how far beyond its nearest threshold the evidence lies (0 when undecided).
+
+    `rule` names the rule that spoke, such as "above: pass 1", and `reason` says why there is no verdict; both are
+    filled by the rules for photographs (`photo_rules`) only.
+    """
 
     verdict: Verdict
     margin: float
+    rule: str = ""
+    reason: str = ""
+
+
+def together(things: Sequence[Thing]) -> Thing:
+    """Several things as the one group that a plural names: the box and the mask around all of them.
+
+    A mask is known where all are. Raises VsreError for an empty group.
+    """
+    if not things:
+        raise VsreError("a group of no things has no box.")
+    x0, y0, x1, y1 = zip(*(t.box for t in things), strict=True)
+    masks = [np.asarray(t.mask) > 0 for t in things if t.mask is not None]
+    mask = np.logical_or.reduce(masks) if len(masks) == len(things) else None
+    return Thing((min(x0), min(y0), max(x1), max(y1)), mask)
 
 
 NO = -math.inf
@@ -108,7 +132,14 @@ class Pair:
         # Boxes that lie apart belie any contact that is claimed.
         self.contact = contact if contact is not None and self.gap <= 0.02 else _contact(self)
         self.free = 1.0 if self.contact in (Contact.NONE, Contact.TOUCHES) else NO
-        self.swapped = swapped or Pair(object, subject, self.contact and self.contact.inverse, self)
+        self._swapped = swapped
+
+    @property
+    def swapped(self) -> Pair:
+        """The object against the subject; its own swapped pair is this one."""
+        if self._swapped is None:
+            self._swapped = Pair(self.object, self.subject, self.contact and self.contact.inverse, self)
+        return self._swapped
 
     def has(self, *contacts: Contact) -> float:
         return 1.0 if self.contact in contacts else NO

@@ -3,7 +3,8 @@
 Three settings (arXiv 2412.18224, section 2): "t2i" makes a picture from the caption alone, "i2i" redraws the
 source picture in its own layout, "inpaint" replaces the subject inside its box and leaves the rest. A painter
 never just returns pixels: it states what is true and what is false of them, and a job that it cannot do
-honestly is refused.
+honestly is refused. A painter that draws knows what it has drawn; a diffusion model was only told, so what is
+said of its pictures is `intended` until a verifier has looked (`vsre.repaint.verify`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from random import Random
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from vsre.relations.grammar import caption
 from vsre.sources.protocols import SOURCE_IMAGE
@@ -29,20 +30,26 @@ there, and the relation does not hold."""
 
 KINDS: tuple[Kind, ...] = ("positive", "object-absent", "relation-false")
 
+Truth = Literal["drawn", "intended", "verified"]
+"""How the statements about a picture are known. drawn: the painter drew what they say. intended: the model was asked
+for it, nobody looked. verified: a verifier looked and agreed."""
+
 
 @dataclass(frozen=True)
 class Vocabulary:
     """What a painter may add to pictures and say of them beyond the captions that it was given.
 
     Only classes and relations of the source triplets are used, and never two classes that a held-out caption
-    names together: so a repainted set keeps disjoint captions and disjoint concepts as they were. `captions`
-    and `pairs` (two classes in alphabetical order) are the held-out ones.
+    names together: so a repainted set keeps disjoint captions and disjoint concepts as they were. `captions`,
+    `pairs` (two classes in alphabetical order) and `images` (every name of a picture, as
+    `vsre.sources.protocols.image_names` gives them) are the held-out ones.
     """
 
     classes: tuple[str, ...]
     relations: frozenset[str]
     captions: frozenset[str] = frozenset()
     pairs: frozenset[tuple[str, str]] = frozenset()
+    images: frozenset[str] = frozenset()
 
     def allows(self, subject: str, relation: str, object: str) -> bool:
         """May "SUBJECT RELATION OBJECT" be said, where the source does not say it?"""
@@ -127,6 +134,7 @@ class Painted:
     statements: tuple[Statement, ...]
     others: tuple[Statement, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
+    truth: Truth = "drawn"
 
     def triplets(self, statements: Sequence[Statement] | None = None) -> list[Triplet]:
         """Rows for these statements (default: those the job asked for), with full provenance."""
@@ -138,6 +146,7 @@ class Painted:
             "setting": self.job.setting,
             "job": self.job.id,
             "seed": self.job.seed,
+            "truth": self.truth,
             **self.notes,
         }
         return [
@@ -184,7 +193,11 @@ class Painter(Protocol):
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """JSON values that change its pictures; they enter every job's id."""
+        """JSON values that change its pictures."""
+        ...
+
+    def parameters_for(self, setting: Setting) -> Mapping[str, Any]:
+        """Those of them that change the pictures of one setting; they enter the ids of its jobs."""
         ...
 
     @property
@@ -193,6 +206,28 @@ class Painter(Protocol):
         ...
 
     def paint(self, job: PaintJob) -> Painted | Refused: ...
+
+
+@runtime_checkable
+class BatchPainter(Painter, Protocol):
+    """A painter that makes several pictures at once faster than one by one.
+
+    What shares a batch may change a picture by a grey level, so batches must depend on the jobs alone.
+    """
+
+    @property
+    def batch_size(self) -> int:
+        """The most pictures of one setting painted at once."""
+        ...
+
+    def paint_many(self, jobs: Sequence[PaintJob]) -> list[Painted | Refused]:
+        """One result a job, in their order."""
+        ...
+
+
+def paint_all(painter: Painter, jobs: Sequence[PaintJob]) -> list[Painted | Refused]:
+    """One result a job, in their order, in batches where the painter has them."""
+    return painter.paint_many(jobs) if isinstance(painter, BatchPainter) else [painter.paint(job) for job in jobs]
 
 
 def _extension(image: bytes) -> str:

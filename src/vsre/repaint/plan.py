@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from vsre.errors import VsreError
 from vsre.repaint.painter import SETTINGS, Painter, PaintJob, Setting, Vocabulary, class_pair
+from vsre.sources.protocols import image_names
 from vsre.triplets import parquet_files, read_triplets
 
 HELD_OUT = ("test", "dev")
@@ -19,27 +20,41 @@ HELD_OUT = ("test", "dev")
 _COLUMNS = ["subject", "relation", "object", "caption", "split"]
 
 
-def survey(triplets: Path, *, allow_held_out: bool) -> tuple[Vocabulary, int, list[Path]]:
-    """The words of the source triplets without what is held out, how many triplets there are, and the folders
-    of held-out triplets that were found beside them (a split folder's neighbours "test" and "dev").
+def survey(
+    triplets: Path, *, allow_held_out: bool, held_out: Sequence[Path] = ()
+) -> tuple[Vocabulary, int, list[Path]]:
+    """The words of the source triplets without what is held out, how many triplets there are, and the folders of
+    held-out triplets: those named by `held_out`, and a split folder's neighbours "test" and "dev".
 
     Raises VsreError where the source itself holds rows of a held-out split.
     """
     words, count = _words(triplets, HELD_OUT if not allow_held_out else ())
     if not count:
         raise VsreError(f"{triplets}: no triplets in there, nothing to repaint.")
-    folder = triplets if triplets.is_dir() else triplets.parent
-    beside = [] if allow_held_out else [folder.parent / name for name in HELD_OUT]
-    found = [f for f in beside if f != folder and f.is_dir() and any(f.glob("*.parquet"))]
+    found = [] if allow_held_out else _held_out_folders(triplets, held_out)
     captions: set[str] = set()
     pairs: set[tuple[str, str]] = set()
+    images: set[str] = set()
     for held in found:
         rows, _ = _words(held, ())
         captions |= {caption for *_, caption in rows}
         pairs |= {class_pair(subject, object) for subject, _, object, _ in rows}
+        for triplet in read_triplets(held, images=False):
+            images |= image_names(triplet)
     classes = {subject for subject, *_ in words} | {object for _, _, object, _ in words}
     relations = frozenset(relation for _, relation, *_ in words)
-    return Vocabulary(tuple(sorted(classes)), relations, frozenset(captions), frozenset(pairs)), count, found
+    vocabulary = Vocabulary(tuple(sorted(classes)), relations, frozenset(captions), frozenset(pairs), frozenset(images))
+    return vocabulary, count, found
+
+
+def _held_out_folders(triplets: Path, named: Sequence[Path]) -> list[Path]:
+    """The folders named, which must hold triplets, and the neighbours "test" and "dev" that do."""
+    for folder in named:
+        parquet_files(folder)
+    folder = triplets if triplets.is_dir() else triplets.parent
+    beside = [folder.parent / name for name in HELD_OUT]
+    found = [f for f in beside if f != folder and f.is_dir() and any(f.glob("*.parquet"))]
+    return list({f.resolve(): f for f in (*found, *named)}.values())
 
 
 def _words(path: Path, refused: Sequence[str]) -> tuple[set[tuple[str, str, str, str]], int]:
@@ -87,9 +102,10 @@ def jobs(
     where it takes part, "t2i" draws the caption true. Without it, "t2i" takes the source's label and its
     opposite in turn.
     """
-    revision, parameters = painter.name, dict(painter.parameters)
-    for index, triplet in enumerate(read_triplets(triplets, images=painter.reads_images)):
-        if (index + 1) * limit // count == index * limit // count:
+    parameters = {setting: dict(painter.parameters_for(setting)) for setting in settings}
+    images = painter.reads_images and any(setting != "t2i" for setting in settings)
+    for index, triplet in enumerate(read_triplets(triplets, images=images)):
+        if not taken(index, count=count, limit=limit):
             continue
         for setting in settings:
             for number in range(per_triplet):
@@ -97,7 +113,12 @@ def jobs(
                 if setting == "t2i":
                     truth = "inpaint" in settings or triplet.label is (number % 2 == 0)
                 own = job_seed(seed, triplet.key, setting, number)
-                yield PaintJob(triplet, setting, own, revision, parameters, truth)
+                yield PaintJob(triplet, setting, own, painter.name, parameters[setting], truth)
+
+
+def taken(index: int, *, count: int, limit: int) -> bool:
+    """Whether the triplet at `index` is among `limit` of `count` that are spread evenly."""
+    return (index + 1) * limit // count != index * limit // count
 
 
 def checked_settings(settings: Sequence[str], painter: Painter) -> tuple[Setting, ...]:

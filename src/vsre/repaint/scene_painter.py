@@ -68,6 +68,9 @@ class ScenePainter:
         digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:12]
         return {"size": self.size, "vocabulary": digest, "exact_layouts": self.scenes is not None}
 
+    def parameters_for(self, setting: Setting) -> Mapping[str, Any]:
+        return self.parameters
+
     def paint(self, job: PaintJob) -> Painted | Refused:
         source, rng = job.triplet, job.random()
         try:

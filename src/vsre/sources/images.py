@@ -17,8 +17,8 @@ MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 * 1024 * 1024
 """Files larger than this are refused unread."""
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "PPM")
-"""What is opened. Pillow knows more, but some of those start other programs (EPS starts Ghostscript)."""
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""What is opened; JPEG's reader opens MPO too. Pillow knows more, but some start other programs (EPS Ghostscript)."""
 
 
 class PictureTooLarge(VsreError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from diagnose_data import Scripted, write_data
 from PIL import Image
 
 from vsre.diagnose import Prompt, Reply, diagnose
-from vsre.diagnose.probes import PROBES, plan_probes, probe_templates
+from vsre.diagnose.probes import PROBES, WORDS, plan_probes, probe_templates
 from vsre.diagnose.samples import read_samples
 from vsre.errors import VsreError
 from vsre.sources.images import load_image
@@ -104,7 +105,7 @@ def test_who_looks_is_found_to_look(data: Path, tmp_path: Path) -> None:
     found = reliance(Sees(), data, tmp_path)
     assert found["acc_t"]["base"]["value"] == 1.0
     assert {p: value(f) for p, f in found["acc_t"].items() if p not in ("blank", "other")} == {
-        p: 1.0 for p in PROBES if p not in ("blank", "other")
+        p: 1.0 for p in PROBES if p not in ("blank", "other", "words")
     }
     # With a grey frame only what is false is right: 2 of the 6 statements about a picture are true.
     assert value(found["gain"]["blank"]) == pytest.approx(1 / 3)
@@ -153,7 +154,7 @@ def test_prompts_and_pictures(data: Path, tmp_path: Path) -> None:
     groups = list(plan.groups())
     assert sum(len(asked) for _, asked in groups) == plan.questions
     about = [(image, a) for image, asked in groups for a in asked]
-    assert {a.question.pack for _, a in about} == set(PROBES)
+    assert {a.question.pack for _, a in about} == set(PROBES) - {WORDS}
     denied = [a for _, a in about if a.denied]
     assert denied and all(a.question.prompt.startswith("The red is not ") for a in denied)
     assert {a.question.template for a in denied} == {"pool-08"} and len(probe_templates()) == 2
@@ -191,6 +192,23 @@ def test_a_killed_run_asks_no_probe_again(data: Path, tmp_path: Path) -> None:
     samples = read_samples(tmp_path / "cut" / "probes")
     ids = list(zip(*(samples[c].to_pylist() for c in ("key", "pack", "template")), strict=True))
     assert len(ids) == len(set(ids)) == len(read_samples(tmp_path / "whole" / "probes"))
+
+
+def test_the_language_model_alone_is_asked_where_it_can_be(data: Path, tmp_path: Path) -> None:
+    class Both(Sees):
+        def without_picture(self) -> Scripted:
+            return Scripted(lambda p: Reply.yes_no(p.options[1], -3.0, -0.1))
+
+    found = reliance(Both(), data, tmp_path / "both")
+    # It says no to everything: right about the 4 of 6 statements that are false.
+    assert value(found["acc_t"]["words"]) == pytest.approx(2 / 3) and value(found["gain"]["words"]) == pytest.approx(
+        1 / 3
+    )
+    reliance(Sees(), data, tmp_path / "one")
+    assert (
+        "cannot be asked without a picture"
+        in json.loads((tmp_path / "one" / "run.json").read_text())["without_picture"]
+    )
 
 
 def test_one_picture_cannot_be_probed(data: Path, tmp_path: Path) -> None:

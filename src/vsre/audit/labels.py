@@ -1,0 +1,138 @@
+"""What can be said of the labels: the blind floors, the ceiling that the people's votes leave, the balance."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.optimize import minimize  # type: ignore[import-untyped]
+from scipy.special import betaln  # type: ignore[import-untyped]
+from scipy.stats import beta  # type: ignore[import-untyped]
+
+from vsre.audit.rows import Row
+from vsre.diagnose.blind import Statement, blind_floor
+from vsre.diagnose.bootstrap import Array, Bootstrap
+
+TOLD = ("per_relation", "ngrams", "leave_one_out")
+"""The guessers that know a test row by its words alone: above the better constant they show that captions tell."""
+
+
+def floors(train: Sequence[Row], test: Sequence[Row], *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
+    """`vsre.diagnose.blind.blind_floor` with three guessers more that learn nothing.
+
+    `constant` is the better of always true and always false on this test: what shows more than it tells something.
+    `opposite` says the opposite of what most training rows with the same caption are, `lookup_or_opposite` the label of
+    the very row where it stands in training and that elsewhere; the commonest label of all where captions are new or
+    even. Where a side is questions, whose captions are not known, only constant answers are given.
+    """
+    if not all(row.words for row in train) or not all(row.words for row in test):
+        return blind_floor(None, _statements(test), seed=seed, resamples=resamples) | {
+            "constant": constant(test, seed=seed, resamples=resamples),
+            "opposite": None,
+            "lookup_or_opposite": None,
+        }
+    floor = blind_floor(_statements(train), _statements(test), seed=seed, resamples=resamples)
+    floor["constant"] = constant(test, seed=seed, resamples=resamples)
+    majority = 2 * sum(row.label for row in train) >= len(train)
+    balance = Counter[str]()
+    known: dict[tuple[int, str], bool] = {}
+    for row in train:
+        balance[row.words] += 1 if row.label else -1
+        known[row.image, row.words] = row.label
+    opposite = [balance[row.words] < 0 if balance[row.words] else majority for row in test]
+    lookup = [known.get((row.image, row.words), guess) for row, guess in zip(test, opposite, strict=True)]
+    for name, guesses in (("opposite", opposite), ("lookup_or_opposite", lookup)):
+        right = np.array([guess == row.label for guess, row in zip(guesses, test, strict=True)], float)
+        floor[name] = _mean(right, test, seed, resamples)
+    return floor
+
+
+def told(floor: dict[str, Any]) -> list[str]:
+    """The guessers of TOLD whose interval lies above the better constant's."""
+    top = floor["constant"]["high"]
+    return [
+        n for n in TOLD if floor.get(n) and floor[n]["low"] is not None and top is not None and floor[n]["low"] > top
+    ]
+
+
+def ceiling(rows: Sequence[Row], *, seed: int = 0, resamples: int = 1000) -> dict[str, Any] | None:
+    """The accuracy of someone who always says what most people would say, estimated from the votes; None without votes.
+
+    Of each row a share of all people would say true. The shares follow a beta distribution, the votes on a row a
+    binomial one with its share; the two parameters are fitted to all rows by maximum likelihood. A row then counts with
+    the probability that its share lies on the side of its label. The interval is over pictures, the parameters held.
+    """
+    voted = [row for row in rows if row.votes is not None]
+    if not voted:
+        return None
+    patterns = Counter((row.votes, row.label) for row in voted if row.votes is not None)
+    a, b = _fit(Counter(row.votes for row in voted if row.votes is not None))
+    right = {
+        (votes, label): float((beta.sf if label else beta.cdf)(0.5, a + votes[0], b + votes[1]))
+        for votes, label in patterns
+    }
+    value = _mean(np.array([right[row.votes, row.label] for row in voted if row.votes]), voted, seed, resamples)
+    against = [row.votes[row.label] for row in voted if row.votes is not None]  # votes for the other label
+    outvoted = sum(2 * n > sum(row.votes or ()) for n, row in zip(against, voted, strict=True))
+    dissent = sum(n > 0 for n in against)
+    return value | {
+        "rows_with_dissent": dissent,
+        "share_with_dissent": dissent / len(voted),
+        "rows_outvoted": outvoted,
+        "votes": sum(sum(row.votes or ()) for row in voted),
+        "votes_for_label": 1 - sum(against) / sum(sum(row.votes or ()) for row in voted),
+        "beta": [a, b],
+    }
+
+
+def balance(train: Sequence[Row], test: Sequence[Row]) -> dict[str, Any]:
+    """Rows and true rows of both sides, over all and by relation, the most frequent of the test first."""
+    counts: dict[str, dict[str, Any]] = {}
+    for side, rows in (("train", train), ("test", test)):
+        for row in rows:
+            entry = counts.setdefault(
+                row.relation or "(none)", {f"{s}_{n}": 0 for s in ("train", "test") for n in ("rows", "true")}
+            )
+            entry[f"{side}_rows"] += 1
+            entry[f"{side}_true"] += row.label
+    ordered = sorted(counts.items(), key=lambda item: (-item[1]["test_rows"], -item[1]["train_rows"], item[0]))
+    return {
+        "train_true": sum(row.label for row in train) / len(train),
+        "test_true": sum(row.label for row in test) / len(test),
+        "by_relation": dict(ordered),
+    }
+
+
+def _statements(rows: Sequence[Row]) -> list[Statement]:
+    return [Statement(str(row.image), row.words, row.relation, row.label) for row in rows]
+
+
+def constant(rows: Sequence[Row], *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
+    """Accuracy of the better of always true and always false."""
+    true = np.array([row.label for row in rows], float)
+    return _mean(true if 2 * true.sum() >= len(true) else 1 - true, rows, seed, resamples)
+
+
+def _mean(values: Array, rows: Sequence[Row], seed: int, resamples: int) -> dict[str, Any]:
+    # In the order of blind_floor, so that the same guesses get the same interval.
+    numbers = {image: i for i, image in enumerate(sorted({row.image for row in rows}, key=str))}
+    image = np.array([numbers[row.image] for row in rows], np.int64)
+    bootstrap = Bootstrap(len(numbers), resamples=resamples, seed=seed)
+    above, below = (bootstrap.per_image(image, np.zeros_like(image), 1, v) for v in (values, np.ones(len(rows))))
+    return bootstrap.figures(np.divide, above, below).figure(0, len(rows))
+
+
+def _fit(votes: Counter[tuple[int, int]]) -> tuple[float, float]:
+    """The beta distribution's parameters from how often (true, false) votes stand on a row."""
+    yes, no, times = (np.array(v, float) for v in zip(*((t, f, n) for (t, f), n in votes.items()), strict=True))
+
+    def loss(logs: Array) -> float:
+        a, b = np.exp(logs)
+        return -float((times * (betaln(a + yes, b + no) - betaln(a, b))).sum())
+
+    # Within bounds: where all votes on every row agree the likelihood grows for ever as both go to nothing.
+    found = minimize(loss, np.log([0.2, 0.2]), method="L-BFGS-B", bounds=[(np.log(1e-3), np.log(1e3))] * 2)
+    a, b = np.exp(found.x)
+    return float(a), float(b)

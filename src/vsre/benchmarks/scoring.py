@@ -1,0 +1,206 @@
+"""From answers to figures, the same for every benchmark: how an answer becomes a choice, and what stands beside it.
+
+A *reading* tells which option was chosen: the benchmark's own rule for text, ours, or the likelihood of options under
+three normalisations. Each goes through the benchmark's own aggregate, and so do the floors: chance, and the best
+constant answer, chosen on the test's own answers so that no other constant beats it. Wrong, unanswered and errored
+are three things: unanswered is not right, an error counts nowhere but among the errors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vsre.benchmarks.benchmark import GENERATE, LIKELIHOOD, Benchmark, Replies, Right
+from vsre.benchmarks.item import Item
+from vsre.benchmarks.reading import read_option
+from vsre.benchmarks.shares import Share, Shares
+from vsre.diagnose.bootstrap import Figure
+from vsre.diagnose.metrics import ERROR_SHARE
+from vsre.diagnose.replies import Reply, Score
+
+Choices = dict[str, int | None]
+"""The option that each item was answered with, by key; None for unanswered. Items without a usable reply are absent."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """`way` is how items must have been asked; `rank` scores an option, None where text is read."""
+
+    way: str
+    about: str
+    rank: Callable[[Score], float] | None = None
+
+
+READINGS: dict[str, Reading] = {
+    "rule": Reading(GENERATE, "the benchmark's own rule for the generated text"),
+    "reading": Reading(GENERATE, "our reading of the generated text"),
+    "letters": Reading(GENERATE, "the likeliest of the options' names behind the same prompt", lambda s: s.logp),
+    "likelihood": Reading(
+        LIKELIHOOD, "the largest mean log-likelihood of an option's tokens and the end token", lambda s: s.mean_with_end
+    ),
+    "likelihood_mean": Reading(LIKELIHOOD, "the largest mean log-likelihood of an option's tokens", lambda s: s.mean),
+    "likelihood_sum": Reading(LIKELIHOOD, "the largest log-likelihood of a whole option", lambda s: s.logp),
+}
+
+
+def choose(reading: str, benchmark: Benchmark, item: Item, reply: Reply) -> tuple[bool, int | None]:
+    """(whether the reply can be read this way, the chosen option or None for unanswered)."""
+    if reply.error is not None:
+        return False, None
+    rank = READINGS[reading].rank
+    if rank is not None:
+        if len(reply.scores) != len(item.options):
+            return False, None
+        try:
+            ranked = [rank(score) for score in reply.scores]
+        except ValueError:  # an engine that cannot tell the likelihood of ending
+            return False, None
+        if not all(map(math.isfinite, ranked)):
+            return False, None
+        return True, max(range(len(ranked)), key=ranked.__getitem__)
+    if reply.text is None:
+        return False, None
+    if reading == "rule":
+        return (False, None) if benchmark.read is None else (True, benchmark.read(reply.text, item))
+    return True, read_option(reply.text, item)
+
+
+def score(benchmark: Benchmark, items: Sequence[Item], replies: Replies, *, seed: int = 0) -> dict[str, Any]:
+    """All figures, ready for JSON; each figure is {"value", "low", "high", "n"} with a 95 % interval over pictures.
+
+    `official` is the benchmark's own score and `official_by` the reading it comes from; `readings` has that and every
+    other reading of what was asked; `floor` what guessers get; `missing` why something is not there. Items whose answer
+    is kept back are asked but not scored (`unscored`).
+    """
+    known = [item for item in items if item.answer is not None]
+    shares = Shares(known, seed=seed)
+    readings: dict[str, Any] = {}
+    missing: dict[str, str] = {}
+    for name, reading in READINGS.items():
+        if reading.way not in replies or (name == "rule" and benchmark.read is None):
+            continue
+        choices: Choices = {}
+        for item in known:
+            reply = replies[reading.way].get(item.key)
+            if reply is None:
+                continue
+            usable, choice = choose(name, benchmark, item, reply)
+            if usable:
+                choices[item.key] = choice
+        if choices:
+            readings[name] = {
+                "way": reading.way,
+                "about": benchmark.rule if name in benchmark.official else reading.about,
+                "official": name in benchmark.official,
+                **_figures(benchmark, known, choices, shares),
+            }
+        elif known:
+            missing[name] = _why(reading, replies[reading.way])
+    if items and not known:
+        missing["readings"] = "the answers of this split are kept back: the benchmark's own server scores them"
+    for name in benchmark.official:
+        if READINGS[name].way not in replies:
+            missing.setdefault(name, f"not asked: mode {READINGS[name].way} was not run")
+    official = next((name for name in benchmark.official if name in readings), None)
+    errors, reasons = _errors(replies)
+    asked = sum(len(by_key) for by_key in replies.values())
+    gaps = benchmark.gaps(items)
+    return {
+        "n": len(known),
+        "n_groups": len({item.group for item in known}),
+        "n_images": len({item.picture.id for item in known}),
+        "unscored": len(items) - len(known),
+        "official_by": official,
+        "official": readings[official]["figures"] if official else None,
+        "readings": readings,
+        "points": list(benchmark.points),
+        "floor": floors(benchmark, known, shares),
+        "gaps": gaps,
+        "asked": asked,
+        "errors": errors,
+        "error_reasons": reasons,
+        "missing": missing,
+        "warnings": _warnings(errors, asked, gaps, readings),
+    }
+
+
+def _figures(benchmark: Benchmark, items: Sequence[Item], choices: Choices, shares: Shares) -> dict[str, Any]:
+    right = {i.key: float(choices[i.key] == i.answer) for i in items if i.key in choices}
+    read = {key: choice is not None for key, choice in choices.items()}
+    categories = dict.fromkeys(item.category for item in items)
+    return {
+        "figures": _ready(benchmark.aggregate(items, right, shares)),
+        "answered": shares.mean((i, float(read[i.key])) for i in items if i.key in read).figure(),
+        "accuracy_of_answered": shares.mean((i, right[i.key]) for i in items if read.get(i.key)).figure(),
+        "by_category": {
+            name: _ready(benchmark.aggregate([i for i in items if i.category == name], right, shares))
+            for name in (categories if len(categories) > 1 else ())
+        },
+    }
+
+
+def floors(benchmark: Benchmark, items: Sequence[Item], shares: Shares) -> dict[str, Any]:
+    """What guessers get who see neither picture nor question: figures by the benchmark's aggregate.
+
+    `chance` picks evenly among the options. `majority` always names the same place (a letter), `majority_text` always
+    says the same thing, and picks evenly where no option says it; each the best there is on these very items.
+    """
+    if not items:
+        return {}
+    even = {item.key: 1 / len(item.options) for item in items}
+    places = Counter(item.names[item.answer] for item in items if item.answer is not None)
+    place = max(places, key=lambda name: (places[name], name))
+    by_place = {item.key: float(item.answer is not None and item.names[item.answer] == place) for item in items}
+    word = _best_word(items)
+    by_word = {
+        i.key: float(i.statements[i.answer or 0] == word) if word in i.statements else even[i.key] for i in items
+    }
+    floor: dict[str, Any] = {"chance": _values(benchmark, items, even, shares)}
+    if any(not item.says for item in items):  # where the right option's place is ours, it tells nothing
+        floor["majority"] = {"answer": place, **_values(benchmark, items, by_place, shares)}
+    return floor | {"majority_text": {"answer": word, **_values(benchmark, items, by_word, shares)}}
+
+
+def _best_word(items: Sequence[Item]) -> str:
+    """What is best said every time: right where it is the answer, a guess where no option says it."""
+    gain: dict[str, float] = {}
+    for item in items:
+        for index, word in enumerate(item.statements):
+            gain[word] = gain.get(word, 0.0) + float(index == item.answer) - 1 / len(item.options)
+    return max(gain, key=lambda word: (gain[word], word))
+
+
+def _values(benchmark: Benchmark, items: Sequence[Item], right: Right, shares: Shares) -> dict[str, float | None]:
+    return {name: f["value"] for name, f in _ready(benchmark.aggregate(items, right, shares)).items()}
+
+
+def _ready(shares: Mapping[str, Share]) -> dict[str, Figure]:
+    return {name: share.figure() for name, share in shares.items() if share}
+
+
+def _errors(replies: Replies) -> tuple[int, dict[str, int]]:
+    counts = Counter(r.error for by_key in replies.values() for r in by_key.values() if r.error is not None)
+    return counts.total(), dict(counts.most_common(5))
+
+
+def _why(reading: Reading, replies: Mapping[str, Reply]) -> str:
+    if replies and all(reply.error is not None for reply in replies.values()):
+        return "every question ended in an error"
+    return "the engine gives no likelihoods" if reading.rank else "the engine gives no text"
+
+
+def _warnings(errors: int, asked: int, gaps: Mapping[str, int], readings: Mapping[str, Any]) -> list[str]:
+    told = [f"{what}: {n}" for what, n in gaps.items() if n]
+    if asked and errors > ERROR_SHARE * asked:
+        told.append(
+            f"{errors} of {asked} questions ({100 * errors / asked:.1f} %) ended in an error and count nowhere: the "
+            "figures are those of the rest, which may be easier or harder."
+        )
+    answered = readings.get("reading", {}).get("answered", {}).get("value")
+    if answered is not None and answered < 0.5:
+        told.append(f"only {100 * answered:.0f} % of the answers could be read: look at the samples.")
+    return told

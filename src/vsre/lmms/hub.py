@@ -1,0 +1,61 @@
+"""A test set on the Hugging Face hub: put there, and found there again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vsre.errors import VsreError
+from vsre.lmms.folder import read_summary
+
+PUBLISHED = ["README.md", "testset.json", "*/test-*.parquet"]
+"""What goes to the hub; set_aside.jsonl names files of this machine and stays."""
+
+
+def push(folder: str | Path, repo: str, *, private: bool = True) -> str:
+    """Upload a written test set to the data set repository `repo` (made if it is not there); returns its address.
+
+    Shards of an earlier upload that this one does not replace are removed. The key is the hub's own (HF_TOKEN, or
+    `hf auth login`). Raises VsreError where there is no test set, or the hub refuses.
+    """
+    read_summary(folder)
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    try:
+        api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo,
+            repo_type="dataset",
+            folder_path=str(folder),
+            allow_patterns=PUBLISHED,
+            delete_patterns=["*/test-*.parquet"],
+            commit_message="Test set written by vsre",
+        )
+    except Exception as error:  # requests, its own and the network's: all mean that it is not there
+        raise VsreError(
+            f"{folder}: cannot be pushed to the data set {repo} ({_first_line(error)}). "
+            "Log in with `hf auth login` or set HF_TOKEN, and name a repository you may write to (OWNER/NAME)."
+        ) from error
+    return f"https://huggingface.co/datasets/{repo}"
+
+
+def hub_folder(repo: str, config: str | None = None) -> Path:
+    """The local copy of a test set on the hub: its testset.json, and with `config` that configuration's shards.
+
+    What the hub's cache holds is not fetched again. Raises VsreError where it cannot be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    wanted = ["testset.json"] + ([f"{config}/test-*.parquet"] if config else [])
+    try:
+        return Path(snapshot_download(repo, repo_type="dataset", allow_patterns=wanted))
+    except Exception as error:
+        raise VsreError(
+            f"{repo}: neither a folder here nor a data set that the hub gives ({_first_line(error)}). "
+            "Name the folder that `vsre testset` wrote, or OWNER/NAME of one that was pushed."
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

@@ -1,0 +1,281 @@
+"""`lmms_eval --model vsre`: whatever our engine runs, answering lmms-eval's requests off one prefix a picture.
+
+    lmms-eval eval --model vsre --model_args pretrained=zoo:vsre --tasks ...
+
+Greedy only, one picture a question. What cannot be answered is told in the log with its reason and answered with
+`scoring.FAILED`, in which no task finds an answer.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+from accelerate import Accelerator
+from lmms_eval.api.instance import GenerationResult  # type: ignore[import-not-found]
+from lmms_eval.api.model import lmms  # type: ignore[import-not-found]
+from loguru import logger  # type: ignore[import-not-found]
+from PIL import Image
+from tqdm import tqdm  # type: ignore[import-untyped]
+
+from vsre.diagnose import Decoding, Engine, Prompt, Reply, TransformersEngine
+from vsre.errors import VsreError
+from vsre.lmms.scoring import FAILED
+
+PLACEHOLDER = "<image>"
+"""Tasks may write it where the picture belongs; the model's own chat template puts it there."""
+
+
+@dataclass(frozen=True)
+class Limits(Decoding):
+    """The most tokens of an answer as each task sets them: a prompt's style is that number's name here."""
+
+    tokens: dict[str, int] = field(default_factory=dict)
+
+    def limit(self, style: str) -> int:
+        return self.tokens[style] if style in self.tokens else super().limit(style)
+
+    def style(self, tokens: int) -> str:
+        """The style of prompts whose answers have at most so many tokens."""
+        name = f"up to {tokens} tokens"
+        self.tokens[name] = tokens
+        return name
+
+
+class Vsre(lmms):
+    """Any model of `TransformersEngine`: a folder, a hub id or zoo:NAME.
+
+    `batch_images` pictures are read together and `batch_prompts` questions answered together; lmms-eval's own
+    `--batch_size` stands for the latter where it is more than its default, 1. `way` is "auto" or "plain". Raises
+    VsreError for a model that cannot be loaded and for arguments that it does not know.
+    """
+
+    is_simple = True
+
+    def __init__(
+        self,
+        pretrained: str = "zoo:vsre",
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int | str = 1,
+        batch_images: int | str = 8,
+        batch_prompts: int | str | None = None,
+        way: str = "auto",
+        max_batch_size: int | str | None = None,
+        **unknown: Any,
+    ) -> None:
+        super().__init__()
+        self._image_ids: dict[tuple[str, str], list[Any] | None] = {}
+        if unknown:
+            raise VsreError(
+                f"--model vsre does not know {', '.join(map(repr, sorted(unknown)))}. It takes pretrained, device, "
+                "dtype, batch_images, batch_prompts and way."
+            )
+        if way not in ("auto", "plain"):
+            raise VsreError(f"way={way} is neither auto nor plain.")
+        accelerator = Accelerator()
+        if accelerator.num_processes > 1:
+            self.accelerator = accelerator
+            self._rank, self._world_size = accelerator.process_index, accelerator.num_processes
+            device = str(accelerator.device)
+        asked = _number("batch_size", batch_size) if batch_size != "auto" else 1
+        self.limits = Limits()
+        self.engine: Engine = TransformersEngine(
+            str(pretrained),
+            device=device,
+            dtype=str(dtype),
+            batch_images=_number("batch_images", batch_images),
+            batch_prompts=_number("batch_prompts", batch_prompts) if batch_prompts else asked if asked > 1 else 64,
+            decoding=self.limits,
+            way="plain" if way == "plain" else "auto",
+        )
+
+    @property
+    def device(self) -> Any:
+        """Where lmms-eval gathers figures of several processes."""
+        return getattr(self.engine, "device", "cpu")
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        """The greedy answers, cut at the task's `until`, in the order of the requests.
+
+        Raises VsreError where a task asks for sampling or beams, and where not one request could be answered.
+        """
+        asked = []
+        for request in requests:
+            context, wanted, *place = request.args
+            style = self.limits.style(_greedy(wanted, request.task_name))
+            asked.append(self._asked(Prompt(_text(context), style=style), *place))
+        answers = []
+        for request, reply in zip(requests, self._answer(asked), strict=True):
+            answer = FAILED if reply.error else _cut(reply.text or "", request.args[1].get("until"))
+            self.cache_hook.add_partial("generate_until", request.args[:2], answer)
+            answers.append(answer)
+        return answers
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[Any]:
+        """For each request (loss, whether a greedy answer begins with the continuation).
+
+        The loss is the mean of -log P over the continuation's tokens and the end token, which lmms-eval's multiple
+        choice wants as small as can be: its other models give losses here as well. Raises VsreError as above.
+        """
+        asked: dict[Any, _Asked] = {}
+        places: list[tuple[Any, int]] = []  # for each request the question it belongs to, and which option it is
+        for request in requests:
+            if len(request.args) < 6:
+                raise VsreError(
+                    f"{request.task_name}: likelihoods without a picture (mutual information) are not given."
+                )
+            context, continuation, *place = request.args
+            option = continuation(self._doc(*place[1:])) if callable(continuation) else continuation
+            question = (context, *place[1:])
+            known = asked.get(question)
+            options = (*(known.prompt.options if known else ()), str(option).strip())
+            prompt = Prompt(_text(context), options, self.limits.style(_OPTION_TOKENS), end=True)
+            asked[question] = self._asked(prompt, *place)
+            places.append((question, len(options) - 1))
+        replies = dict(zip(asked, self._answer(list(asked.values())), strict=True))
+        told = []
+        for question, which in places:
+            reply, option = replies[question], asked[question].prompt.options[which]
+            said = (reply.text or "").strip()
+            greedy = said.startswith(option) and not said[len(option) : len(option) + 1].isalnum()
+            loss = -reply.scores[which].mean_with_end if reply.scores else float("inf")
+            # lmms-eval 0.7.3 turns all but this class's content to text before a task sees it.
+            told.append(GenerationResult(text=(loss, greedy)))
+        return told
+
+    def generate_until_multi_round(self, requests: Sequence[Any]) -> list[str]:
+        raise VsreError("--model vsre answers one question at a time: tasks of several rounds are not supported.")
+
+    def clean(self) -> None:
+        """lmms-eval calls it when everything is answered: says how that was, and frees the model's memory."""
+        notes = self.engine.notes()
+        logger.info(f"vsre: answered by {notes.get('way')} ({notes.get('why')})")
+        del self.engine
+        super().clean()
+
+    def _doc(self, doc_id: int, task: str, split: str) -> Any:
+        return self.task_dict[task][split][doc_id]
+
+    def _asked(self, prompt: Prompt, doc_to_visual: Callable[[Any], Any] | None, *place: Any) -> _Asked:
+        """`place` is the question's number, task and split."""
+
+        def picture() -> bytes:
+            shown = doc_to_visual(self._doc(*place)) if doc_to_visual else []
+            if not shown or len(shown) != 1 or not isinstance(shown[0], Image.Image):
+                found = ", ".join(type(visual).__name__ for visual in shown or ()) or "none"
+                raise VsreError(f"one picture a question can be shown, and this one comes with {found}")
+            return encoded(shown[0])
+
+        doc_id, task, split = place
+        if (task, split) not in self._image_ids:
+            docs = self.task_dict[task][split]
+            known = "image_id" in getattr(docs, "column_names", ())
+            self._image_ids[task, split] = list(docs["image_id"]) if known else None
+        ids = self._image_ids[task, split]
+        return _Asked(prompt, picture, place if ids is None else ids[doc_id])
+
+    def _answer(self, asked: Sequence[_Asked]) -> list[Reply]:
+        replies: list[Reply] = [Reply(error="not asked")] * len(asked)
+        with tqdm(total=len(asked), disable=self.rank != 0, desc="Model Responding") as bar:
+            for batch in self._batches(asked, replies):
+                answered = self.engine.answer([(data, [asked[i].prompt for i in rows]) for data, rows in batch])
+                for (_, rows), found in zip(batch, answered, strict=True):
+                    for i, reply in zip(rows, found, strict=True):
+                        replies[i] = reply
+                bar.update(sum(len(rows) for _, rows in batch))
+        failed = Counter(reply.error for reply in replies if reply.error)
+        for reason, n in failed.most_common(5):
+            logger.error(f"vsre: {n} of {len(asked)} requests could not be answered: {reason}")
+        if asked and failed.total() == len(asked):
+            raise VsreError(f"Not one of {len(asked)} requests could be answered: {failed.most_common(1)[0][0]}")
+        return replies
+
+    def _batches(self, asked: Sequence[_Asked], replies: list[Reply]) -> Iterator[list[tuple[bytes, list[int]]]]:
+        """Requests about at most `batch_images` pictures; those about one picture stand together where they are near.
+
+        Tasks that name their pictures by an `image_id` have them near whatever task they stand in: that only orders
+        requests, what is one picture is told by its content. A request without a usable picture gets its reply here.
+        """
+        ranks: dict[Hashable, int] = {}
+        order = sorted(range(len(asked)), key=lambda i: ranks.setdefault(asked[i].near, len(ranks)))
+        waiting: dict[bytes, tuple[bytes, list[int]]] = {}
+        most = self.engine.batch_images * _PROMPTS_A_PICTURE
+        for i in order:
+            try:
+                data = asked[i].picture()
+            except Exception as error:  # the task's own code: whatever it raises must cost this question only
+                replies[i] = Reply(error=f"{type(error).__name__}: {error}"[:300])
+                continue
+            content = blake2b(data, digest_size=16).digest()
+            full = len(waiting) == self.engine.batch_images and content not in waiting
+            if full or sum(len(rows) for _, rows in waiting.values()) >= most:
+                yield list(waiting.values())
+                waiting = {}
+            waiting.setdefault(content, (data, []))[1].append(i)
+        if waiting:
+            yield list(waiting.values())
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A prompt, what gets its picture when its turn comes, and what requests about that picture share."""
+
+    prompt: Prompt
+    picture: Callable[[], bytes]
+    near: Hashable
+
+
+_OPTION_TOKENS = 16
+"""How far a greedy answer is followed to see whether it begins with an option."""
+
+_PROMPTS_A_PICTURE = 512
+"""On average in a batch, at most: one picture with a million questions must not wait for the last of them."""
+
+
+def encoded(image: Image.Image) -> bytes:
+    """A picture as bytes that lose nothing, in the fastest way there is. Pixels as they are: no EXIF goes along."""
+    file = io.BytesIO()
+    if image.mode == "RGB":
+        image.save(file, "PPM")
+    else:
+        plain = image.copy()
+        plain.info.pop("exif", None)
+        if plain.mode not in ("1", "L", "LA", "P", "RGBA", "I", "I;16"):
+            plain = plain.convert("RGB")
+        plain.save(file, "TIFF" if plain.mode == "I" else "PNG")
+    return file.getvalue()
+
+
+def _text(context: str) -> str:
+    return context.replace(PLACEHOLDER, "").strip() if PLACEHOLDER in context else context
+
+
+def _greedy(wanted: dict[str, Any], task: str) -> int:
+    """The most tokens that a task's generation settings allow; refuses those that are not greedy."""
+    if wanted.get("do_sample") or float(wanted.get("temperature") or 0) > 0 or int(wanted.get("num_beams") or 1) > 1:
+        raise VsreError(
+            f"{task} asks for sampling or beams, and vsre answers greedily. "
+            "Run it with --gen_kwargs do_sample=False,temperature=0,num_beams=1."
+        )
+    return int(wanted.get("max_new_tokens") or 1024)
+
+
+def _cut(text: str, until: str | Iterable[str] | None) -> str:
+    for end in [until] if isinstance(until, str) else until or ():
+        text = text.split(end, 1)[0] if end else text
+    return text
+
+
+def _number(name: str, value: int | str) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise VsreError(f"{name}={value} is not a number from 1 on.")
+    return number

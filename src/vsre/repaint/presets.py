@@ -1,0 +1,243 @@
+"""A diffusion painter's configuration: which weights, which numbers in which setting, and on what they run.
+
+Everything is checked here, before a model is loaded. The shipped presets stand in `presets.yaml`, each default with
+its source; a YAML file in the same form is as good as a preset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from vsre.errors import VsreError
+from vsre.repaint.masks import MaskSpec
+from vsre.repaint.painter import SETTINGS, Setting
+from vsre.repaint.prompts import PromptSpec
+
+SafetensorsName = Annotated[str, StringConstraints(pattern=r"^[^\\]+\.safetensors$")]
+"""A file in the one format that holds numbers and nothing that could run."""
+
+MULTIPLE = 8
+"""Sides are multiples of the VAE's factor; the library rounds others down without a word."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Weights(_Strict):
+    """A component: a hub repository or a folder, whole (as `save_pretrained` writes it) or one file of it."""
+
+    model: str
+    revision: str | None = None
+    subfolder: str | None = None
+    variant: str | None = None
+    file: SafetensorsName | None = None
+
+
+class Lora(_Strict):
+    """A LoRA: a safetensors file in a hub repository or folder, and how strongly it counts."""
+
+    model: str
+    file: SafetensorsName
+    revision: str | None = None
+    weight: float = 1.0
+
+
+class Scheduler(_Strict):
+    """One of diffusers' schedulers; `options` change the configuration that the model came with."""
+
+    name: Literal[
+        "DDIMScheduler",
+        "DPMSolverMultistepScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "EulerDiscreteScheduler",
+        "LCMScheduler",
+        "UniPCMultistepScheduler",
+    ]
+    options: dict[str, str | float | bool] = {}
+
+
+class Words(_Strict):
+    """Numbers of text-to-image."""
+
+    steps: int = Field(ge=1)
+    guidance: float = Field(ge=0)
+
+
+class FromPhoto(Words):
+    """Numbers of the settings that begin with a photo: int(steps x strength) steps are run."""
+
+    strength: float = Field(gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> FromPhoto:
+        if int(self.steps * self.strength) < 1:
+            raise ValueError(
+                f"{self.steps} steps x strength {self.strength} = {self.steps * self.strength:.2g}: not one step would "
+                f"be run. Give at least {-int(-1 // self.strength)} steps, or more strength"
+            )
+        return self
+
+
+class Inpainting(FromPhoto):
+    strength: float = Field(
+        gt=0, lt=1, description="never 1: that drops what surrounds the mask (diffusers 4858, 8450); 0.99 is published"
+    )
+
+
+class DiffusionConfig(_Strict):
+    """See `presets.yaml` for what the fields are worth by default, and from where.
+
+    `size` is text-to-image's width and height; photos get as many pixels in their own shape, at most. `fp16_vae` is
+    used in float16. `offload` moves components to the GPU when they are used ("model"), or layers ("sequential"): less
+    memory, more time. `encoding` jpeg makes files a tenth as large, and pixels outside a mask are then nearly, not
+    exactly, the photo's. `offline` never asks the hub.
+    """
+
+    about: str = ""
+    licence: str = ""
+    model: str
+    revision: str | None = None
+    variant: str | None = None
+    unet: Weights | None = None
+    inpaint_unet: Weights | None = None
+    fp16_vae: Weights | None = None
+    loras: tuple[Lora, ...] = ()
+    scheduler: Scheduler | None = None
+    size: tuple[int, int] = (1024, 1024)
+    t2i: Words | None = None
+    i2i: FromPhoto | None = None
+    inpaint: Inpainting | None = None
+    mask: MaskSpec = MaskSpec()
+    prompts: PromptSpec = PromptSpec()
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    offload: Literal["none", "model", "sequential"] = "none"
+    vae_slicing: bool = False
+    vae_tiling: bool = False
+    batch_size: int = Field(default=4, ge=1)
+    encoding: Literal["png", "jpeg"] = "png"
+    offline: bool = False
+    sources: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DiffusionConfig:
+        if not self.settings:
+            raise ValueError("no setting: give the numbers of t2i, i2i or inpaint")
+        if any(side < MULTIPLE or side % MULTIPLE for side in self.size):
+            raise ValueError(f"size {self.size[0]} x {self.size[1]}: both must be multiples of {MULTIPLE}")
+        if self.loras and self.inpaint_unet is not None:
+            raise ValueError(
+                "loras belong to one UNet: with an inpaint_unet it is unclear which. Leave one of them out"
+            )
+        without = [s for s in self.settings if self.numbers(s).guidance <= 1]
+        if self.prompts.negative and without:
+            raise ValueError(
+                f"the negative prompt does nothing in {', '.join(without)}, where guidance is 1 or less. Leave it out"
+            )
+        if self.offload != "none" and self.device in ("cpu", "mps"):
+            raise ValueError(f"offload moves weights off a GPU; the device is {self.device}")
+        return self
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        return tuple(s for s in SETTINGS if getattr(self, s) is not None)
+
+    def numbers(self, setting: Setting) -> Words:
+        """Steps, guidance and, from a photo, strength; the setting must be one of `settings`."""
+        found: Words = getattr(self, setting)
+        return found
+
+    def changed(self, **values: Any) -> DiffusionConfig:
+        """The configuration with other values; mappings change only what they name. Raises VsreError."""
+        raw = self.model_dump(mode="json", exclude_none=True)
+        return _checked(_merged(raw, {k: v for k, v in values.items() if v is not None}), "the painter")
+
+    def only(self, settings: Sequence[str]) -> DiffusionConfig:
+        """The configuration with these settings alone. Raises VsreError for one that it does not have."""
+        if missing := [s for s in settings if s not in self.settings]:
+            raise VsreError(f"{', '.join(missing)}: the painter has {', '.join(self.settings)}.")
+        return self.model_copy(update={s: None for s in self.settings if s not in settings})
+
+    def with_numbers(self, **values: float | None) -> DiffusionConfig:
+        """The configuration with these steps, guidance and strength in every setting that has them; None leaves a
+        number as it is. Raises VsreError."""
+        given = {k: v for k, v in values.items() if v is not None}
+        fields = {s: type(self.numbers(s)).model_fields for s in self.settings}
+        return self.changed(**{s: {k: v for k, v in given.items() if k in fields[s]} for s in self.settings})
+
+
+def preset_names() -> list[str]:
+    return list(_presets())
+
+
+def load_config(name_or_path: str) -> DiffusionConfig:
+    """A preset by name or a YAML file by path. Raises VsreError with the place of a mistake."""
+    path = Path(name_or_path)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise VsreError(f"{path}: no such file.")
+        try:
+            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise VsreError(f"{path}: not valid YAML: {error}") from error
+        if not isinstance(raw, dict):
+            raise VsreError(
+                f"{path}: a painter is a mapping (model, t2i, i2i, inpaint ...); found {type(raw).__name__}."
+            )
+    elif name_or_path in _presets():
+        raw = {"extends": name_or_path}
+    else:
+        raise VsreError(
+            f"There is no painter {name_or_path!r}. Shipped: scene, {', '.join(_presets())}; or give a YAML file."
+        )
+    return _checked(_extended(raw, name_or_path), name_or_path)
+
+
+@cache
+def _presets() -> Mapping[str, Any]:
+    text = resources.files("vsre.repaint").joinpath("presets.yaml").read_text(encoding="utf-8")
+    presets: Mapping[str, Any] = yaml.safe_load(text)
+    return presets
+
+
+def _extended(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
+    base = raw.get("extends")
+    rest = {key: value for key, value in raw.items() if key != "extends"}
+    if base is None:
+        return rest
+    if base not in _presets():
+        raise VsreError(f"{where}: extends {base!r}, which is none of {', '.join(_presets())}.")
+    return _merged(_extended(_presets()[base], where), rest)
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with what `over` names; another model does not inherit what was said of the first one."""
+    own = (
+        ("revision", "variant", "about", "licence") if over.get("model", base.get("model")) != base.get("model") else ()
+    )
+    merged = {key: value for key, value in base.items() if key not in own}
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _checked(raw: Mapping[str, Any], where: str) -> DiffusionConfig:
+    try:
+        return DiffusionConfig.model_validate(raw)
+    except ValidationError as error:
+        raise VsreError(f"{where}: {'; '.join(_problems(error))}.") from error
+
+
+def _problems(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors():
+        place = ".".join(str(part) for part in problem["loc"])
+        yield f"{place + ': ' if place else ''}{problem['msg'].removeprefix('Value error, ')}"

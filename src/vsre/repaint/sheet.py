@@ -1,0 +1,167 @@
+"""The contact sheet of a sweep: rows are triplets, columns are variants. An HTML file that loads nothing, and a PNG."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from PIL import Image, ImageDraw, ImageFont
+
+from vsre.errors import VsreError
+from vsre.repaint.canvas import on_canvas
+from vsre.sources.images import load_image
+from vsre.triplets import Triplet
+
+_THUMBNAIL, _SMALL = 240, 160
+_MARKS = {"confirmed": "✓", "contradicted": "✗", "undecided": "?", "": ""}
+_INK = {"confirmed": "#1d7a4f", "contradicted": "#b3261e", "undecided": "#8a6d00", "": "#333333"}
+_SUBJECT, _OBJECT = "#1f6fd6", "#e07a10"
+_LEADING = 13
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A picture with (caption, kind, "confirmed", "contradicted", "undecided" or "" where nobody looked) of each of
+    its statements; or no picture and the reason."""
+
+    image: bytes | None
+    statements: tuple[tuple[str, str, str], ...]
+    refused: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    label: str
+    figures: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A source triplet and its cells, one a column."""
+
+    source: Triplet
+    cells: Sequence[Cell]
+
+
+def write_sheet(out: Path, title: str, columns: Sequence[Column], rows: Sequence[Row]) -> None:
+    """Write OUT/sweep.html and OUT/sweep.png."""
+    (out / "sweep.html").write_text(_html(title, columns, rows), encoding="utf-8", errors="replace")
+    _png(title, columns, rows).save(out / "sweep.png")
+
+
+def _html(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    from vsre.report.page import style_sheet
+    from vsre.report.text import clean
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("vsre.repaint", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["clean"] = clean
+    shown = [
+        {
+            "source": row.source,
+            "picture": _uri(_source(row.source, _THUMBNAIL)),
+            "cells": [{"cell": cell, "picture": _uri(_thumbnail(cell.image, _THUMBNAIL))} for cell in row.cells],
+        }
+        for row in rows
+    ]
+    page = environment.get_template("sweep.html.j2")
+    return page.render(title=title, columns=columns, rows=shown, marks=_MARKS, style=style_sheet())
+
+
+def _png(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> Image.Image:
+    font = ImageFont.load_default(10)
+    lines = max((len(_lines(cell, font)) for row in rows for cell in row.cells), default=1)
+    wide, high = _SMALL + 10, _SMALL + 10 + _LEADING * max(lines, 3)
+    head = 30 + _LEADING * 6
+    sheet = Image.new("RGB", (wide * (1 + len(columns)) + 10, head + high * len(rows) + 10), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.text((10, 8), title, fill="black", font=ImageFont.load_default(14))
+    for at, column in enumerate(columns, start=1):
+        _write(draw, 10 + wide * at, 30, _wrapped(f"{column.label}: {column.figures}", font)[:6], font)
+    for down, row in enumerate(rows):
+        top = head + high * down
+        _paste(sheet, _source(row.source, _SMALL), 10, top)
+        told = f"{row.source.caption} ({'true' if row.source.label else 'false'})"
+        _write(draw, 10, top + _SMALL + 2, _wrapped(told, font), font)
+        for at, cell in enumerate(row.cells, start=1):
+            _paste(sheet, _thumbnail(cell.image, _SMALL), 10 + wide * at, top)
+            below = top + _SMALL + 2 if cell.image is not None else top
+            for line, ink in _lines(cell, font):
+                draw.text((10 + wide * at, below), line, fill=ink, font=font)
+                below += _LEADING
+    return sheet
+
+
+def _lines(cell: Cell, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> list[tuple[str, str]]:
+    if cell.image is None:
+        return [(line, "#777777") for line in _wrapped(f"refused: {cell.refused}", font)]
+    return [
+        (line, _INK[verdict])
+        for caption, kind, verdict in cell.statements
+        for line in _wrapped(f"{caption} [{kind}{', ' if verdict else ''}{verdict}]", font)
+    ]
+
+
+def _wrapped(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= _SMALL or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def _write(
+    draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str], font: ImageFont.ImageFont | ImageFont.FreeTypeFont
+) -> None:
+    for line in lines:
+        draw.text((x, y), line, fill="black", font=font)
+        y += _LEADING
+
+
+def _paste(sheet: Image.Image, picture: Image.Image | None, x: int, y: int) -> None:
+    if picture is not None:
+        sheet.paste(picture, (x, y))
+
+
+def _thumbnail(image: bytes | None, side: int) -> Image.Image | None:
+    if image is None:
+        return None
+    try:
+        picture = load_image(image)
+    except VsreError:
+        return None
+    scale = side / max(picture.size)
+    return on_canvas(picture, (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+
+
+def _source(source: Triplet, side: int) -> Image.Image | None:
+    """The source picture with its boxes: the subject's blue, the object's orange."""
+    picture = _thumbnail(source.image, side)
+    if picture is None:
+        return None
+    draw = ImageDraw.Draw(picture)
+    for box, ink in ((source.subject_box, _SUBJECT), (source.object_box, _OBJECT)):
+        if box is not None and box[0] < box[2] and box[1] < box[3]:
+            (x0, y0, x1, y1), (w, h) = box, picture.size
+            draw.rectangle((x0 * w, y0 * h, x1 * w - 1, y1 * h - 1), outline=ink, width=2)
+    return picture
+
+
+def _uri(picture: Image.Image | None) -> str | None:
+    if picture is None:
+        return None
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=88)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()

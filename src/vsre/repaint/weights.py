@@ -1,0 +1,72 @@
+"""Which weights a diffusion painter paints with: told before they are loaded, and found where they lie."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from vsre.errors import VsreError
+from vsre.repaint.presets import DiffusionConfig, Lora, Weights
+
+_BLOCK, _BLOCKS = 1 << 16, 64
+
+
+def identity(config: DiffusionConfig) -> dict[str, Any]:
+    """What the weights are, before they are loaded: hub ids with their commits, fingerprints of folders and files.
+
+    A folder's name plays no part. Raises VsreError for a file that is not there.
+    """
+    return {
+        "model": _identity(Weights(model=config.model, revision=config.revision)),
+        **{
+            name: _identity(part)
+            for name in ("unet", "inpaint_unet", "fp16_vae")
+            if (part := getattr(config, name)) is not None
+            and (name != "fp16_vae" or config.dtype in ("auto", "float16"))
+        },
+        **({"loras": [{**_identity(lora), "weight": lora.weight} for lora in config.loras]} if config.loras else {}),
+    }
+
+
+def _identity(part: Weights | Lora) -> dict[str, str]:
+    folder = Path(part.model)
+    if not folder.is_dir():
+        named = {"repository": part.model, "revision": part.revision or "main"}
+        return named | ({"file": part.file} if part.file else {})
+    root = folder / (getattr(part, "subfolder", None) or "")
+    files = [Path(weights_file(part, offline=True))] if part.file else sorted(p for p in root.rglob("*") if _counts(p))
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(f"{path.relative_to(root)}\n{path.stat().st_size}\n".encode())
+        digest.update(_sampled(path))
+    return {"files": "sha256:" + digest.hexdigest()[:24]}
+
+
+def _counts(path: Path) -> bool:
+    return path.suffix in {".json", ".txt", ".safetensors"} and path.is_file()
+
+
+def _sampled(path: Path) -> bytes:
+    """The beginning of a file (a safetensors header) and evenly spaced blocks of it: fast at any size; it tells apart
+    checkpoints of one training run, not a change made to single weights."""
+    step = max(path.stat().st_size // _BLOCKS, _BLOCK)
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for at in range(0, path.stat().st_size, step):
+            file.seek(at)
+            digest.update(file.read(_BLOCK))
+    return digest.digest()
+
+
+def weights_file(part: Weights | Lora, *, offline: bool) -> str:
+    """The path of a part's file, fetched from the hub where it is not in a folder."""
+    assert part.file is not None
+    if Path(part.model).is_dir():
+        path = Path(part.model, part.file)
+        if not path.is_file():
+            raise VsreError(f"{path}: no such file.")
+        return str(path)
+    from huggingface_hub import hf_hub_download
+
+    return hf_hub_download(part.model, part.file, revision=part.revision, local_files_only=offline)
