@@ -13,7 +13,7 @@ import pytest
 from audit_data import write
 
 from vsre.audit import audit, leak_summary
-from vsre.audit.algebra import GRADES, steps
+from vsre.audit.derived import GRADES, steps
 from vsre.audit.images import number_images
 from vsre.audit.rows import read_side
 

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from vsre.audit.algebra import derive
+from vsre.audit.derived import derive
 from vsre.audit.images import Images
 from vsre.audit.rows import Row, Side, doubled, identity
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vsre.errors import VsreError
-from vsre.sources.vsr.jsonstream import _elements, _Window, open_text, stream_arrays
+from vsre.sources.vsr.jsonstream import JsonWindow, array_elements, open_text, stream_arrays
 from vsre.sources.vsr.set_aside import SetAside
 
 
@@ -166,9 +166,9 @@ def _parquet(path: Path, columns: Columns, aside: Aside) -> Iterator[Row]:
 def json_elements(path: Path, key: str = "questions") -> Iterator[Any]:
     """The elements of a file that is one JSON list, or of the list under `key` of one object; never all at once."""
     with open_text(path) as file:
-        window = _Window(file, str(path))
+        window = JsonWindow(file, str(path))
         if window.peek() == "[":
-            yield from _elements(window)
+            yield from array_elements(window)
             return
     with open_text(path) as file:
         for _, element in stream_arrays(file, str(path), (key,)):

@@ -10,29 +10,25 @@ metrics.json                the figures (scoring.score)
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-import vsre
 from vsre.benchmarks.benchmark import Benchmark, Copy, Replies
 from vsre.benchmarks.item import Item, fingerprint
+from vsre.benchmarks.pictures import Picture
 from vsre.benchmarks.rows import Aside
-from vsre.benchmarks.samples import read_samples, to_replies, to_sample, write_part
-from vsre.diagnose.answering import _bar
+from vsre.benchmarks.samples import IDENTITY, SCHEMA, Asked, to_replies
+from vsre.diagnose.answering import Answering, Group
 from vsre.diagnose.engines import Engine
-from vsre.diagnose.replies import Interrupted, Reply
-from vsre.diagnose.run import _now, _open_folder, _versions, _write_json
+from vsre.diagnose.replies import Interrupted
+from vsre.diagnose.run_folder import RunRecord, write_json
+from vsre.diagnose.samples import read_samples
 from vsre.errors import VsreError
-
-Asked = tuple[Item, str]
-"""An item and the way in which it is asked."""
 
 
 @dataclass(frozen=True)
@@ -98,37 +94,39 @@ def run_benchmark(
     }
     if not resume:
         (out / "set_aside.jsonl").unlink(missing_ok=True)
-    earlier = _open_folder(out, settings, resume=resume)
-    record: dict[str, Any] = {
-        "vsre": vsre.__version__,
-        "model": engine.name,
-        "benchmark": benchmark.name,
-        "mode": mode,
-        "seed": seed,
-        "settings": settings,
-        "data": {"path": copy.path, "source": benchmark.source, "citation": benchmark.citation},
-        "counts": {"loaded": len(copy.items), "items": len(items), "questions": len(items) * len(ways)},
-        "set_aside": dict(copy.aside.counts),
-        "versions": _versions(),
-        "sessions": [*earlier.get("sessions", []), {"started": _now()}],
-        "finished": None,
-    }
+    record = RunRecord(
+        out,
+        engine,
+        settings,
+        {
+            "benchmark": benchmark.name,
+            "mode": mode,
+            "seed": seed,
+            "data": {"path": copy.path, "source": benchmark.source, "citation": benchmark.citation},
+            "counts": {"loaded": len(copy.items), "items": len(items), "questions": len(items) * len(ways)},
+            "set_aside": dict(copy.aside.counts),
+        },
+        resume=resume,
+    )
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in copy.aside.rows)
     (out / "set_aside.jsonl").write_text("".join(lines), "utf-8", errors="backslashreplace")
-    _write_json(out / "run.json", record)
-
-    def started(say: Callable[[str], None]) -> None:
-        """After the first answers: a run that is killed later still says how it was answered."""
-        notes = engine.notes()
-        record["engine"] = record["sessions"][-1]["engine"] = notes
-        _write_json(out / "run.json", record)
-        if "way" in notes:
-            say(f"way: {notes['way']}" + (f" ({notes['why']})" if notes.get("why") else ""))
-
-    asked, seconds = _answer_all(engine, benchmark, items, ways, out / "samples", progress, flush_seconds, started)
-    record["sessions"][-1] |= {"seconds": round(seconds, 2), "questions": asked}
-    record |= {"engine": engine.notes() if asked else earlier.get("engine"), "finished": _now()}
-    replies = to_replies(read_samples(out / "samples"))
+    answering = Answering(
+        out / "samples",
+        SCHEMA,
+        IDENTITY,
+        len(items) * len(ways),
+        title=benchmark.title,
+        started=record.answered,
+        progress=progress,
+        flush=flush_seconds,
+    )
+    try:
+        asked, seconds = answering.run(engine, _by_picture(benchmark, items, ways))
+    except Interrupted:
+        record.stopped()
+        raise
+    record.finish(asked, seconds)
+    replies = to_replies(read_samples(out / "samples", schema=SCHEMA))
     metrics = {
         "model": engine.name,
         "benchmark": benchmark.name,
@@ -139,8 +137,8 @@ def run_benchmark(
         "set_aside": dict(copy.aside.counts),
     }
     _export(benchmark, items, replies, out)
-    _write_json(out / "metrics.json", metrics)
-    _write_json(out / "run.json", record)
+    write_json(out / "metrics.json", metrics)
+    record.write()
     return metrics
 
 
@@ -150,7 +148,7 @@ def load_benchmark_run(folder: str | Path) -> BenchmarkRun:
     if not (folder / "metrics.json").is_file():
         raise VsreError(f"{folder}: no finished benchmark run here. Call run_benchmark again to resume one.")
     run, metrics = (json.loads((folder / name).read_text("utf-8")) for name in ("run.json", "metrics.json"))
-    return BenchmarkRun(run, metrics, read_samples(folder / "samples"))
+    return BenchmarkRun(run, metrics, read_samples(folder / "samples", schema=SCHEMA))
 
 
 def choose_items(
@@ -184,81 +182,14 @@ def _up_to(number: int, groups: Sequence[str], sizes: dict[str, int]) -> list[st
     return taken
 
 
-def _by_picture(items: Sequence[Item], ways: Sequence[str]) -> Iterator[list[Asked]]:
+def _by_picture(benchmark: Benchmark, items: Sequence[Item], ways: Sequence[str]) -> Iterator[Group]:
     """All that is asked about each picture, pictures in the order of their first items: an engine encodes each once."""
-    pictures: dict[str, list[Asked]] = {}
+    pictures: dict[str, tuple[Picture, list[Asked]]] = {}
     for item in items:
-        pictures.setdefault(item.picture.id, []).extend((item, way) for way in ways)
-    yield from pictures.values()
-
-
-def _answer_all(
-    engine: Engine,
-    benchmark: Benchmark,
-    items: Sequence[Item],
-    ways: Sequence[str],
-    folder: Path,
-    progress: bool,
-    flush_seconds: float,
-    started: Callable[[Callable[[str], None]], None],
-) -> tuple[int, float]:
-    """Ask what the folder does not hold yet; returns how many answers that gave and the seconds it took."""
-    held = read_samples(folder, ["key", "way"])
-    done = set(zip(held["key"].to_pylist(), held["way"].to_pylist(), strict=True))
-    waiting: list[dict[str, Any]] = []
-    asked_now, began = 0, time.monotonic()
-    flushed, announced = began, False
-    with _bar(len(items) * len(ways), len(done), benchmark.title, shown=progress) as (advance, say):
-        try:
-            # Always the same pictures together, so that a resumed run computes exactly what an undisturbed one does.
-            stream = _by_picture(items, ways)
-            size = min(2, engine.batch_images)  # the first answers come soon, and show whether the model works at all
-            while some := list(islice(stream, size)):
-                size = engine.batch_images
-                batch = [[(i, way) for i, way in asked if (i.key, way) not in done] for asked in some]
-                batch = [asked for asked in batch if asked]
-                if not batch:
-                    continue
-                answers, stopped = _answer(engine, benchmark, batch)
-                if not announced:
-                    started(say)
-                    announced = True
-                fresh = [to_sample(engine.name, benchmark, i, way, reply) for (i, way), reply in answers]
-                waiting += fresh
-                asked_now += len(fresh)
-                advance(len(fresh))
-                if stopped is not None:
-                    raise stopped
-                if time.monotonic() - flushed >= flush_seconds:
-                    write_part(folder, waiting)
-                    waiting, flushed = [], time.monotonic()
-        finally:
-            if waiting:
-                write_part(folder, waiting)
-    return asked_now, time.monotonic() - began
-
-
-def _answer(
-    engine: Engine, benchmark: Benchmark, batch: Sequence[Sequence[Asked]]
-) -> tuple[list[tuple[Asked, Reply]], Interrupted | None]:
-    """The replies of a batch; a picture that is gone by now costs its own questions only."""
-    answers: list[tuple[Asked, Reply]] = []
-    going: list[tuple[bytes, Sequence[Asked]]] = []
-    for asked in batch:
-        try:
-            going.append((asked[0][0].picture.read(), asked))
-        except VsreError as error:
-            answers += [(one, Reply(error=str(error))) for one in asked]
-    stopped: Interrupted | None = None
-    replies: Sequence[Sequence[Reply | None]] = []
-    if going:
-        try:
-            replies = engine.answer([(data, [benchmark.prompt(*one) for one in asked]) for data, asked in going])
-        except Interrupted as error:
-            replies, stopped = error.replies, error
-    for (_, asked), row in zip(going, replies, strict=True):
-        answers += [(one, reply) for one, reply in zip(asked, row, strict=True) if reply is not None]
-    return answers, stopped
+        _, asked = pictures.setdefault(item.picture.id, (item.picture, []))
+        asked += [Asked(benchmark, item, way) for way in ways]
+    for picture, asked in pictures.values():
+        yield picture.read, asked
 
 
 def _export(benchmark: Benchmark, items: Sequence[Item], replies: Replies, out: Path) -> None:

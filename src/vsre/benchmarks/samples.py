@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vsre.benchmarks.benchmark import GENERATE, Benchmark, Replies
 from vsre.benchmarks.item import Item
 from vsre.benchmarks.scoring import READINGS, choose
+from vsre.diagnose.prompts import Prompt
 from vsre.diagnose.replies import Reply, Score
-from vsre.diagnose.samples import ERROR, UNANSWERED, sample_files, storable
+from vsre.diagnose.samples import ERROR, UNANSWERED, storable
 
 SCHEMA = pa.schema(
     [
@@ -44,8 +43,33 @@ likelihoods the latter is the option with the largest mean over its tokens and t
 their order."""
 
 
-def to_sample(model: str, benchmark: Benchmark, item: Item, way: str, reply: Reply) -> dict[str, Any]:
-    """One row of SCHEMA."""
+IDENTITY = ("key", "way")
+"""The columns that tell an answer from all others of its run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A benchmark's item and the way in which it is asked."""
+
+    benchmark: Benchmark
+    item: Item
+    way: str
+
+    @property
+    def id(self) -> tuple[str, ...]:
+        """Its values of IDENTITY."""
+        return self.item.key, self.way
+
+    def prompt(self) -> Prompt:
+        """The question as an engine takes it."""
+        return self.benchmark.prompt(self.item, self.way)
+
+    def sample(self, model: str, reply: Reply) -> dict[str, Any]:
+        """One row of SCHEMA."""
+        return _sample(model, self.benchmark, self.item, self.way, reply)
+
+
+def _sample(model: str, benchmark: Benchmark, item: Item, way: str, reply: Reply) -> dict[str, Any]:
     prompt = benchmark.prompt(item, way)
     name = "reading" if way == GENERATE else "likelihood"
     ours = _named(name, benchmark, item, reply)
@@ -85,21 +109,3 @@ def to_replies(samples: pa.Table) -> Replies:
         scores = tuple(Score(*s) for s in zip(row["logps"], row["tokens"], row["ends"], strict=True))
         found.setdefault(row["way"], {})[row["key"]] = Reply(row["answer"], scores, row["error"])
     return found
-
-
-def write_part(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """Write rows as the next part-NNNNN.parquet; the file appears whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"part-{len(sample_files(folder)):05d}.parquet"
-    draft = path.with_suffix(".tmp")
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), draft, compression="zstd")
-    draft.replace(path)
-    return path
-
-
-def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """All samples in the order they were asked; an empty table where there are none yet."""
-    names = list(columns) if columns else None
-    tables = [pq.read_table(file, columns=names) for file in sample_files(folder)]
-    empty = SCHEMA.empty_table()
-    return pa.concat_tables(tables) if tables else empty.select(names) if names else empty

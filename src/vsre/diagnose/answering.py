@@ -1,6 +1,7 @@
 """Asking an engine everything that a folder of samples does not hold yet, so that a kill loses seconds.
 
-Both the questions of a diagnosis and those of its probes go this way: groups of one picture and what is asked about it.
+The questions of a diagnosis, those of its probes and a benchmark go this way: groups of a picture and what is asked
+about it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import pyarrow as pa
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -24,31 +26,51 @@ from rich.progress import (
 )
 
 from vsre.diagnose.engines import Engine
+from vsre.diagnose.prompts import Prompt
 from vsre.diagnose.replies import Interrupted, Reply
-from vsre.diagnose.samples import Asked, read_samples, to_prompt, to_sample, write_part
+from vsre.diagnose.samples import read_samples, write_part
+from vsre.errors import VsreError
 
-Group = tuple[bytes | None, Sequence[Asked]]
-"""A picture (None where there is none) and the questions about it."""
+
+class Asks(Protocol):
+    """One question of a run: `id` tells it from the others, `sample` makes a row of the reply to its prompt."""
+
+    @property
+    def id(self) -> tuple[str, ...]: ...
+
+    def prompt(self) -> Prompt: ...
+
+    def sample(self, model: str, reply: Reply) -> dict[str, Any]: ...
+
+
+Group = tuple[bytes | Callable[[], bytes] | None, Sequence[Asks]]
+"""An encoded picture, or what reads it when its turn comes (None where there is none), and the questions about it."""
 
 
 @dataclass
 class Answering:
-    """Where answers go and who is told: `started` gets a function that prints a line, after the first answers."""
+    """Where answers go, as rows of `schema` with the columns `identity` telling them apart, and who is told of it.
+
+    `started` gets a function that prints a line, after the first answers; `flush` is in seconds.
+    """
 
     folder: Path
+    schema: pa.Schema
+    identity: Sequence[str]
     total: int
-    progress: bool = True
-    flush_seconds: float = 30.0
-    started: Callable[[Callable[[str], None]], None] | None = None
     title: str = ""
+    started: Callable[[Callable[[str], None]], None] | None = None
+    progress: bool = True
+    flush: float = 30.0
 
     def run(self, engine: Engine, groups: Iterable[Group]) -> tuple[int, float]:
         """Ask what `folder` does not hold yet; returns how many questions that were and the seconds it took.
 
         Always the same groups stand together, so that a resumed run computes exactly what an undisturbed one does.
+        Whatever ends the run, Interrupted by the engine included, the answers there are by then are written.
         """
-        held = read_samples(self.folder, ["key", "pack", "template"])
-        done = set(zip(*(held[name].to_pylist() for name in held.column_names), strict=True))
+        held = read_samples(self.folder, self.identity, self.schema)
+        done = set(zip(*(held[name].to_pylist() for name in self.identity), strict=True))
         waiting: list[dict[str, Any]] = []
         asked_now, began = 0, time.monotonic()
         flushed = began
@@ -59,37 +81,46 @@ class Answering:
                 size = min(2, engine.batch_images)  # the first answers come soon, and show whether the model works
                 while some := list(islice(stream, size)):
                     size = engine.batch_images
-                    batch = [(image, [a for a in asked if a.id not in done]) for image, asked in some]
-                    batch = [(image, asked) for image, asked in batch if asked]
+                    open_ = [(picture, [a for a in asked if a.id not in done]) for picture, asked in some]
+                    batch = [(picture, asked) for picture, asked in open_ if asked]
                     if not batch:
                         continue
-                    stopped: Interrupted | None = None
-                    try:
-                        replies: Sequence[Sequence[Reply | None]] = engine.answer(
-                            [(image, [to_prompt(a) for a in asked]) for image, asked in batch]
-                        )
-                    except Interrupted as error:
-                        replies, stopped = error.replies, error
-                    if not asked_now and self.started is not None:
+                    fresh, stopped = _ask(engine, batch)
+                    if fresh and not asked_now and self.started is not None:
                         self.started(say)
-                    fresh = [
-                        to_sample(engine.name, a, reply)
-                        for (_, asked), row in zip(batch, replies, strict=True)
-                        for a, reply in zip(asked, row, strict=True)
-                        if reply is not None
-                    ]
                     waiting += fresh
                     asked_now += len(fresh)
                     advance(len(fresh))
                     if stopped is not None:
                         raise stopped
-                    if time.monotonic() - flushed >= self.flush_seconds:
-                        write_part(self.folder, waiting)
+                    if time.monotonic() - flushed >= self.flush:
+                        write_part(self.folder, waiting, self.schema)
                         waiting, flushed = [], time.monotonic()
             finally:
                 if waiting:
-                    write_part(self.folder, waiting)
+                    write_part(self.folder, waiting, self.schema)
         return asked_now, time.monotonic() - began
+
+
+def _ask(engine: Engine, batch: Sequence[Group]) -> tuple[list[dict[str, Any]], Interrupted | None]:
+    """The rows of a batch's replies, and what stopped the engine; a picture that is gone costs its own questions."""
+    rows: list[dict[str, Any]] = []
+    going: list[tuple[bytes | None, Sequence[Asks]]] = []
+    for picture, asked in batch:
+        try:
+            going.append((picture() if callable(picture) else picture, asked))
+        except VsreError as error:
+            rows += [a.sample(engine.name, Reply(error=str(error))) for a in asked]
+    stopped: Interrupted | None = None
+    try:
+        replies: Sequence[Sequence[Reply | None]] = engine.answer(
+            [(picture, [a.prompt() for a in asked]) for picture, asked in going]
+        )
+    except Interrupted as error:
+        replies, stopped = error.replies, error
+    for (_, asked), row in zip(going, replies, strict=True):
+        rows += [a.sample(engine.name, reply) for a, reply in zip(asked, row, strict=True) if reply is not None]
+    return rows, stopped
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from statistics import fmean
 from typing import Any
 
@@ -104,57 +105,83 @@ def ask_picture(engine: Engine, image: bytes, question: str, *, packs: Sequence[
     load_image(image)
     said = parse_statement(question)
     if said is None:
-        yes_no = Prompt(question, ("Yes", "No"), "full")
-        (reply,) = _answers(engine, image, [yes_no])
+        ((reply,),) = _replies(engine, [(image, [Prompt(question, ("Yes", "No"), "full")])])
         return OneQuestion(question, None, (Answer(question, reply.text or "", None, reply.p_yes),))
-    templates = [t for name in packs for t in load_pack(name).templates if not t.needs_boxes]
-    answers = _ask(engine, image, said, templates)
-    whole = OneQuestion(question, said, tuple(answers))
-    return OneQuestion(question, said, whole.answers, tuple(_probe(engine, image, said, whole.says)))
-
-
-def _probe(engine: Engine, image: bytes, said: algebra.Statement, label: bool | None) -> list[Probed]:
-    known = True if label is None else label
-    shown: list[tuple[str, algebra.Statement, bool | None, bool, bytes]] = [
-        (BLANK, said, None, False, blank_picture(image))
+    wordings = _Asked("", said, False, [t for name in packs for t in load_pack(name).templates if not t.needs_boxes])
+    # What is asked hangs on no label, so that each picture is asked once; what would be consistent does, below.
+    shown = [
+        (blank_picture(image), [_Asked(BLANK, said, False, probe_templates())]),
+        (image, [wordings, *_probes_of_the_picture(said)]),
+        (mirror_picture(image), _probes_of_the_mirror(said)),
     ]
-    for name, statement, truth, denied in statement_probes(said, known):
-        if name != BASE:
-            shown.append((name, statement, truth, denied, image))
-    mirrored = mirror_picture(image)
-    shown.append((MIRROR, *algebra.in_mirror(said, known), False, mirrored))
+    replies = _replies(engine, [(picture, [p for one in asked for p in one.prompts()]) for picture, asked in shown])
+    told: dict[str, tuple[Answer, ...]] = {}
+    statements: dict[str, _Asked] = {}
+    for (_, asked), row in zip(shown, replies, strict=True):
+        rest = iter(row)
+        for one in asked:
+            told[one.probe], statements[one.probe] = one.read(islice(rest, len(one.templates))), one
+    whole = OneQuestion(question, said, told.pop(""))
+    wanted = _consistent(said, whole.says)
+    probes = tuple(Probed(name, statements[name].sentence, answers, wanted.get(name)) for name, answers in told.items())
+    return OneQuestion(question, said, whole.answers, probes)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A statement (or its denial) that is asked about a picture through some templates; `probe` "" for the question."""
+
+    probe: str
+    statement: algebra.Statement
+    denied: bool
+    templates: Sequence[Template]
+
+    @property
+    def sentence(self) -> str:
+        return (grammar.negated if self.denied else grammar.caption)(*self.statement)
+
+    def prompts(self) -> list[Prompt]:
+        row = Triplet("", "", *self.statement, caption=self.sentence, label=True, split="", origin="asked")
+        values = slot_values(row) | ({"caption": self.sentence} if self.denied else {})
+        return [Prompt(t.text.format_map(values), t.format.options, t.style) for t in self.templates]
+
+    def read(self, replies: Iterable[Reply]) -> tuple[Answer, ...]:
+        contrary = (grammar.caption if self.denied else grammar.negated)(*self.statement)
+        answers = []
+        for template, prompt, reply in zip(self.templates, self.prompts(), replies, strict=True):
+            text = (reply.text or "").strip()
+            told = read_answer(text, template.format, statement=self.sentence, negated=contrary).value
+            answers.append(Answer(prompt.text, text, told, reply.p_yes, template.id))
+        return tuple(answers)
+
+
+def _probes_of_the_picture(said: algebra.Statement) -> list[_Asked]:
+    templates = probe_templates()
+    return [
+        _Asked(name, statement, denied, [t for t in templates if not denied or "{caption}" in t.text])
+        for name, statement, _, denied in statement_probes(said)
+        if name != BASE
+    ]
+
+
+def _probes_of_the_mirror(said: algebra.Statement) -> list[_Asked]:
+    asked = {MIRROR: said}
     if RELATIONS[said.relation].mirror != said.relation:
-        shown.append((MIRROR_SWAP, *algebra.mirrored(said, known), False, mirrored))
-    found, templates = [], probe_templates()
-    for name, statement, truth, denied, picture in shown:
-        some = [t for t in templates if not denied or "{caption}" in t.text]
-        answers = tuple(_ask(engine, picture, statement, some, denied=denied))
-        about = (grammar.negated if denied else grammar.caption)(*statement)
-        found.append(Probed(name, about, answers, None if label is None else truth))
-    return found
+        asked[MIRROR_SWAP] = algebra.mirrored(said, True).statement
+    return [_Asked(name, statement, False, probe_templates()) for name, statement in asked.items()]
 
 
-def _ask(
-    engine: Engine, image: bytes, said: algebra.Statement, templates: Sequence[Template], *, denied: bool = False
-) -> list[Answer]:
-    sentences = [grammar.caption(*said), grammar.negated(*said)]
-    row = Triplet("", "", *said, caption=sentences[0], label=True, split="", origin="asked")
-    values = slot_values(row)
-    if denied:
-        sentences.reverse()
-        values["caption"] = sentences[0]
-    prompts = [Prompt(t.text.format_map(values), t.format.options, t.style) for t in templates]
-    answers = []
-    for template, prompt, reply in zip(templates, prompts, _answers(engine, image, prompts), strict=True):
-        text = (reply.text or "").strip()
-        told = read_answer(text, template.format, statement=sentences[0], negated=sentences[1]).value
-        answers.append(Answer(prompt.text, text, told, reply.p_yes, template.id))
-    return answers
+def _consistent(said: algebra.Statement, label: bool | None) -> dict[str, bool | None]:
+    """What each probe's answer has to be for who gives the statement this label."""
+    if label is None:
+        return {}
+    wanted = {name: truth for name, _, truth, _ in statement_probes(said, label)}
+    return wanted | {MIRROR: algebra.in_mirror(said, label).label, MIRROR_SWAP: label}
 
 
-def _answers(engine: Engine, image: bytes, prompts: Sequence[Prompt]) -> list[Reply]:
-    (replies,) = engine.answer([(image, prompts)])
-    for reply in replies:
+def _replies(engine: Engine, asked: Sequence[tuple[bytes, Sequence[Prompt]]]) -> list[list[Reply]]:
+    replies = engine.answer(asked)
+    for reply in chain(*replies):
         if reply.error is not None:
             raise VsreError(f"{engine.name} gave no answer: {reply.error}")
     return replies

@@ -64,7 +64,7 @@ def plan_run(
             plan.questions += questions
             plan.skipped["no_boxes"] += len(plan.templates) - questions
             plan.statements.append(Statement(t.image_id, t.caption, t.relation, t.label))
-            rows.append(f"{t.key}{t.label}{t.subject}|{t.relation}|{t.object}{t.subject_box}{t.object_box}")
+            rows.append(fingerprint_line(t))
     plan.fingerprint = _sha(rows)
     if not rows:
         raise VsreError(f"{triplets_path}: no triplets in it, so there is nothing to ask.")
@@ -93,6 +93,11 @@ def by_image(
             yield fresh
         if limit is not None and len(keys) >= limit:
             return
+
+
+def fingerprint_line(t: Triplet) -> str:
+    """What of a triplet enters the fingerprint of a test: two tests with equal lines ask the same."""
+    return f"{t.key}{t.label}{t.subject}|{t.relation}|{t.object}{t.subject_box}{t.object_box}"
 
 
 def picked_images(triplets: Iterable[Triplet], count: int, seed: int) -> list[str]:

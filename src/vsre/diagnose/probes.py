@@ -64,9 +64,10 @@ class ProbePlan:
     def groups(self) -> Iterator[Group]:
         """The pictures, changed and unchanged, with what is asked about each."""
         templates = probe_templates()
-        pictures = {t.image_id: t.image for t in self._triplets()}
+        triplets = list(self._triplets())  # a sample: it is held in memory, so that any picture can stand for another
+        pictures = {t.image_id: t.image for t in triplets}
         following = dict(zip(self.images, (*self.images[1:], self.images[0]), strict=True))
-        for ts in by_image(self._triplets(), None):
+        for ts in by_image(triplets, None):
             image = ts[0].image
             yield image, [a for t in ts for a in _about_the_picture(t, templates)]
             mirrored = None if image is None else mirror_picture(image)

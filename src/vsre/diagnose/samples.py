@@ -51,6 +51,10 @@ SCHEMA = pa.schema(
 they are neither right nor wrong."""
 
 
+IDENTITY = ("key", "pack", "template")
+"""The columns that tell a question from all others of its run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A question of the run with the triplet and the template it comes from.
@@ -66,13 +70,17 @@ class Asked:
     unknown: bool = False
 
     @property
-    def id(self) -> tuple[str, str, str]:
+    def id(self) -> tuple[str, ...]:
+        """Its values of IDENTITY."""
         return self.question.key, self.question.pack, self.question.template
 
+    def prompt(self) -> Prompt:
+        """The question as an engine takes it, with the likelihood of the format's yes and no."""
+        return Prompt(self.question.prompt, self.template.format.options, self.template.style)
 
-def to_prompt(asked: Asked) -> Prompt:
-    """The question as an engine takes it, with the likelihood of the format's yes and no."""
-    return Prompt(asked.question.prompt, asked.template.format.options, asked.template.style)
+    def sample(self, model: str, reply: Reply) -> dict[str, Any]:
+        """The row that the reply makes."""
+        return to_sample(model, self, reply)
 
 
 def to_sample(model: str, asked: Asked, reply: Reply) -> dict[str, Any]:
@@ -126,12 +134,12 @@ def meta_category(relation: str) -> str:
         return "other"
 
 
-def write_part(folder: Path, rows: Sequence[dict[str, Any]]) -> Path:
+def write_part(folder: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema = SCHEMA) -> Path:
     """Write rows as the next part-NNNNN.parquet; the file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"part-{len(sample_files(folder)):05d}.parquet"
     draft = path.with_suffix(".tmp")
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), draft, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), draft, compression="zstd")
     draft.replace(path)
     return path
 
@@ -140,10 +148,10 @@ def sample_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
 
-def read_samples(folder: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def read_samples(folder: Path, columns: Sequence[str] | None = None, schema: pa.Schema = SCHEMA) -> pa.Table:
     """All samples in the order they were asked; an empty table where there are none yet."""
     tables = [pq.read_table(file, columns=list(columns) if columns else None) for file in sample_files(folder)]
     if not tables:
-        empty = SCHEMA.empty_table()
+        empty = schema.empty_table()
         return empty.select(list(columns)) if columns else empty
     return pa.concat_tables(tables)

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 import vsre
 from vsre.diagnose.metrics import HEADLINES
-from vsre.diagnose.plan import askable, by_image
+from vsre.diagnose.plan import askable, by_image, fingerprint_line
 from vsre.diagnose.samples import meta_category
 from vsre.errors import VsreError
 from vsre.lmms.card import write_card
@@ -169,8 +169,7 @@ class _Tally:
         against = votes.get(f"vote_{'false' if t.label else 'true'}_validator_id")
         self.voted += against is not None
         self.dissent += bool(against)
-        line = f"{t.key}{t.label}{t.subject}|{t.relation}|{t.object}{t.subject_box}{t.object_box}\n"
-        self.digest.update(line.encode())
+        self.digest.update(f"{fingerprint_line(t)}\n".encode())
 
     def summary(self) -> dict[str, Any]:
         return {

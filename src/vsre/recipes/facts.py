@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import vsre
 from vsre.model import VsreConfig, plan_checkpoints
 from vsre.model.checkpoints import load_config
 from vsre.recipes.schema import Recipe
@@ -88,11 +85,6 @@ def stage_rows(recipe: Recipe) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def versions() -> dict[str, str]:
-    names = ("torch", "transformers", "datasets", "accelerate", "pillow", "numpy")
-    return {"vsre": vsre.__version__, "python": platform.python_version()} | {n: version(n) for n in names}
 
 
 def hardware() -> dict[str, Any]:

@@ -21,9 +21,10 @@ from rich.console import Console
 
 from vsre.diagnose import BlankPictures, Engine, TransformersEngine, diagnose
 from vsre.diagnose.box_forest import box_forest
+from vsre.diagnose.run_folder import versions
 from vsre.errors import VsreError
 from vsre.model import plan_checkpoints, resolve_checkpoint
-from vsre.recipes.facts import data_rows, hardware, model_rows, source_rows, stage_rows, versions
+from vsre.recipes.facts import data_rows, hardware, model_rows, source_rows, stage_rows
 from vsre.recipes.general import general_ability, general_mix, general_paths, general_source
 from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, SceneSource
 from vsre.recipes.start import encoder_specs, open_model

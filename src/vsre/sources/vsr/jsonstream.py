@@ -20,7 +20,7 @@ _LARGEST_VALUE = 1 << 28
 _SPACE = " \t\r\n"
 
 
-class _Window:
+class JsonWindow:
     """A sliding view of a text file: `text[at:]` is what has been read and not yet used."""
 
     def __init__(self, file: TextIO, name: str) -> None:
@@ -78,7 +78,7 @@ def stream_arrays(file: TextIO, name: str, wanted: tuple[str, ...]) -> Iterator[
 
     `name` stands for the file in messages. Raises VsreError where the text is not JSON or not an object.
     """
-    window = _Window(file, name)
+    window = JsonWindow(file, name)
     window.take("{")
     if window.peek() == "}":
         return
@@ -86,7 +86,7 @@ def stream_arrays(file: TextIO, name: str, wanted: tuple[str, ...]) -> Iterator[
         key = window.value()
         window.take(":")
         if window.peek() == "[":
-            for element in _elements(window):
+            for element in array_elements(window):
                 if key in wanted:
                     yield key, element
         else:
@@ -95,7 +95,7 @@ def stream_arrays(file: TextIO, name: str, wanted: tuple[str, ...]) -> Iterator[
             return
 
 
-def _elements(window: _Window) -> Iterator[Any]:
+def array_elements(window: JsonWindow) -> Iterator[Any]:
     window.take("[")
     if window.peek() == "]":
         window.take("]")

@@ -1,0 +1,119 @@
+"""The folder of a run and its record, run.json: who was asked what, under which settings, when, and how it went."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import vsre
+from vsre.diagnose.engines import Engine
+from vsre.diagnose.samples import sample_files
+from vsre.errors import VsreError
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy", "pillow")
+
+
+class RunRecord:
+    """run.json of the run in `out`, written when it begins, after its first answers, when it stops and when it ends.
+
+    `settings` decide the answers: a folder that holds a run under other ones is refused with VsreError, unless `resume`
+    is False, which replaces that run. `facts` are whatever else is worth recording.
+    """
+
+    def __init__(
+        self, out: Path, engine: Engine, settings: dict[str, Any], facts: Mapping[str, Any], *, resume: bool = True
+    ) -> None:
+        self.path, self.engine = out / "run.json", engine
+        self.earlier = _open_folder(out, settings, resume=resume)
+        self.content: dict[str, Any] = {
+            "vsre": vsre.__version__,
+            "model": engine.name,
+            **facts,
+            "settings": settings,
+            "versions": versions(),
+            "sessions": [*self.earlier.get("sessions", []), {"started": _now()}],
+            "finished": None,
+        }
+        self.write()
+
+    def write(self) -> None:
+        write_json(self.path, self.content)
+
+    def answered(self, say: Callable[[str], None]) -> None:
+        """After the first answers: a run that is killed later still says how it was answered."""
+        self.stopped()
+        notes = self.content["engine"]
+        if "way" in notes:
+            say(f"way: {notes['way']}" + (f" ({notes['why']})" if notes.get("why") else ""))
+
+    def stopped(self) -> None:
+        """The engine's notes of now: how it answers, what it has cost so far."""
+        self.content["engine"] = self.content["sessions"][-1]["engine"] = self.engine.notes()
+        self.write()
+
+    def finish(self, asked: int, seconds: float) -> None:
+        """The session has asked its questions; the caller writes the record when its figures are there."""
+        session = self.content["sessions"][-1]
+        session |= {"seconds": round(seconds, 2), "questions": asked}
+        if asked:
+            session["engine"] = self.engine.notes()
+        self.content |= {"engine": session.get("engine", self.earlier.get("engine")), "finished": _now()}
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a run's JSON so that a reader finds the old file or the new one; NaN is refused."""
+    draft = path.with_suffix(".tmp")
+    draft.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+    draft.replace(path)
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that answers may hang on."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def _open_folder(out: Path, settings: dict[str, Any], *, resume: bool) -> dict[str, Any]:
+    """The record of the run that the folder holds, {} where it is new."""
+    path = out / "run.json"
+    if not resume:
+        for file in (path, out / "metrics.json", *sample_files(out / "samples"), *sample_files(out / "probes")):
+            file.unlink(missing_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
+    if not path.is_file():
+        if sample_files(out / "samples"):
+            raise VsreError(f"{out}: holds samples but no run.json, so it is unknown whose. Use another folder.")
+        return {}
+    try:
+        earlier: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        held = _flat(earlier["settings"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise VsreError(f"{path}: not the record of a run ({error}). Use another folder.") from error
+    wanted = _flat(settings)
+    differ = [
+        f"{name}: there {held.get(name)!r}, now {wanted.get(name)!r}"
+        for name in sorted(held.keys() | wanted.keys())
+        if held.get(name) != wanted.get(name)
+    ]
+    if differ:
+        raise VsreError(
+            f"{out}: holds a run made under other settings ({'; '.join(differ)}). Use another folder, "
+            "or replace that run with resume=False."
+        )
+    return earlier
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"engine": {"dtype": x}} -> {"engine.dtype": x}."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
