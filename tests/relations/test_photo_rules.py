@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from vsre.errors import VsreError
@@ -44,6 +44,9 @@ def test_every_relation_is_served_once_or_said_to_be_undecidable() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(boxes(), boxes())
+@example(
+    (0.03515625, 0.0, 0.970703125, 1.0), (0.97, 0.0, 1.0, 1.0)
+)  # a sliver shared, of one box more than of the other
 def test_laws(a: Box, b: Box) -> None:
     here = {name: judge(name, a, b) for name in RELATIONS}
     there = {name: judge(name, b, a).verdict for name in RELATIONS}
