@@ -28,7 +28,6 @@ from vsre.model import (
     count_parameters,
     module_groups,
     plan,
-    plan_checkpoints,
     resolve_checkpoint,
     spec_from_checkpoint,
 )
@@ -64,8 +63,6 @@ def test_token_budget_is_checked_before_weights(tmp_path: Path, monkeypatch: pyt
         build_vsre(llm, specs, room_for_text=1000)
     with pytest.raises(VsreError, match=r"patch_size is 8, but the checkpoint .* has 16"):
         build_vsre(llm, [dataclasses.replace(specs[0], patch_size=8)])
-    with pytest.raises(VsreError, match="image_size is 64"):
-        plan_checkpoints(llm, [dataclasses.replace(specs[0], image_size=64)])
     bert = tmp_path / "bert"
     BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1, vocab_size=9)).save_pretrained(bert)
     with pytest.raises(VsreError, match="no vision encoder of a known kind"):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from model_pictures import centre, frames, marked
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForImageTextToText
 
@@ -17,29 +18,6 @@ from vsre.model import ENCODERS, EncoderSpec, VsreImageProcessor, box_in_frame, 
 from vsre.model.frame import BACKGROUND, placement
 
 SIZES = [(96, 96), (640, 480), (120, 333)]
-
-
-def marked(width: int, height: int, at: tuple[float, float] | None) -> Image.Image:
-    """A dark picture with a white square, a tenth of the longer side wide, its middle at fractions x, y."""
-    image = np.full((height, width, 3), 40, np.uint8)
-    if at is not None:
-        half = max(width, height) / 20
-        x, y = at[0] * width, at[1] * height
-        image[round(y - half) : round(y + half), round(x - half) : round(x + half)] = 255
-    return Image.fromarray(image)
-
-
-def centre(weights: torch.Tensor) -> tuple[float, float]:
-    """The centre of mass of (h, w) weights, as fractions (x, y)."""
-    h, w = weights.shape
-    total = weights.sum()
-    y = (weights.sum(1) * (torch.arange(h) + 0.5)).sum() / total / h
-    x = (weights.sum(0) * (torch.arange(w) + 0.5)).sum() / total / w
-    return float(x), float(y)
-
-
-def frames(image: Image.Image, size: int) -> torch.Tensor:
-    return torch.from_numpy(np.array(to_frame(image, size))).permute(2, 0, 1)[None]
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.sampled_from([96, 336, 1024]))

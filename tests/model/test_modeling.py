@@ -6,19 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from model_pictures import picture
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from tiny_models import SIZE
 from vsre.errors import VsreError
 from vsre.model import VsreConfig, VsreForConditionalGeneration, VsreProcessor
-
-
-def picture(seed: int, width: int = 96, height: int = 96) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
 
 @pytest.fixture(scope="module")

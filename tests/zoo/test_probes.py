@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,17 +26,20 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pool, Pool]:
 class Oracle:
     """An encoder of which one knows what its features hold: `tell(pool, scene, row, column)` for every patch."""
 
+    device, dtype = torch.device("cpu"), torch.float32
+
     def __init__(self, pools: tuple[Pool, Pool], tell: Any) -> None:
-        self.spec = spec_from_config(tiny_vision_configs()["siglip"], "oracle", "oracle")
+        spec = spec_from_config(tiny_vision_configs()["siglip"], "oracle", "oracle")
+        self.spec = dataclasses.replace(spec, hidden_size=len(tell(pools[0], 0, 0, 0)))
         self.features = {}
         for pool in pools:
             for i in range(len(pool)):
                 grid = [[tell(pool, i, r, c) for c in range(6)] for r in range(6)]
                 self.features[pool.images[i].tobytes()] = torch.tensor(np.array(grid), dtype=torch.float32)
 
-    def __call__(self, pixels: torch.Tensor, **_: Any) -> Any:
+    def __call__(self, pixel_values: torch.Tensor, **_: Any) -> Any:
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (self.spec.mean, self.spec.std))
-        images = ((pixels * std + mean) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+        images = ((pixel_values * std + mean) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
         found = [self.features[np.ascontiguousarray(image).tobytes()] for image in images]
         return SimpleNamespace(last_hidden_state=torch.stack(found).flatten(1, 2))
 

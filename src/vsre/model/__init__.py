@@ -1,4 +1,4 @@
-"""The VSRE model: four frozen encoders in one square frame, their adapters, and a causal language model.
+"""The VSRE model: frozen encoders in one square frame, joined by a fusion, and a causal language model.
 
 Importing this package registers the model with transformers' Auto classes.
 """
@@ -17,6 +17,14 @@ from vsre.model.build import (
 from vsre.model.checkpoints import resolve_checkpoint, zoo_names
 from vsre.model.config import VsreConfig
 from vsre.model.frame import VsreImageProcessor, box_in_frame, encoder_pixels, to_frame
+from vsre.model.fusion import (
+    ChannelFusion,
+    Fusion,
+    InterleaveFusion,
+    Place,
+    SequenceFusion,
+    fusion_from,
+)
 from vsre.model.modeling import VsreForConditionalGeneration, VsreOutput
 from vsre.model.processing import VsreProcessor, chat_template, prepare_tokenizer
 from vsre.model.specs import ENCODERS, EncoderSpec, spec_from_checkpoint, spec_from_config
@@ -32,10 +40,15 @@ AutoImageProcessor.register(
 AutoProcessor.register(VsreConfig, VsreProcessor, exist_ok=True)
 
 __all__ = [
+    "ChannelFusion",
     "ENCODERS",
     "EncoderSpec",
+    "Fusion",
+    "InterleaveFusion",
+    "Place",
     "Plan",
     "PlanRow",
+    "SequenceFusion",
     "VsreConfig",
     "VsreForConditionalGeneration",
     "VsreImageProcessor",
@@ -46,6 +59,7 @@ __all__ = [
     "chat_template",
     "count_parameters",
     "encoder_pixels",
+    "fusion_from",
     "module_groups",
     "plan",
     "plan_checkpoints",

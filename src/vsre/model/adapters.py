@@ -1,7 +1,8 @@
 """Adapters bring an encoder's frozen features to the language model's width (arXiv 2412.18224).
 
 Both are built as `Adapter(channels, width)` and give (B, tokens, width) in the order of reading: rows from
-the top, each from the left.
+the top, each from the left. `takes_map` says whether they take a map (B, channels, n, n) or tokens
+(B, tokens, channels); `reduction` positions along a side of the features become one visual token.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-SAM_REDUCTION = 4
-"""Two stride-2 convolutions: four neck positions along a side become one visual token."""
-
 
 class Projector(nn.Sequential):
     """Linear-GELU-Linear-GELU-Linear on features (B, tokens, channels)."""
+
+    takes_map = False
+    reduction = 1
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__(
@@ -26,6 +27,13 @@ class Projector(nn.Sequential):
         )
 
 
+class LlavaProjector(Projector):
+    """LLaVA-1.5's projector (arXiv 2310.03744): Linear-GELU-Linear on features (B, tokens, channels)."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        nn.Sequential.__init__(self, nn.Linear(channels, width), nn.GELU(), nn.Linear(width, width))
+
+
 class SamAdapter(nn.Module):
     """Two stride-2 convolutions on SAM's neck output (B, C, g, g), g divisible by 4, then a linear layer.
 
@@ -33,6 +41,9 @@ class SamAdapter(nn.Module):
     paper gives no kernel and no activation: kernels are 3x3 with padding 1 and GELU stands between the
     layers, as in the projector. A token sees 7x7 neck positions, its own 4x4 among them.
     """
+
+    takes_map = True
+    reduction = 4
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -48,11 +59,9 @@ class SamAdapter(nn.Module):
         return self.linear(x)  # -> (B, (g/4)^2, width)
 
 
-ADAPTERS: dict[str, type[nn.Module]] = {"projector": Projector, "sam": SamAdapter}
+ADAPTERS: dict[str, type[Projector] | type[SamAdapter]] = {
+    "projector": Projector,
+    "llava": LlavaProjector,
+    "sam": SamAdapter,
+}
 """The kinds an encoder spec can name."""
-
-
-def adapter_parameters(kind: str, channels: int, width: int) -> int:
-    """How many parameters an adapter has; allocates nothing."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in ADAPTERS[kind](channels, width).parameters())

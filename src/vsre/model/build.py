@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from vsre.errors import VsreError
-from vsre.model.adapters import adapter_parameters
-from vsre.model.checkpoints import load_config, load_weights
+from vsre.model.checkpoints import load_config, load_weights, locate
 from vsre.model.config import VsreConfig
 from vsre.model.frame import VsreImageProcessor
+from vsre.model.fusion import SEQUENCE, Fusion
 from vsre.model.modeling import VsreForConditionalGeneration
 from vsre.model.processing import VsreProcessor, chat_template, prepare_tokenizer
 from vsre.model.specs import EncoderSpec, check_spec, vision_config
@@ -34,7 +34,10 @@ ROOM_FOR_TEXT = 256
 
 @dataclass(frozen=True)
 class PlanRow:
-    """One encoder of a plan."""
+    """One encoder of a plan: the visual tokens that hold its features, and its own adapter.
+
+    Under channel fusion the encoders share tokens and adapter.
+    """
 
     encoder: str
     checkpoint: str
@@ -50,6 +53,9 @@ class Plan:
     """What a model will look like: its encoders, visual tokens, and positions left for text."""
 
     rows: tuple[PlanRow, ...]
+    fusion: str
+    adapter_parameters: int
+    """Of all adapters."""
     frame_size: int
     tokens: int
     hidden_size: int
@@ -57,37 +63,49 @@ class Plan:
     text_room: int
 
 
-def plan(text_config: PreTrainedConfig, encoders: Sequence[EncoderSpec], *, room_for_text: int = ROOM_FOR_TEXT) -> Plan:
-    """The plan for a language model's config and encoder specs; reads nothing.
+def plan(
+    text_config: PreTrainedConfig,
+    encoders: Sequence[EncoderSpec],
+    *,
+    fusion: Fusion = SEQUENCE,
+    room_for_text: int = ROOM_FOR_TEXT,
+) -> Plan:
+    """The plan for a language model's config, encoder specs and how they are joined; reads nothing.
 
-    Raises VsreError when the visual tokens leave fewer than `room_for_text` of the language model's
-    positions.
+    Raises VsreError when they cannot be joined so, and when the visual tokens leave fewer than `room_for_text` of the
+    language model's positions.
     """
     if not encoders:
         raise VsreError("No encoders: give at least one encoder spec, for example vsre.model.ENCODERS['clip'].")
+    fusion.check(encoders)
     width, positions = text_config.hidden_size, text_config.max_position_embeddings
+    with torch.device("meta"):
+        adapters = fusion.adapters(encoders, width)
+    parameters = {name: sum(p.numel() for p in adapter.parameters()) for name, adapter in adapters.items()}
     rows = tuple(
         PlanRow(
             encoder=spec.name,
             checkpoint=spec.checkpoint,
             image_size=spec.image_size,
             grid=f"{spec.grid}x{spec.grid}",
-            tokens=spec.tokens,
-            adapter=spec.adapter,
-            adapter_parameters=adapter_parameters(spec.adapter, spec.hidden_size, width),
+            tokens=fusion.tokens_of(spec, encoders),
+            adapter=spec.adapter if spec.name in parameters else "shared",
+            adapter_parameters=parameters.get(spec.name, 0),
         )
         for spec in encoders
     )
-    tokens = sum(row.tokens for row in rows)
+    tokens = fusion.tokens(encoders)
     if tokens + room_for_text > positions:
         each = ", ".join(f"{row.encoder} {row.tokens}" for row in rows)
         raise VsreError(
             f"{tokens} visual tokens ({each}) leave {positions - tokens} of the language model's {positions} "
-            f"positions for text, fewer than {room_for_text}. Use fewer encoders, smaller inputs, or a "
-            "language model with a longer context."
+            f"positions for text, fewer than {room_for_text}. Use fewer encoders, smaller inputs, a budget of tokens, "
+            "another fusion, or a language model with a longer context."
         )
     return Plan(
         rows=rows,
+        fusion=fusion.kind,
+        adapter_parameters=sum(parameters.values()),
         frame_size=max(spec.image_size for spec in encoders),
         tokens=tokens,
         hidden_size=width,
@@ -100,6 +118,7 @@ def plan_checkpoints(
     llm: str | Path,
     encoders: Sequence[EncoderSpec],
     *,
+    fusion: Fusion = SEQUENCE,
     keep_cls: bool = False,
     room_for_text: int = ROOM_FOR_TEXT,
 ) -> Plan:
@@ -109,7 +128,7 @@ def plan_checkpoints(
     """
     config, _ = load_config(llm)
     specs = [spec.with_cls() if keep_cls else spec for spec in encoders]
-    made = plan(config.get_text_config(decoder=True), specs, room_for_text=room_for_text)
+    made = plan(config.get_text_config(decoder=True), specs, fusion=fusion, room_for_text=room_for_text)
     for spec in specs:
         check_spec(spec, load_config(spec.checkpoint)[0])
     return made
@@ -119,6 +138,7 @@ def build_vsre(
     llm: str | Path,
     encoders: Sequence[EncoderSpec],
     *,
+    fusion: Fusion = SEQUENCE,
     keep_cls: bool = False,
     llm_from: str | Path | None = None,
     dtype: torch.dtype | None = None,
@@ -128,12 +148,13 @@ def build_vsre(
 
     `llm` is a causal language model or a vision-language model such as LLaVA, whose language model is taken:
     a hub id, a folder or `zoo:NAME`. With `llm_from` the language model's weights and tokenizer come from
-    that checkpoint, which must have the same architecture. `keep_cls` keeps the CLS tokens. `dtype` defaults
-    to float32. New adapters are drawn from torch's global generator: seed it for a reproducible model. Token
-    budget, grids and specs are checked before any weight is read; what cannot work raises VsreError.
+    that checkpoint, which must have the same architecture. `fusion` says how the encoders are joined. `keep_cls` keeps
+    the CLS tokens. `dtype` defaults to float32. New adapters are drawn from torch's global generator: seed it for a
+    reproducible model. Token budget, grids and specs are checked before any weight is read; what cannot work raises
+    VsreError.
     """
     specs = [spec.with_cls() if keep_cls else spec for spec in encoders]
-    plan_checkpoints(llm, specs, room_for_text=room_for_text)
+    plan_checkpoints(llm, specs, fusion=fusion, room_for_text=room_for_text)
     if llm_from is not None:
         _check_same_architecture(llm, llm_from)
     dtype = dtype or torch.float32
@@ -147,6 +168,7 @@ def build_vsre(
     config = VsreConfig.of(
         language_model.config,
         [(spec, towers[spec.name].config) for spec in specs],
+        fusion=fusion,
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         dtype=dtype,
     )
@@ -180,12 +202,13 @@ def load_encoder(spec: EncoderSpec, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def load_language_model(checkpoint: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
-    """A causal language model and its tokenizer, also out of a vision-language checkpoint."""
-    config, path = load_config(checkpoint)
-    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    """A causal language model and its tokenizer, also out of a vision-language checkpoint or a GGUF file."""
+    config, _ = load_config(checkpoint)
+    path, more = locate(checkpoint)
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **more)
     text_config = config.get_text_config(decoder=True)
     if text_config is config:
-        return load_weights(AutoModelForCausalLM, path, dtype), tokenizer
+        return load_weights(AutoModelForCausalLM, path, dtype, **more), tokenizer
     whole = load_weights(AutoModelForImageTextToText, path, dtype)
     decoder = whole.get_decoder()
     if decoder.get_output_embeddings() is not None:

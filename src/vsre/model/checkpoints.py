@@ -1,6 +1,7 @@
 """Where weights come from: a folder, the models shipped in the package (`zoo:NAME`), or the Hugging Face hub.
 
-Weights are safetensors only, and no code from a checkpoint is ever run.
+Weights are safetensors only, and no code from a checkpoint is ever run. A language model may also be one GGUF file
+(its numbers are brought back to floating point), a folder's or, as OWNER/NAME/FILE.gguf, the hub's.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.utils import is_gguf_available
 
 import vsre
 from vsre.errors import VsreError
 
 ZOO = Path(vsre.__file__).parent / "zoo" / "weights"
 ZOO_PREFIX = "zoo:"
+GGUF = ".gguf"
 
 
 def zoo_names() -> list[str]:
@@ -49,14 +52,33 @@ def resolve_checkpoint(checkpoint: str | Path) -> str:
     return text
 
 
+def locate(checkpoint: str | Path) -> tuple[str, dict[str, str]]:
+    """A resolved path or id, and what else `from_pretrained` must be told: {"gguf_file": name} for a GGUF file.
+
+    Raises VsreError where nothing is there, and for a GGUF file without the package that reads it.
+    """
+    text = str(checkpoint)
+    if not text.lower().endswith(GGUF):
+        return resolve_checkpoint(checkpoint), {}
+    if not is_gguf_available():
+        raise VsreError(f"{text}: a GGUF file is read by the package gguf. Install vsre[gguf].")
+    file = Path(text).expanduser()
+    if file.is_file():
+        return str(file.parent), {"gguf_file": file.name}
+    if isinstance(checkpoint, Path) or text.startswith((".", "~", "/")) or text.count("/") != 2:
+        raise VsreError(f"{text}: no such file. Check the path, or give OWNER/NAME/FILE.gguf of the hub.")
+    repository, _, name = text.rpartition("/")
+    return repository, {"gguf_file": name}
+
+
 def load_config(checkpoint: str | Path) -> tuple[PreTrainedConfig, str]:
     """A checkpoint's config and its resolved path or id; reads no weights.
 
     Raises VsreError when there is none.
     """
-    path = resolve_checkpoint(checkpoint)
+    path, more = locate(checkpoint)
     try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=False), path
+        return AutoConfig.from_pretrained(path, trust_remote_code=False, **more), path
     except (OSError, ValueError, KeyError) as error:
         raise VsreError(
             f"{checkpoint}: its config cannot be read ({first_line(error)}). Give a folder with the "
@@ -65,7 +87,7 @@ def load_config(checkpoint: str | Path) -> tuple[PreTrainedConfig, str]:
 
 
 def load_weights(loader: Any, path: str, dtype: torch.dtype, **kwargs: Any) -> Any:
-    """What `loader.from_pretrained` makes of a resolved checkpoint, from safetensors only.
+    """What `loader.from_pretrained` makes of a resolved checkpoint, from safetensors only (or `gguf_file`).
 
     Raises VsreError when there are none or they are damaged.
     """

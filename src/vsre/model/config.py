@@ -1,4 +1,4 @@
-"""VsreConfig: the language model's config, and for every encoder its spec and its vision config."""
+"""VsreConfig: the language model's config, each encoder's spec and vision config, and how encoders are joined."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from vsre.errors import VsreError
-from vsre.model.specs import EncoderSpec, auto_vision_config
+from vsre.model.fusion import SEQUENCE, Fusion, Place, fusion_from
+from vsre.model.specs import EncoderSpec
 
 
 class VsreConfig(PreTrainedConfig):
     """Config of VsreForConditionalGeneration.
 
     `encoders` is a list of {"spec": the fields of EncoderSpec, "config": a transformers vision config as a
-    dictionary}, in the order in which the visual tokens follow one another. `image_token_id` is the
-    placeholder that visual tokens replace.
+    dictionary}, in the order in which they are joined. `fusion` says how: {"kind": ..., its options}, or None for
+    sequence, one encoder's visual tokens after another's. `image_token_id` is the placeholder that visual tokens
+    replace.
     """
 
     model_type = "vsre"
@@ -25,6 +27,7 @@ class VsreConfig(PreTrainedConfig):
 
     text_config: dict[str, Any] | PreTrainedConfig | None = None
     encoders: list[dict[str, Any]] | None = None
+    fusion: dict[str, Any] | None = None
     image_token_id: int = 0
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -33,29 +36,50 @@ class VsreConfig(PreTrainedConfig):
         names = [spec.name for spec in self.specs]
         if len(set(names)) != len(names):
             raise VsreError(f"Encoders {', '.join(names)}: two have the same name. Give each its own.")
+        self.fused_by.check(self.specs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As transformers has it; sequence is no field, as in checkpoints from before there was another fusion."""
+        fields = super().to_dict()
+        if fields.get("fusion") is None:
+            fields.pop("fusion", None)
+        return fields
 
     @classmethod
     def of(
         cls,
         text_config: PreTrainedConfig,
         encoders: Sequence[tuple[EncoderSpec, PreTrainedConfig]],
+        *,
+        fusion: Fusion = SEQUENCE,
         **kwargs: Any,
     ) -> VsreConfig:
-        """The config of a language model and pairs of encoder spec and vision config."""
+        """The config of a language model, pairs of encoder spec and vision config, and how they are joined."""
         entries = [{"spec": spec.to_dict(), "config": vision.to_diff_dict()} for spec, vision in encoders]
-        return cls(text_config=text_config, encoders=entries, **kwargs)
+        joined = None if fusion == SEQUENCE else fusion.to_dict()
+        return cls(text_config=text_config, encoders=entries, fusion=joined, **kwargs)
 
     @property
     def specs(self) -> tuple[EncoderSpec, ...]:
-        """The encoder specs, in the order of the visual tokens."""
+        """The encoder specs, in the order in which they are joined."""
         return tuple(EncoderSpec.from_dict(entry["spec"]) for entry in self.encoders or [])
+
+    @property
+    def fused_by(self) -> Fusion:
+        """How the encoders are joined."""
+        return fusion_from(self.fusion)
+
+    @property
+    def places(self) -> list[Place]:
+        """For each visual token, in order, the encoders whose features it holds and the cell it stands for."""
+        return self.fused_by.places(self.specs)
 
     @property
     def vision_configs(self) -> tuple[PreTrainedConfig, ...]:
         """One new transformers config an encoder, in the same order."""
         # The dtype a checkpoint was saved in must not override the one the whole model is loaded in.
         return tuple(
-            auto_vision_config({k: v for k, v in entry["config"].items() if k not in ("dtype", "torch_dtype")})
+            AutoConfig.for_model(**{k: v for k, v in entry["config"].items() if k not in ("dtype", "torch_dtype")})
             for entry in self.encoders or []
         )
 
@@ -67,4 +91,4 @@ class VsreConfig(PreTrainedConfig):
     @property
     def image_tokens(self) -> int:
         """Visual tokens of one picture."""
-        return sum(spec.tokens for spec in self.specs)
+        return self.fused_by.tokens(self.specs)

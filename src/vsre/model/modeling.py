@@ -1,25 +1,25 @@
 """VsreForConditionalGeneration: frozen encoders, their adapters, and any causal language model.
 
-frame (B, 3, S, S) -> each encoder's pixels -> frozen features -> adapter -> (B, N, hidden), one after another
+frame (B, 3, S, S) -> each encoder's pixels -> frozen features -> adapters, joined by the fusion -> (B, N, hidden)
                    -> written over the embeddings of the `<image>` tokens -> language model
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoModel, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
 from vsre.errors import VsreError
-from vsre.model.adapters import ADAPTERS
 from vsre.model.config import VsreConfig
-from vsre.model.frame import encoder_pixels
-from vsre.model.specs import EncoderSpec
+from vsre.model.encoders import frozen_features
 
 
 @dataclass
@@ -27,17 +27,6 @@ class VsreOutput(CausalLMOutputWithPast):
     """A causal language model's output, and the visual tokens it read: (pictures, N, hidden)."""
 
     image_hidden_states: torch.Tensor | None = None
-
-
-def select_features(output: Any, spec: EncoderSpec) -> torch.Tensor:
-    """What a spec takes from its encoder's output: (B, tokens, channels), or (B, channels, g, g) for SAM."""
-    features = output.last_hidden_state if spec.layer == -1 else output.hidden_states[spec.layer]
-    return features[:, 1:] if spec.cls == "drop" else features
-
-
-def _to(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor on a part's device. What is offloaded says "meta", and accelerate takes its inputs where they are."""
-    return tensor if device.type == "meta" else tensor.to(device)
 
 
 class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -62,18 +51,22 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def __init__(self, config: VsreConfig) -> None:
         super().__init__(config)
         width = config.get_text_config().hidden_size
-        self.specs = config.specs
+        self.specs, self.fusion = config.specs, config.fused_by
+        self._knocked_out: dict[str, torch.Tensor | None] = {}
         dtype = torch.get_default_dtype()
         attention = config._attn_implementation
         self.encoders = nn.ModuleDict(
             {
-                spec.name: AutoModel.from_config(vision, dtype=dtype, attn_implementation=attention)
+                # Convolutional encoders have no attention to choose.
+                spec.name: AutoModel.from_config(
+                    vision,
+                    dtype=dtype,
+                    attn_implementation=attention if MODEL_MAPPING[type(vision)]._supports_sdpa else "eager",
+                )
                 for spec, vision in zip(self.specs, config.vision_configs, strict=True)
             }
         )
-        self.adapters = nn.ModuleDict(
-            {spec.name: ADAPTERS[spec.adapter](spec.hidden_size, width) for spec in self.specs}
-        )
+        self.adapters = nn.ModuleDict(self.fusion.adapters(self.specs, width))
         self.language_model = AutoModelForCausalLM.from_config(config.text_config)
         self.encoders.requires_grad_(False)
         self.post_init()
@@ -116,23 +109,35 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 f"pixel_values have the shape {tuple(pixel_values.shape)}, but square frames "
                 "(pictures, 3, S, S) are needed. Make them with VsreImageProcessor."
             )
-        features = {}
-        for spec in self.specs:
-            encoder: Any = self.encoders[spec.name]
-            # (B, 3, S, S) -> (B, 3, s, s)
-            pixels = encoder_pixels(_to(encoder.device, pixel_values), spec).to(encoder.dtype)
-            layer = False if spec.layer == -1 else spec.layer
-            features[spec.name] = select_features(encoder(pixels, output_hidden_states=layer), spec)
-        return features
+        return {spec.name: frozen_features(self.encoders[spec.name], pixel_values, spec) for spec in self.specs}
 
-    def project(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The visual tokens (B, N, hidden) of what `encode` gave: one encoder's after another's."""
-        tokens = []
-        for spec in self.specs:
-            adapter = self.adapters[spec.name]
-            weight = next(adapter.parameters())
-            tokens.append(adapter(_to(weight.device, features[spec.name]).to(weight.dtype)))  # (B, n, hidden)
-        return torch.cat(tokens, dim=1)  # (B, N, hidden), N the sum of n
+    def project(self, features: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The visual tokens (B, N, hidden) of what `encode` gave, joined by the model's fusion."""
+        seen = dict(features)
+        for name, instead in self._knocked_out.items():
+            own = seen[name]
+            seen[name] = torch.zeros_like(own) if instead is None else instead.to(own).expand_as(own)
+        return self.fusion.join(self.specs, self.adapters, seen)
+
+    @contextmanager
+    def knocked_out(self, encoders: Iterable[str] | Mapping[str, torch.Tensor]) -> Iterator[None]:
+        """Within it the visual tokens tell nothing of what these encoders see; for ablations.
+
+        Their features become zeros or, given as {name: features}, those: of the shape of one picture's, for example
+        their mean over many pictures, `model.encode(frames)[name].mean(0)`. It holds for all paths but ready
+        `image_features`, under every fusion. Raises VsreError for a name that no encoder has.
+        """
+        wanted = dict(encoders) if isinstance(encoders, Mapping) else dict.fromkeys(encoders)
+        if unknown := wanted.keys() - self.encoders.keys():
+            raise VsreError(
+                f"Encoders {', '.join(sorted(unknown))}: this model has none of that name. It has "
+                f"{', '.join(self.encoders)}."
+            )
+        before, self._knocked_out = self._knocked_out, self._knocked_out | wanted
+        try:
+            yield
+        finally:
+            self._knocked_out = before
 
     def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The visual tokens (B, N, hidden) of frames (B, 3, S, S), uint8 or float in [0, 1]."""

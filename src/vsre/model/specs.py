@@ -8,31 +8,36 @@ The merged vision encoder of arXiv 2412.18224 reads four frozen encoders. One ru
   token is dropped (256 tokens). The checkpoint's own 518 pixels would give 1,369.
 - SAM: the neck's output, 64x64x256 at 1,024 pixels, brought to 16x16 by its adapter (256 tokens).
 
-Together 1,817 visual tokens; `EncoderSpec.with_cls` keeps both CLS tokens (577 and 257), 1,819.
+Together 1,817 visual tokens; `EncoderSpec.with_cls` keeps both CLS tokens (577 and 257), 1,819. `EncoderSpec.at` gives
+an encoder another input size or a budget of visual tokens.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from transformers import AutoConfig, PreTrainedConfig
+import torch
+from transformers import PreTrainedConfig
 from transformers.models.auto.image_processing_auto import get_image_processor_config
 
 from vsre.errors import VsreError
-from vsre.model.adapters import SAM_REDUCTION
+from vsre.model.adapters import ADAPTERS
 from vsre.model.checkpoints import load_config
-
-Channels = tuple[float, float, float]
-
-OPENAI_MEAN: Channels = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_STD: Channels = (0.26862954, 0.26130258, 0.27577711)
-IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
-IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
-HALF: Channels = (0.5, 0.5, 0.5)
+from vsre.model.encoder_families import (
+    FAMILIES,
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    OPENAI_MEAN,
+    OPENAI_STD,
+    Channels,
+    Family,
+)
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,9 @@ class EncoderSpec:
 
     `hidden_size` is the width of the features (for SAM the neck's channels). `layer` counts as Python does:
     -1 is the encoder's output after its final norm, -2 the hidden state before the last block. `cls` says
-    whether the features open with a CLS token and what becomes of it. Raises VsreError for a name, grid or
-    size that cannot work.
+    whether the features open with a CLS token and what becomes of it. `token_budget` is the most visual tokens the
+    encoder may contribute: its features are averaged to the largest square grid within it. Raises VsreError for a
+    name, grid, size or budget that cannot work.
     """
 
     name: str
@@ -55,7 +61,8 @@ class EncoderSpec:
     cls: Literal["none", "drop", "keep"]
     mean: Channels
     std: Channels
-    adapter: Literal["projector", "sam"]
+    adapter: Literal["projector", "llava", "sam"]
+    token_budget: int | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", self.name):
@@ -68,12 +75,29 @@ class EncoderSpec:
                 f"Encoder spec {self.name}: {self.image_size} pixels hold no patch of {self.patch_size}. "
                 "Give a larger image_size."
             )
-        if self.adapter == "sam" and self.grid % SAM_REDUCTION:
+        if self.token_budget is not None:
+            if self.token_grid < 1:
+                raise VsreError(
+                    f"Encoder spec {self.name}: a budget of {self.token_budget} tokens leaves none for the picture. "
+                    f"Give at least {1 + (self.cls == 'keep')}."
+                )
+        elif self.grid % self.reduction:
             raise VsreError(
                 f"Encoder spec {self.name}: its grid of {self.grid}x{self.grid} is not divisible by "
-                f"{SAM_REDUCTION}, which the SAM adapter's two stride-2 convolutions need. Choose image_size "
-                f"and patch_size so that image_size / patch_size is a multiple of {SAM_REDUCTION}."
+                f"{self.reduction}, which the SAM adapter's two stride-2 convolutions need. Choose image_size and "
+                f"patch_size so that image_size / patch_size is a multiple of {self.reduction}, or give a budget of "
+                "tokens, to which the grid is resampled."
             )
+
+    @property
+    def family(self) -> Family:
+        """What it has in common with encoders of its kind. Raises VsreError where FAMILIES does not have it."""
+        if self.model_type not in FAMILIES:
+            raise VsreError(
+                f"Encoder spec {self.name}: vision encoders of the kind {self.model_type!r} are not known here. There "
+                f"are {', '.join(FAMILIES)}; add an entry to vsre.model.encoder_families.FAMILIES."
+            )
+        return FAMILIES[self.model_type]
 
     @property
     def grid(self) -> int:
@@ -86,9 +110,22 @@ class EncoderSpec:
         return self.grid * self.patch_size
 
     @property
+    def reduction(self) -> int:
+        """Places along one side of the features that its adapter makes one visual token of."""
+        return ADAPTERS[self.adapter].reduction
+
+    @property
     def token_grid(self) -> int:
         """Visual tokens along one side, after the adapter."""
-        return self.grid // SAM_REDUCTION if self.adapter == "sam" else self.grid
+        most = self.grid // self.reduction
+        if self.token_budget is None:
+            return most
+        return min(most, math.isqrt(max(0, self.token_budget - (self.cls == "keep"))))
+
+    @property
+    def feature_grid(self) -> int:
+        """Places along one side of what the adapter is given: the patches, or fewer where there is a budget."""
+        return self.token_grid * self.reduction
 
     @property
     def tokens(self) -> int:
@@ -99,9 +136,23 @@ class EncoderSpec:
         """The same spec with its CLS token kept, where it has one."""
         return dataclasses.replace(self, cls="keep") if self.cls == "drop" else self
 
+    def at(self, *, image_size: int | None = None, tokens: int | None = None) -> EncoderSpec:
+        """The same spec with another input size in pixels, or a budget of visual tokens; None leaves what is there."""
+        return dataclasses.replace(
+            self,
+            image_size=self.image_size if image_size is None else image_size,
+            token_budget=self.token_budget if tokens is None else tokens,
+        )
+
+    def inputs(self, pixels: torch.Tensor) -> dict[str, Any]:
+        """The encoder's arguments for its pixels (B, 3, s, s)."""
+        return self.family.inputs(pixels, self.patch_size)
+
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values."""
+        """The fields as JSON values; no budget is no field, as in checkpoints from before there was one."""
         fields = dataclasses.asdict(self)
+        if self.token_budget is None:
+            del fields["token_budget"]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
 
     @classmethod
@@ -110,31 +161,6 @@ class EncoderSpec:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         return cls(**values)
 
-
-@dataclass(frozen=True)
-class Family:
-    """What all checkpoints of one `config.model_type` have in common."""
-
-    layer: int
-    cls: Literal["none", "drop"]
-    mean: Channels
-    std: Channels
-    adapter: Literal["projector", "sam"] = "projector"
-    width: str = "hidden_size"
-    """The config's field with the features' width."""
-    largest_input: int | None = None
-    """Inputs above this many pixels are reduced to it (the encoder interpolates its position embeddings)."""
-
-
-FAMILIES: dict[str, Family] = {
-    "clip_vision_model": Family(layer=-2, cls="drop", mean=OPENAI_MEAN, std=OPENAI_STD),
-    "siglip_vision_model": Family(layer=-1, cls="none", mean=HALF, std=HALF),
-    "dinov2": Family(layer=-1, cls="drop", mean=IMAGENET_MEAN, std=IMAGENET_STD, largest_input=224),
-    "sam_vision_model": Family(
-        layer=-1, cls="none", mean=IMAGENET_MEAN, std=IMAGENET_STD, adapter="sam", width="output_channels"
-    ),
-}
-"""One entry adds a family of encoders."""
 
 ENCODERS: dict[str, EncoderSpec] = {
     "clip": EncoderSpec(
@@ -200,7 +226,7 @@ def vision_config(config: PreTrainedConfig) -> PreTrainedConfig:
         raise VsreError(
             f"{config.name_or_path or config.model_type}: no vision encoder of a known kind (model_type "
             f"{config.model_type!r}). Use one of {', '.join(FAMILIES)}, or add an entry to "
-            "vsre.model.specs.FAMILIES."
+            "vsre.model.encoder_families.FAMILIES."
         )
     return part
 
@@ -209,19 +235,33 @@ def spec_from_config(config: PreTrainedConfig, name: str, checkpoint: str) -> En
     """The spec that follows from a vision config by the rule of its family."""
     vision = vision_config(config)
     family = FAMILIES[vision.model_type]
+    widths = getattr(vision, family.width)
+    stages = list(widths) if isinstance(widths, list | tuple) else [widths]
+    patch_size = _side(getattr(vision, "patch_size", family.patch_size), name) * 2 ** (len(stages) - 1)
+    # NaFlex encoders have no size of their own, only the number of patches they were trained with.
+    own = getattr(vision, "image_size", None) or math.isqrt(vision.num_patches) * patch_size
+    image_size = _side(own, name)
     return EncoderSpec(
         name=name,
         checkpoint=checkpoint,
         model_type=vision.model_type,
-        image_size=min(vision.image_size, family.largest_input or vision.image_size),
-        patch_size=vision.patch_size,
-        hidden_size=getattr(vision, family.width),
+        image_size=min(image_size, family.largest_input or image_size),
+        patch_size=patch_size,
+        hidden_size=stages[-1],
         layer=family.layer,
         cls=family.cls,
         mean=family.mean,
         std=family.std,
         adapter=family.adapter,
     )
+
+
+def _side(value: Any, name: str) -> int:
+    """Pixels along a side that a config gives as one number or as two."""
+    sides = {*value} if isinstance(value, list | tuple) else {value}
+    if len(sides) != 1:
+        raise VsreError(f"Encoder {name}: its pictures or patches are {value} pixels, and only squares can be placed.")
+    return int(sides.pop())
 
 
 def spec_from_checkpoint(checkpoint: str | Path, *, name: str | None = None) -> EncoderSpec:
@@ -243,20 +283,17 @@ def spec_from_checkpoint(checkpoint: str | Path, *, name: str | None = None) -> 
 
 def check_spec(spec: EncoderSpec, config: PreTrainedConfig) -> None:
     """Raise VsreError where a spec contradicts the config of its checkpoint."""
-    vision = vision_config(config)
     found = spec_from_config(config, spec.name, spec.checkpoint)
-    fields = ["model_type", "patch_size", "hidden_size"]
-    if FAMILIES[vision.model_type].largest_input is None:
-        fields.append("image_size")
-    for field in fields:
+    for field in ("model_type", "patch_size", "hidden_size"):
         if getattr(spec, field) != getattr(found, field):
             raise VsreError(
                 f"Encoder spec {spec.name}: {field} is {getattr(spec, field)!r}, but the checkpoint "
                 f"{spec.checkpoint} has {getattr(found, field)!r}. Correct the spec, or take it from "
                 "spec_from_checkpoint."
             )
-
-
-def auto_vision_config(fields: dict[str, Any]) -> PreTrainedConfig:
-    """The transformers config a dictionary with `model_type` describes."""
-    return AutoConfig.for_model(**fields)
+    if spec.image_size != found.image_size and not spec.family.any_size:
+        raise VsreError(
+            f"Encoder spec {spec.name}: image_size is {spec.image_size}, but the checkpoint {spec.checkpoint} takes "
+            f"{found.image_size} pixels only: position embeddings of a {spec.model_type} are not interpolated. Leave "
+            "image_size out, or give a budget of tokens to have fewer of them."
+        )

@@ -21,8 +21,8 @@ from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageTextToText, set_seed
 
-from vsre.model import build_vsre, encoder_pixels, spec_from_checkpoint
-from vsre.model.modeling import select_features
+from vsre.model import build_vsre, spec_from_checkpoint
+from vsre.model.encoders import frozen_features
 from vsre.rewrite import QUESTION_SCHEMA
 from vsre.sources.scenes import CLASSES
 from vsre.train import parse_stages, run_stages
@@ -119,8 +119,7 @@ def _clip_features(model: Any, pool: Pool, pictures: int = 2000) -> torch.Tensor
     found = []
     for start in range(0, min(pictures, len(pool)), 100):
         frames = images_of(pool, range(start, min(start + 100, len(pool))))
-        layers = model.encoders["clip"](encoder_pixels(frames, spec), output_hidden_states=True)
-        found.append(select_features(layers, spec))
+        found.append(frozen_features(model.encoders["clip"], frames, spec))
     return torch.cat(found)
 
 

@@ -1,12 +1,13 @@
 """What a frozen encoder's features tell of space, read off by linear models, beside an untrained twin.
 
 Features are taken as VSRE takes them (layer, CLS, grid of the encoder spec), before any projector; those of SAM's neck
-are averaged to the grid of its adapter. All three probes are ridge regressions, fitted on scenes of one pool and
+are averaged to the grid of its adapter. All probes are ridge regressions, fitted on scenes of one pool and
 measured on scenes of another:
 
 - class_at_place  which class covers a patch, of patches of which one object covers at least half
 - position        where an object's middle is, from the mean of its patches: the share of variance explained (R2)
 - relation        whether an object is left of another, and whether above it, from the means of both
+- depth           whether an object is nearer than another, from the means of both
 """
 
 from __future__ import annotations
@@ -24,8 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from transformers import AutoModel, set_seed
 
 from vsre.model.checkpoints import load_weights, resolve_checkpoint
-from vsre.model.frame import encoder_pixels
-from vsre.model.modeling import select_features
+from vsre.model.encoders import as_map, frozen_features
 from vsre.model.specs import EncoderSpec, spec_from_checkpoint
 from vsre.zoo.encoders import images_of
 from vsre.zoo.evaluate import Figures
@@ -45,13 +45,8 @@ def grid_features(encoder: Any, spec: EncoderSpec, images: torch.Tensor) -> torc
     """Frozen features of pictures uint8 (n, 3, S, S) on the grid of visual tokens: (n, g, g, channels), float32."""
     found = []
     for some in images.split(BATCH):
-        pixels = encoder_pixels(some, spec)
-        layer = False if spec.layer == -1 else spec.layer
-        features = select_features(encoder(pixels, output_hidden_states=layer), spec)
-        g = spec.token_grid
-        if features.ndim == 4:  # (n, channels, g', g')
-            features = F.adaptive_avg_pool2d(features, g).permute(0, 2, 3, 1)
-        found.append(features.float().reshape(len(some), g, g, -1))
+        cells = F.adaptive_avg_pool2d(as_map(frozen_features(encoder, some, spec)), spec.token_grid)  # (n, C, g, g)
+        found.append(cells.float().permute(0, 2, 3, 1))
     return torch.cat(found)
 
 
@@ -95,17 +90,25 @@ class Seen:
 
 
 def probe(encoder: Any, spec: EncoderSpec, train: Pool, test: Pool, *, scenes: int = 1500) -> Figures:
-    """The three probes of an encoder, fitted on up to `scenes` scenes of one pool and measured on all of another."""
+    """The probes of an encoder, fitted on up to `scenes` scenes of one pool and measured on all of another."""
     fitted, asked = (
-        Seen.of(grid_features(encoder, spec, images_of(pool, range(min(n, len(pool))))), pool)
+        grid_features(encoder, spec, images_of(pool, range(min(n, len(pool)))))
         for pool, n in ((train, scenes), (test, len(test)))
     )
+    return probe_maps(fitted, train, asked, test)
+
+
+def probe_maps(fitted_maps: torch.Tensor, train: Pool, asked_maps: torch.Tensor, test: Pool) -> Figures:
+    """The probes of features (n, g, g, C) of a pool's first n scenes, fitted on those of one pool and measured on those
+    of another."""
+    fitted, asked = Seen.of(fitted_maps, train), Seen.of(asked_maps, test)
     return {
         "class_at_place": _classified(fitted.patches, fitted.classes, asked.patches, asked.classes),
         "position": round(
             float(_ridge(Ridge(1.0)).fit(fitted.objects, fitted.middles).score(asked.objects, asked.middles)), 4
         ),
         "relation": _relation(fitted, asked),
+        "depth": _depth(fitted, asked),
         "patches": float(len(asked.classes)),
         "objects": float(len(asked.objects)),
     }
@@ -148,3 +151,12 @@ def _relation(fitted: Seen, asked: Seen) -> float:
             sides += [np.concatenate([seen.objects[a], seen.objects[b]], 1), gap[clear] < 0]
         scores.append(_classified(*sides))
     return round(float(np.mean(scores)), 4)
+
+
+def _depth(fitted: Seen, asked: Seen) -> float:
+    """Accuracy of "is nearer"; a scene's things come nearest first."""
+    sides = []
+    for seen in (fitted, asked):
+        a, b = seen.pairs()
+        sides += [np.concatenate([seen.objects[a], seen.objects[b]], 1), a < b]
+    return _classified(*sides)
