@@ -13,15 +13,16 @@ from vsre.model import zoo_names
 from vsre.zoo.train import ORDER, WEIGHTS
 
 pytestmark = pytest.mark.skipif(not zoo_names(), reason="no shipped models here: run `vsre zoo train all`")
+MODELS = tuple(name for name in ORDER if name != "sdxl")  # that is a pipeline: test_diffusion_shipped.py
 CLASSES = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel", "dinov2": "Dinov2Model", "sam": "SamVisionModel"}
 
 
 def test_all_are_there_and_small() -> None:
-    assert set(zoo_names()) == set(ORDER)
-    assert sum(f.stat().st_size for f in WEIGHTS.rglob("*") if f.is_file()) < 40e6
+    assert set(zoo_names()) == set(MODELS)
+    assert sum(f.stat().st_size for f in WEIGHTS.rglob("*") if f.is_file()) < 60e6
 
 
-@pytest.mark.parametrize("name", ORDER)
+@pytest.mark.parametrize("name", MODELS)
 def test_files_and_cards(name: str) -> None:
     files = {f.name for f in (WEIGHTS / name).iterdir()}
     assert {"README.md", "card.json", "config.json", "model.safetensors"} <= files

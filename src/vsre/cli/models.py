@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -11,6 +12,10 @@ from rich.table import Table
 
 from vsre.cli.output import JsonFile, console, errors, key_table, write_json
 from vsre.errors import VsreError
+
+if TYPE_CHECKING:
+    from vsre.model import Plan
+    from vsre.train import Stage
 
 zoo = typer.Typer(help="The shipped tiny models: list them, or make one from nothing.", no_args_is_help=True)
 
@@ -27,10 +32,30 @@ def train(
     llm: Annotated[str | None, typer.Option(help="Build VSRE on this language model ...")] = None,
     encoders: Annotated[str, typer.Option(help="... and these encoders, by comma.")] = "clip,siglip,dinov2,sam",
     keep_cls: Annotated[bool, typer.Option(help="Keep the CLS tokens of CLIP and DINOv2.")] = False,
+    image_size: Annotated[
+        list[str] | None, typer.Option(metavar="ENCODER=PIXELS", help="Another input size of an encoder; repeatable.")
+    ] = None,
+    tokens: Annotated[
+        list[str] | None, typer.Option(metavar="ENCODER=NUMBER", help="An encoder's most visual tokens; repeatable.")
+    ] = None,
+    fusion: Annotated[
+        str, typer.Option(help="How encoders are joined: sequence (the paper's), channel or interleave.")
+    ] = "sequence",
+    grid: Annotated[
+        int | None, typer.Option(help="Cells along a side of the grid that channel and interleave resample to.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="What interleave alternates: cell or row.")] = None,
     feature_cache: Annotated[
         Path | None, typer.Option(help="Where features of frozen encoders are kept; default: OUT/cache/features.")
     ] = None,
     no_feature_cache: Annotated[bool, typer.Option("--no-feature-cache", help="Encode every picture anew.")] = False,
+    report_to: Annotated[
+        str, typer.Option(help="Trackers that get the log too, by comma: tensorboard, wandb, trackio, ...")
+    ] = "",
+    accelerate: Annotated[
+        str | None,
+        typer.Option(help="Share the work between GPUs: single, ddp-8, fsdp2-4x8, ..., or accelerate's own YAML file."),
+    ] = None,
     seed: int = 0,
     plan_only: Annotated[bool, typer.Option("--plan", help="Check grids and token budget, load nothing.")] = False,
     json_file: JsonFile = None,
@@ -39,30 +64,72 @@ def train(
 
     Encoders are clip, siglip, dinov2, sam (the paper's checkpoints), zoo:NAME, a hub id or a folder.
     """
-    from vsre.model import plan_checkpoints
+    from vsre.model import fusion_from, plan_checkpoints
+    from vsre.recipes.schema import EncoderChoice
     from vsre.recipes.start import encoder_specs, open_model
     from vsre.train import load_stages, run_stages
+    from vsre.train.processes import processes
+    from vsre.train.run import check_stages
 
     if (checkpoint is None) == (llm is None):
         raise VsreError("Give --checkpoint to tune a model, or --llm (with --encoders) to build VSRE on one.")
     todo = load_stages(stages)
+    trackers = [t.strip() for t in report_to.split(",") if t.strip()]
+    check_stages(todo, trackers)
+    if accelerate is not None and not plan_only:
+        raise typer.Exit(_in_processes(accelerate, todo, out))
     names = [e.strip() for e in encoders.split(",") if e.strip()]
+    sizes, budgets = (_of_encoders(*given, names) for given in (("image-size", image_size), ("tokens", tokens)))
+    chosen = [EncoderChoice(id=n, image_size=sizes.get(n), tokens=budgets.get(n)) for n in names]
+    joined = fusion_from({"kind": fusion} | {k: v for k, v in (("grid", grid), ("by", by)) if v is not None})
+    speaks = plan_only or processes().is_main_process
     if llm is not None:
-        made = plan_checkpoints(llm, encoder_specs(names), keep_cls=keep_cls)
-        table = Table("encoder", "input", "grid", "visual tokens", "adapter", "adapter parameters")
-        for r in made.rows:
-            table.add_row(r.encoder, str(r.image_size), r.grid, str(r.tokens), r.adapter, f"{r.adapter_parameters:,}")
-        errors.print(table)
-        errors.print(f"{made.tokens:,} visual tokens of {made.positions:,} positions; {made.text_room:,} left for text")
+        made = plan_checkpoints(llm, encoder_specs(chosen), fusion=joined, keep_cls=keep_cls)
+        if speaks:
+            _show_plan(made)
         if plan_only:
             return write_json(json_file, {"tokens": made.tokens, "positions": made.positions})
-    model, processor = open_model(checkpoint, llm, names, seed=seed, keep_cls=keep_cls)
+    model, processor = open_model(checkpoint, llm, chosen, fusion=joined, seed=seed, keep_cls=keep_cls)
     kept = False if no_feature_cache else feature_cache or True
-    summary = run_stages(model, processor, todo, out, seed=seed, feature_cache=kept)
+    summary = run_stages(model, processor, todo, out, seed=seed, feature_cache=kept, report_to=trackers)
+    if not speaks:
+        return None
     shown = {f"{i:02d}": {k: v for k, v in s.items() if k != "config"} for i, s in enumerate(summary["stages"], 1)}
     key_table(f"trained: {summary['model']}", shown)
     write_json(json_file, summary)
     return None
+
+
+def _show_plan(made: Plan) -> None:
+    table = Table("encoder", "input", "grid", "visual tokens", "adapter", "adapter parameters")
+    for r in made.rows:
+        table.add_row(r.encoder, str(r.image_size), r.grid, str(r.tokens), r.adapter, f"{r.adapter_parameters:,}")
+    errors.print(table)
+    errors.print(f"fusion: {made.fusion}, adapters of {made.adapter_parameters:,} parameters")
+    errors.print(f"{made.tokens:,} visual tokens of {made.positions:,} positions; {made.text_room:,} left for text")
+
+
+def _of_encoders(option: str, given: list[str] | None, encoders: list[str]) -> dict[str, int]:
+    """ENCODER=NUMBER entries of an option."""
+    found = {}
+    for entry in given or ():
+        name, _, number = entry.rpartition("=")
+        if name not in encoders or not number.isdigit() or int(number) == 0:
+            raise VsreError(f"--{option} {entry}: give ENCODER=NUMBER; the encoders are {', '.join(encoders)}.")
+        found[name] = int(number)
+    return found
+
+
+def _in_processes(configuration: str, stages: Sequence[Stage], out: Path) -> int:
+    """Run this very command in the processes of an accelerate configuration; its exit code."""
+    import sys
+
+    from vsre.train.launch import config_file, launch, launch_command, without_option
+    from vsre.train.run import DONE, stage_folders
+
+    command = launch_command(config_file(configuration), without_option(sys.argv[1:], "--accelerate"))
+    folders = stage_folders(stages, out)
+    return launch(command, lambda: sum((folder / DONE).is_file() for folder in folders), len(folders))
 
 
 @zoo.command("ls")
@@ -79,7 +146,7 @@ def zoo_ls(json_file: JsonFile = None) -> None:
             table.add_row(name, "–", f"not here; vsre zoo train {name}", "")
             continue
         record = json.loads(card.read_text())
-        size = sum(f.stat().st_size for f in card.parent.iterdir()) / 1e6
+        size = sum(f.stat().st_size for f in card.parent.rglob("*") if f.is_file()) / 1e6
         rows.append({"name": name, "megabytes": round(size, 2), "figures": record["figures"]})
         shown = ", ".join(f"{k} {v}" for k, v in record["figures"].items())
         table.add_row(f"zoo:{name}", f"{size:.1f}", escape(record["settings"]["objective"]), escape(shown))

@@ -10,15 +10,24 @@ import vsre
 
 
 def write_card(
-    folder: Path, name: str, *, settings: dict[str, Any], made: dict[str, Any], figures: dict[str, Any]
+    folder: Path,
+    name: str,
+    *,
+    settings: dict[str, Any],
+    made: dict[str, Any],
+    figures: dict[str, Any],
+    more: dict[str, Any] | None = None,
+    library: str = "transformers",
 ) -> None:
-    """README.md (for people) and card.json (for programs) in `folder`."""
+    """README.md (for people) and card.json (for programs, with `more`) in `folder`; a `note` of the settings
+    is for people too."""
     record = {"name": name, "vsre": vsre.__version__, "settings": settings, "made": made, "figures": figures}
+    record |= more or {}
     (folder / "card.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
     lines = [
         "---",
         "license: apache-2.0",
-        "library_name: transformers",
+        f"library_name: {library}",
         "---",
         f"# vsre zoo: {name}",
         "",
@@ -27,6 +36,7 @@ def write_card(
         "It knows drawn scenes of COCO classes (Twemoji sprites, CC BY 4.0) and nothing else; it exists so that the",
         "whole pipeline runs in minutes on a laptop. Do not use it on photographs.",
         "",
+        *((settings["note"], "") if "note" in settings else ()),
         f"Made by `vsre zoo train {name}`.",
         "",
         "| what | value |",

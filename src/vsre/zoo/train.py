@@ -23,8 +23,9 @@ from vsre.zoo.language import make_llm, make_tokenizer
 from vsre.zoo.pool import Pool, make_pool
 
 WEIGHTS = Path(__file__).parent / "weights"
-ORDER = ("llm", "clip", "siglip", "dinov2", "sam", "base", "merged", "vsre")
-"""What needs another comes after it: base is built on clip and llm, merged on base and the encoders, vsre on merged."""
+ORDER = ("llm", "clip", "siglip", "dinov2", "sam", "base", "merged", "vsre", "detector", "sdxl")
+"""What needs another comes after it: base is built on clip and llm, merged on base and the encoders, vsre on
+merged; the detector measures what sdxl paints."""
 
 Say = Callable[[str], None]
 
@@ -126,6 +127,14 @@ def train_zoo(
 
         train_expert(settings, work, out, steps=steps, say=say)
         return True
+    if name == "detector":
+        from vsre.zoo.detector import train_detector
+
+        return train_detector(settings, work, out, steps=steps, seconds=seconds, say=say)
+    if name == "sdxl":
+        from vsre.zoo.diffusion_train import train_sdxl
+
+        return train_sdxl(settings, work, out, steps=steps, seconds=seconds, say=say)
     own = settings[name]
     config = FitConfig(**own["fit"] | ({"steps": steps} if steps else {}))
     set_seed(config.seed)
