@@ -21,7 +21,19 @@ from vsre.repaint import (
     repaint,
     verify,
 )
-from vsre.repaint.verify import confirms, verified
+from vsre.repaint.verify import (
+    MOVED,
+    NOT_GONE,
+    NOT_IN_THE_MASK,
+    BatchVerifier,
+    Policy,
+    check_many,
+    confirms,
+    iou,
+    policy_of,
+    verified,
+    verify_all,
+)
 from vsre.sources.scenes import CLASSES, DRAWABLE, draw_scene_for
 from vsre.triplets import Triplet, read_triplets, write_triplets
 
@@ -104,6 +116,147 @@ def test_a_picture_of_which_nothing_is_borne_out_is_refused(verdict: Verdict, re
     assert isinstance(result, Refused) and result.reason == reason
 
 
+def test_a_reason_and_the_evidence_stay_in_provenance() -> None:
+    found = Verification(Verdict.PASS, 0.2, BOTH | {"fox": BOX}, reason="why", evidence={"rule": "left: pass 1"})
+    result = verified(SWAPPED, Scripted({"The fox is left of the dog.": found}))
+    assert isinstance(result, Painted)
+    [kept, dropped] = result.triplets()[0].provenance["verdicts"]
+    assert (kept["reason"], kept["evidence"], kept["edit"]) == ("why", {"rule": "left: pass 1"}, "")
+    assert (dropped["verdict"], dropped["agrees"]) == ("undecided", None)
+
+
+def test_several_instances_and_the_one_that_was_judged() -> None:
+    assert Verification(Verdict.PASS, 0.2, {"cat": BOX}).found("cat") == (BOX,)
+    assert Verification(Verdict.PASS, 0.2, {"cat": BOX}, {"cat": (BOX, OTHER)}).found("cat") == (BOX, OTHER)
+    assert Verification(Verdict.PASS, 0.2, {}, {"cat": ()}).found("cat") == ()
+
+
+INPAINTED = Painted(
+    SWAPPED.job, b"\x89PNG", 8, 8, SWAPPED.statements, notes={"mask": {"box": [0.08, 0.08, 0.42, 0.42]}}
+)
+"""As SWAPPED, with the mask in its notes: a fox was painted where the cat was, beside a dog at OTHER."""
+EDITED = INPAINTED.job.triplet.replace(subject_box=BOX, object_box=OTHER)
+
+
+def edited(**instances: Any) -> dict[str, Verification]:
+    """A fox at BOX and a dog at OTHER, but for what is given; no cat."""
+    seen = {"fox": (BOX,), "dog": (OTHER,)} | instances
+    boxes = {name: boxes[0] for name, boxes in seen.items()}
+    return {
+        "The fox is left of the dog.": Verification(Verdict.PASS, 0.2, boxes, seen),
+        "The cat is left of the dog.": Verification(Verdict.FAIL, 0.3, {"dog": seen["dog"][0]}, {"dog": seen["dog"]}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("script", "kinds", "problems"),
+    [
+        (edited(), ["positive", "object-absent"], ["", ""]),
+        (edited(fox=((0.2, 0.2, 0.5, 0.5),)), ["object-absent"], [NOT_IN_THE_MASK, ""]),
+        (edited(fox=((0.2, 0.2, 0.5, 0.5), BOX)), ["positive", "object-absent"], ["", ""]),
+        (edited(dog=((0.6, 0.5, 1.0, 0.9),)), [], [MOVED, MOVED]),
+        (edited(dog=((0.6, 0.5, 1.0, 0.9), OTHER)), ["positive", "object-absent"], ["", ""]),
+        (
+            edited() | {"The cat is left of the dog.": Verification(Verdict.PASS, 0.1, {"cat": BOX, "dog": OTHER})},
+            [],
+            [NOT_GONE, ""],
+        ),
+        (
+            edited() | {"The cat is left of the dog.": Verification(Verdict.PASS, 0.1, {"cat": OTHER, "dog": OTHER})},
+            ["positive"],
+            ["", ""],
+        ),
+        ({"The fox is left of the dog.": Verification(Verdict.UNDECIDED)}, [], ["", ""]),
+    ],
+)
+def test_an_edit_is_believed_where_it_was_made(script: Any, kinds: list[str], problems: list[str]) -> None:
+    """New subject in the mask (IoU over .5), old one not there, object where it was (IoU over .7)."""
+    job = PaintJob(EDITED, "inpaint", 0, "diffusion/1")
+    painted = Painted(job, INPAINTED.image, 8, 8, INPAINTED.statements, notes=INPAINTED.notes, truth="intended")
+    verifier = Scripted(script)
+    assert [c.edit for c in check_many([painted], verifier)[0]] == problems
+    result = verified(painted, verifier)
+    assert ([s.kind for s in result.statements] if isinstance(result, Painted) else []) == kinds
+    # Without a mask, or in another setting, nobody knows where to look.
+    for other in (
+        Painted(job, painted.image, 8, 8, painted.statements),
+        Painted(
+            PaintJob(EDITED, "i2i", 0, "diffusion/1"), painted.image, 8, 8, painted.statements, notes=painted.notes
+        ),
+    ):
+        assert [c.edit for c in check_many([other], verifier)[0]] == ["", ""]
+
+
+def test_an_edit_that_went_wrong_is_not_relabelled() -> None:
+    """The fox is found, but not in the mask: what it is there, nobody asked for."""
+    job = PaintJob(EDITED, "inpaint", 0, "diffusion/1")
+    for fox, kinds in ((BOX, ["relation-false", "object-absent"]), ((0.2, 0.2, 0.5, 0.5), ["object-absent"])):
+        script = edited(fox=(fox,))
+        script["The fox is left of the dog."] = Verification(Verdict.FAIL, 0.2, {"fox": fox, "dog": OTHER})
+        painted = Painted(job, INPAINTED.image, 8, 8, INPAINTED.statements, notes=INPAINTED.notes)
+        result = verified(painted, Scripted(script), Policy(on_fail="relabel"))
+        assert isinstance(result, Painted) and [s.kind for s in result.statements] == kinds
+
+
+def test_overlaps_are_the_policys() -> None:
+    job = PaintJob(EDITED, "inpaint", 0, "diffusion/1")
+    painted = Painted(job, INPAINTED.image, 8, 8, INPAINTED.statements, notes=INPAINTED.notes)
+    verifier = Scripted(edited(fox=((0.2, 0.2, 0.5, 0.5),), dog=((0.6, 0.5, 1.0, 0.9),)))
+    lenient = verified(painted, verifier, Policy(subject_iou=0.2, object_iou=0.5))
+    assert isinstance(lenient, Painted) and len(lenient.statements) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdict", "boxes", "kept"),
+    [
+        ("positive", Verdict.FAIL, BOTH, "relation-false"),
+        ("relation-false", Verdict.PASS, BOTH, "positive"),
+        ("positive", Verdict.FAIL, {"dog": OTHER}, None),
+        ("relation-false", Verdict.FAIL, {"dog": OTHER}, None),
+        ("object-absent", Verdict.FAIL, BOTH, None),
+        ("object-absent", Verdict.PASS, BOTH, None),
+        ("positive", Verdict.UNDECIDED, BOTH, None),
+        ("positive", Verdict.PASS, BOTH, "positive"),
+    ],
+)
+def test_relabelling_is_asked_for_and_needs_both_things(kind: Any, verdict: Verdict, boxes: Any, kept: Any) -> None:
+    painted = Painted(SWAPPED.job, b"\x89PNG", 8, 8, (statement(kind),), truth="intended")
+    verifier = Scripted({}, Verification(verdict, 0.2, boxes))
+    result = verified(painted, verifier, Policy(on_fail="relabel"))
+    assert (result.statements[0].kind if isinstance(result, Painted) else None) == kept
+    if isinstance(result, Painted):
+        [row] = result.triplets()
+        assert row.label is (kept == "positive") and row.subject_box == BOX
+        assert row.provenance["verdicts"][0]["kind"] == kind, "what was asked for stays known"
+    dropped = verified(painted, verifier)
+    assert isinstance(dropped, Painted) == (kept == kind)
+
+
+def test_a_verifier_brings_its_policy_and_batches() -> None:
+    class Batches(Scripted):
+        policy = Policy(on_fail="relabel")
+        batch_size = 2
+
+        def verify_many(self, triplets: Any) -> list[Verification]:
+            self.asked.append([t.caption for t in triplets])
+            return [self.verify(t.image, t) for t in triplets]
+
+    verifier = Batches({}, Verification(Verdict.FAIL, 0.2, {"fox": BOX, "cat": BOX, "dog": OTHER}))
+    assert isinstance(verifier, BatchVerifier) and not isinstance(Scripted({}), BatchVerifier)
+    assert policy_of(verifier).on_fail == "relabel" and policy_of(Scripted({})) == Policy()
+    result = verified(SWAPPED, verifier)
+    assert isinstance(result, Painted) and [s.kind for s in result.statements] == ["relation-false"]
+    assert verifier.asked[0] == [s.caption for s in SWAPPED.statements], "both statements at once"
+    one = Scripted({}, Verification(Verdict.PASS))
+    assert len(verify_all(one, SWAPPED.triplets())) == len(one.asked) == 2
+
+
+def test_intersection_over_union() -> None:
+    assert iou(BOX, BOX) == 1 and iou(BOX, OTHER) == 0
+    assert iou((0.0, 0.0, 0.2, 0.2), (0.1, 0.0, 0.3, 0.2)) == pytest.approx(1 / 3)
+    assert iou((0.1, 0.1, 0.1, 0.1), (0.1, 0.1, 0.1, 0.1)) == 0
+
+
 def test_the_scene_is_the_truth_of_a_drawn_picture() -> None:
     painter, truth = ScenePainter(WORDS, size=96), SceneTruth()
     scene = draw_scene_for("cat", "right of", "chair", True, Random(1), extras=[], size=96)
@@ -132,5 +285,5 @@ def test_repaint_writes_what_a_verifier_bears_out(tmp_path: Path) -> None:
     assert {t.provenance["truth"] for t in read_triplets(tmp_path / "out")} == {"verified"}
     with pytest.raises(VsreError, match=r"does not show what was asked for \(2\)"):
         repaint(
-            tmp_path / "train", tmp_path / "out", settings=("t2i",), verifier=Scripted({}, Verification(Verdict.FAIL))
+            tmp_path / "train", tmp_path / "none", settings=("t2i",), verifier=Scripted({}, Verification(Verdict.FAIL))
         )

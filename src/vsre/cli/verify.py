@@ -1,0 +1,191 @@
+"""The verbs that look at pictures: `vsre verify TRIPLETS --out FOLDER`, and under it presets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+from typer.core import TyperGroup
+
+from vsre.cli.output import JsonFile, console, errors, key_table, progress_bar, write_json
+from vsre.errors import VsreError
+
+if TYPE_CHECKING:
+    from vsre.repaint.verify import Verifier
+
+_OUTCOMES = ("pass", "fail", "missing", "undecided")
+_CLASSES = 20
+"""Classes that are shown; verify.json has them all."""
+
+
+class _RunsByDefault(TyperGroup):
+    """`vsre verify TRIPLETS` is `vsre verify run TRIPLETS`; a folder called "presets" is said "./presets"."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] != "--help":
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(cls=_RunsByDefault, no_args_is_help=True, help=_HELP, rich_markup_mode="markdown")
+    for verb in (run, presets):
+        group.command()(verb)
+    app.add_typer(group, name="verify")
+
+
+_HELP = "Look whether pictures show what their captions say: `vsre verify TRIPLETS --out FOLDER`."
+
+
+def run(
+    triplets: Annotated[Path, typer.Argument(help="Triplets with their pictures: a folder or a Parquet file.")],
+    out: Annotated[Path, typer.Option(help="Folder for verdicts.parquet and verify.json; a run there is resumed.")],
+    verifier: Annotated[
+        str | None,
+        typer.Option(
+            help="A preset (`vsre verify presets`), a YAML, or scene-truth for drawn pictures. Default: coco."
+        ),
+    ] = None,
+    boxes: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Annotated boxes (as `vsre geometry`) in the place of a detector; repeatable."
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, float16, bfloat16.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures looked at at once.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub: what is there already.")] = False,
+    judge: Annotated[
+        str | None, typer.Option(help="A vision-language model that is asked about what is left undecided.")
+    ] = None,
+    judge_server: Annotated[str | None, typer.Option(help="Ask the judge on this OpenAI-compatible server.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first so many triplets only.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Look whether pictures show what their captions say: PASS, FAIL or UNDECIDED for each, with all the evidence.
+
+    Where labels are people's or drawn scenes', the verdicts are compared with them.
+    """
+    from vsre.verify import build_verifier
+    from vsre.verify.run import verify_set
+
+    if judge_server is not None and judge is None:
+        raise VsreError("--judge-server needs --judge: the model's name there.")
+    options: dict[str, Any] = {"device": device, "dtype": dtype, "batch_size": batch_size, "offline": offline or None}
+    if judge is not None:
+        options["judge"] = {"model": judge} | ({"server": judge_server} if judge_server else {})
+    looker = _by_boxes(triplets, boxes, verifier, options) if boxes else build_verifier(verifier or "coco", **options)
+    with progress_bar("triplets") as tick:
+        summary = verify_set(triplets, out, looker, limit=limit, progress=tick)
+    _show(summary, out)
+    write_json(json_file, summary)
+
+
+def _by_boxes(triplets: Path, boxes: list[Path], verifier: str | None, options: Mapping[str, Any]) -> Verifier:
+    """Known boxes with what else the verifier looks at: depth, outlines, a judge."""
+    from vsre.sources.vsr.objects import read_objects
+    from vsre.triplets import read_triplets
+    from vsre.verify.config import VerifierConfig, load_config
+    from vsre.verify.detectors import KnownBoxes
+    from vsre.verify.verifier import PictureVerifier
+
+    names = {triplet.image_name for triplet in read_triplets(triplets, images=False)}
+    config = (load_config(verifier) if verifier else VerifierConfig()).changed(**options)
+    config = config.model_copy(update={"closed": None, "open": None})
+    return PictureVerifier(config, known=KnownBoxes(read_objects(boxes, names)))
+
+
+def presets(
+    name: Annotated[str | None, typer.Argument(help="A preset or YAML file: show all of it, with sources.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """List the verifiers, or show one with where each of its defaults is from."""
+    from vsre.verify.config import load_config, preset_names
+
+    if name is not None:
+        shown = load_config(name).model_dump(mode="json", exclude_none=True)
+        key_table(name, shown)
+        return write_json(json_file, shown)
+    configs = {preset: load_config(preset) for preset in preset_names()}
+    table = Table("preset", "what it looks with", "thresholds of its detectors")
+    for preset, config in configs.items():
+        detectors = [part for part in (config.closed, config.open) if part]
+        thresholds = "; ".join(f"{part.present:g}, {part.absent:g}" for part in detectors)
+        table.add_row(*map(escape, (preset, config.about, thresholds)))
+    console.print(table)
+    console.print("thresholds: a box counts; a box makes absence doubtful")
+    console.print("`vsre verify presets NAME` shows all of it, with where each default is from")
+    write_json(
+        json_file, {preset: config.model_dump(mode="json", exclude_none=True) for preset, config in configs.items()}
+    )
+    return None
+
+
+def _show(summary: Mapping[str, Any], out: Path) -> None:
+    figures = summary["figures"]
+    head = {key: figures[key] for key in ("triplets", "pictures", "verdicts", "undecided_because")}
+    key_table(f"verdicts in {out / 'verdicts.parquet'}", head | {"verifier": summary["verifier"]})
+    if "against_labels" in figures:
+        _against_labels(figures["against_labels"])
+    if "asked_for" in figures:
+        _asked_for(figures["asked_for"])
+    _classes(figures["classes"])
+    if figures["verdicts"]["undecided"] == figures["triplets"]:
+        errors.print("[bold]note[/] nothing was decided: see the reasons above.")
+
+
+def _against_labels(found: Mapping[str, Any]) -> None:
+    outcomes = [key for key in _OUTCOMES if key != "missing" or any(found["all"][t][key] for t in ("true", "false"))]
+    table = _table("relation", "n", *outcomes, "pass is true", "fail is false")
+    table.title = "verdicts on true/false captions; shares in % with 95 % intervals"
+    silent = []
+    for name, figure in (("all", found["all"]), *found["by_relation"].items()):
+        if name != "all" and not figure["decided"]["value"]:
+            silent.append(f"{name} ({figure['n']})")
+            continue
+        counts = [f"{figure['true'][key]}/{figure['false'][key]}" for key in outcomes]
+        shares = [_share(figure[key]) for key in ("pass_is_true", "fail_is_false")]
+        table.add_row(*map(escape, (name, str(figure["n"]), *counts, *shares)))
+    console.print(table)
+    if silent:
+        console.print(f"nothing decided on {', '.join(silent)}", highlight=False)
+
+
+def _asked_for(found: Mapping[str, Any]) -> None:
+    table = _table("what was asked for", "n", *_OUTCOMES, "borne out")
+    table.title = "pictures that were painted; shares in % with 95 % intervals"
+    for name, figure in (("all", found["all"]), *found["by_kind"].items(), *found["by_relation"].items()):
+        counts = [str(figure[key]) for key in _OUTCOMES]
+        table.add_row(*map(escape, (name, str(figure["n"]), *counts, _share(figure["borne_out"]))))
+    console.print(table)
+
+
+def _classes(found: Mapping[str, Any]) -> None:
+    table = _table("class", "pictures", "found", "absent", "faint", "other")
+    table.title = "how often a class is found where a caption names it; shares in % with 95 % intervals"
+    most = sorted(found.items(), key=lambda item: -item[1]["pictures"])[:_CLASSES]
+    for name, figure in most:
+        absent, faint = (figure.get(state, 0) for state in ("absent", "faint"))
+        rest = figure["pictures"] - figure.get("present", 0) - absent - faint
+        cells = (name, str(figure["pictures"]), _share(figure["found"]), *map(str, (absent, faint, rest)))
+        table.add_row(*map(escape, cells))
+    console.print(table)
+    if len(found) > len(most):
+        console.print(f"the {len(most)} most frequent classes of {len(found)}; verify.json has them all")
+
+
+def _table(first: str, *columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _share(figure: Mapping[str, Any] | None) -> str:
+    return "–" if figure is None else "{value:.0%} [{low:.0%}, {high:.0%}]".format(**figure).replace("%", "")

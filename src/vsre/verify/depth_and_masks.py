@@ -1,0 +1,134 @@
+"""What boxes do not tell: the depth of every pixel (Depth Anything), and the outline of what is in a box (SAM)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vsre.errors import VsreError
+from vsre.relations.photo_measures import DepthMap
+from vsre.triplets import Box
+from vsre.verify.config import Depth, Masks
+from vsre.verify.loading import Machine, Model, to_model
+from vsre.verify.sight import Picture
+
+_GROWS = {"relative": "towards", "metric": "away"}
+"""Depth Anything's own word in its configuration -> where its values grow."""
+
+
+class DepthEstimator:
+    """A depth map for each picture, at the picture's own size."""
+
+    def __init__(self, spec: Depth, machine: Machine) -> None:
+        self.spec, self.machine = spec, machine
+        self.model = Model(
+            spec,
+            machine,
+            auto="AutoModelForDepthEstimation",
+            processor="AutoImageProcessor",
+            what="a depth estimator",
+        )
+
+    def identity(self) -> dict[str, Any]:
+        return self.model.identity()
+
+    def about(self) -> dict[str, Any]:
+        return self.model.about()
+
+    @property
+    def grows(self) -> str:
+        """Whether values grow "away" from the viewer or "towards"; raises VsreError where that is not known."""
+        if self.spec.grows != "auto":
+            return self.spec.grows
+        kind = getattr(self.model.config, "depth_estimation_type", None)
+        if kind not in _GROWS:
+            raise VsreError(
+                f"{self.spec.model}: its configuration does not say whether its depths grow with the distance. Say so "
+                "by `grows: away` (metres) or `grows: towards` (disparity)."
+            )
+        return _GROWS[kind]
+
+    def look(self, pictures: Sequence[Picture]) -> list[DepthMap | None]:
+        """None where the model cannot take a picture (too narrow for its processor), or gives no numbers."""
+        _, processor = self.model.load()
+        groups: defaultdict[tuple[int, ...], list[tuple[int, Any]]] = defaultdict(list)
+        for index, picture in enumerate(pictures):
+            try:
+                values = processor(images=[picture.shown], return_tensors="pt")["pixel_values"]
+            except ValueError:  # a side that comes out as no pixel at all
+                continue
+            groups[tuple(values.shape)].append((index, values))
+        found: list[DepthMap | None] = [None] * len(pictures)
+        for members in groups.values():
+            sizes = [pictures[index].shown.size for index, _ in members]
+            items = [(values, size) for (_, values), size in zip(members, sizes, strict=True)]
+            for (index, _), depth in zip(members, self.machine.in_batches(items, self._batch), strict=True):
+                found[index] = depth
+        return found
+
+    def _batch(self, batch: Sequence[tuple[Any, tuple[int, int]]]) -> list[DepthMap | None]:
+        import torch
+
+        model, _ = self.model.load()
+        pixels = torch.cat([values for values, _ in batch]).to(model.device, model.dtype)
+        with torch.inference_mode():
+            predicted = model(pixel_values=pixels).predicted_depth.float()  # (n, h, w)
+        found: list[DepthMap | None] = []
+        for depth, (_, (width, height)) in zip(predicted, batch, strict=True):
+            # Not the processor's own way, which drops the sides of one pixel.
+            resized = torch.nn.functional.interpolate(depth[None, None], size=(height, width), mode="bilinear")
+            values = resized[0, 0].cpu().numpy()
+            clear = bool(np.isfinite(values).all())
+            found.append(DepthMap(values, inverse=self.grows == "towards") if clear else None)
+        return found
+
+
+class Segmenter:
+    """A mask for each box, of the whole picture at its own size."""
+
+    def __init__(self, spec: Masks, machine: Machine) -> None:
+        self.spec, self.machine = spec, machine
+        self.model = Model(
+            spec,
+            machine,
+            auto="AutoModelForMaskGeneration",
+            processor="AutoProcessor",
+            what="a segmenter",
+        )
+
+    def identity(self) -> dict[str, Any]:
+        return self.model.identity()
+
+    def about(self) -> dict[str, Any]:
+        return self.model.about()
+
+    def look(self, pictures: Sequence[Picture], boxes: Sequence[Sequence[Box]]) -> list[list[NDArray[np.bool_]]]:
+        """One list of masks (height, width) a picture, in the order of its boxes."""
+        return self.machine.in_batches(list(zip(pictures, boxes, strict=True)), self._batch)
+
+    def _batch(self, batch: Sequence[tuple[Picture, Sequence[Box]]]) -> list[list[NDArray[np.bool_]]]:
+        import torch
+
+        model, processor = self.model.load()
+        most = max(len(boxes) for _, boxes in batch)
+        images, prompts = [], []
+        for picture, boxes in batch:
+            image = picture.shown
+            scale = np.array([image.width, image.height] * 2)
+            # As many boxes for each picture, or they fit into no tensor; the surplus is cut off below.
+            even = [*boxes, *[boxes[-1]] * (most - len(boxes))]
+            images.append(image)
+            prompts.append([(np.array(box) * scale).tolist() for box in even])
+        inputs = processor(images=images, input_boxes=prompts, return_tensors="pt")
+        original, reshaped = inputs.pop("original_sizes"), inputs.pop("reshaped_input_sizes")
+        with torch.inference_mode():
+            outputs = model(**to_model(inputs, model), multimask_output=False)
+        masks = processor.image_processor.post_process_masks(outputs.pred_masks.float().cpu(), original, reshaped)
+        return [
+            [mask.numpy() for mask in of_picture[: len(boxes), 0]]
+            for of_picture, (_, boxes) in zip(masks, batch, strict=True)
+        ]

@@ -1,0 +1,149 @@
+"""What verdicts on a set of triplets tell: of the verifier where labels are true, of the pictures where labels are only
+what was asked for.
+
+A label counts as true where a person gave it or the picture was drawn by it; a repainted triplet's label that is
+`intended` or `verified` does not, since it is nobody's word or a verifier's own. Intervals are Wilson's, 95 %; the
+statements about one picture are not independent, which they do not know.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from vsre.rates import share
+from vsre.relations.things import Verdict
+from vsre.verify.presence import State
+
+COLUMNS = (
+    "image_id", "subject", "relation", "object", "label", "kind", "truth", "verdict", "missing", "reason",
+    "subject_state", "object_state",
+)  # fmt: skip
+"""What of `vsre.verify.verdicts.SCHEMA` the figures are made of."""
+
+OUTCOMES = ("pass", "fail", "missing", "undecided")
+"""FAIL in two: by where things are, and because one of them is missing."""
+
+_ASKED_FOR = ("intended", "verified")
+
+
+class _Like(NamedTuple):
+    """What counts alike."""
+
+    relation: str
+    label: bool
+    kind: str | None
+    truth: str | None
+    outcome: str
+    reason: str
+    bears_out: bool
+
+
+_Counted = Sequence[tuple[_Like, int]]
+
+
+def figures(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of rows with COLUMNS, as JSON: counts of verdicts and reasons, the confusion with true labels, what became of
+    what was asked for, and how often each class is found. The rows are gone through once."""
+    pictures: set[str] = set()
+    states: dict[tuple[str, str], str | None] = {}
+    alike: Counter[_Like] = Counter()
+    for row in rows:
+        pictures.add(row["image_id"])
+        alike[_like(row)] += 1
+        for part in ("subject", "object"):
+            # A caption that is false by absence names what is not there.
+            if not (row["kind"] == "object-absent" and part == "subject"):
+                states[row["image_id"], row[part]] = row[f"{part}_state"]
+    counted = list(alike.items())
+    because = _counter((like.reason, n) for like, n in counted if like.outcome == "undecided")
+    found: dict[str, Any] = {
+        "triplets": alike.total(),
+        "pictures": len(pictures),
+        "verdicts": _outcomes(counted),
+        "undecided_because": dict(because.most_common()),
+    }
+    if labelled := [(like, n) for like, n in counted if like.truth not in _ASKED_FOR]:
+        found["against_labels"] = {"all": confusion(labelled), "by_relation": _by("relation", labelled, confusion)}
+    if asked_for := [(like, n) for like, n in counted if like.truth in _ASKED_FOR]:
+        found["asked_for"] = {
+            "all": borne_out(asked_for),
+            "by_kind": _by("kind", asked_for, borne_out),
+            "by_relation": _by("relation", asked_for, borne_out),
+        }
+    return found | {"classes": classes(states)}
+
+
+def confusion(counted: _Counted) -> dict[str, Any]:
+    """Verdicts on true and on false captions.
+
+    `pass_is_true`, `fail_is_false` and `missing_is_false` are the shares of verdicts that the labels bear out,
+    `true_found` and `false_found` those of labels that a verdict bears out, FAIL in either way.
+    """
+    table = {
+        name: _outcomes([(like, n) for like, n in counted if like.label is label])
+        for name, label in (("true", True), ("false", False))
+    }
+    true, false = table["true"], table["false"]
+    total = sum(true.values()) + sum(false.values())
+    return {
+        "n": total,
+        **table,
+        "pass_is_true": share(true["pass"], true["pass"] + false["pass"]),
+        "fail_is_false": share(false["fail"], true["fail"] + false["fail"]),
+        "missing_is_false": share(false["missing"], true["missing"] + false["missing"]),
+        "true_found": share(true["pass"], sum(true.values())),
+        "false_found": share(false["fail"] + false["missing"], sum(false.values())),
+        "decided": share(total - true["undecided"] - false["undecided"], total),
+    }
+
+
+def borne_out(counted: _Counted) -> dict[str, Any]:
+    """Verdicts on what a painter was asked for, and the share that they bear out (see `vsre.repaint.verify`)."""
+    total = sum(n for _, n in counted)
+    return {
+        "n": total,
+        **_outcomes(counted),
+        "borne_out": share(sum(n for like, n in counted if like.bears_out), total),
+    }
+
+
+def classes(states: Mapping[tuple[str, str], str | None]) -> dict[str, dict[str, Any]]:
+    """Class -> in how many pictures a caption names it as there, and how often it is found; states as in `presence`."""
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for (_, name), state in states.items():
+        counts[name][state or "not looked at"] += 1
+    return {
+        name: {"pictures": of.total(), **of, "found": share(of[State.PRESENT], of.total())}
+        for name, of in sorted(counts.items())
+    }
+
+
+def _like(row: Mapping[str, Any]) -> _Like:
+    outcome = "missing" if row["missing"] else str(row["verdict"])
+    if row["kind"] == "object-absent":
+        gone = row["subject_state"] == State.ABSENT and row["object_state"] == State.PRESENT
+        bears_out = outcome == "missing" and gone
+    else:
+        bears_out = outcome == (Verdict.PASS if row["label"] else Verdict.FAIL)
+    return _Like(row["relation"], row["label"], row["kind"], row["truth"], outcome, row["reason"], bears_out)
+
+
+def _outcomes(counted: _Counted) -> dict[str, int]:
+    counts = _counter((like.outcome, n) for like, n in counted)
+    return {name: counts[name] for name in OUTCOMES}
+
+
+def _counter(counted: Iterable[tuple[str, int]]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for name, n in counted:
+        counts[name] += n
+    return counts
+
+
+def _by(field: str, counted: _Counted, of: Callable[[_Counted], dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    groups: defaultdict[str, list[tuple[_Like, int]]] = defaultdict(list)
+    for like, n in counted:
+        groups[str(getattr(like, field))].append((like, n))
+    return {name: of(groups[name]) for name in sorted(groups)}

@@ -1,0 +1,70 @@
+"""From what is seen of two things to a verdict on a statement: the rules for photographs on every pair.
+
+A caption says "the cat" and means one. Where a detector is sure of one cat and one dog, that pair is judged. Where it
+is sure of several, nobody says which one is meant, so the statement PASSes only if it passes whichever is meant, and
+FAILs only if it fails whichever is meant; anything else is UNDECIDED. (`vsre.relations.photo_rules.judge` asks whether
+some pair passes: right for the annotated boxes of a photo, too easy for a picture that was painted to show the
+relation.) Boxes that are too faint to count are no candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vsre.relations.photo_measures import DepthMap, PhotoPair
+from vsre.relations.photo_rules import RuleBook
+from vsre.relations.rule_forms import SIDES
+from vsre.relations.things import Judgement, Thing, Verdict
+
+SEVERAL = "there are several, and it is not the same for all of them"
+ONE_BOX = "one box was taken for both things"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A judgement, and the pair that it is reported for: the places of subject and object among their instances, None
+    where there is no pair. `pairs` counts those that were judged."""
+
+    judgement: Judgement
+    pair: tuple[int, int] | None
+    pairs: int
+    measured: PhotoPair | None = None
+
+
+def judge_all(
+    book: RuleBook,
+    relation: str,
+    subjects: Sequence[Thing],
+    objects: Sequence[Thing],
+    depth: DepthMap | None = None,
+    *,
+    one_class: bool = False,
+) -> Judged:
+    """See the module. Things come with the surest first; the margin is the least of all pairs'.
+
+    With `one_class` subject and object are of one class: both lists hold the same things, and none is its own object.
+    Of two classes, a box that was given to both is one thing that a detector cannot name.
+    """
+    judged: list[tuple[tuple[int, int], PhotoPair, Judgement]] = []
+    for i, a in enumerate(subjects):
+        for j, b in enumerate(objects):
+            pair = PhotoPair(a, b, depth)
+            if a.box != b.box:
+                judged.append(((i, j), pair, book.judge_pair(relation, pair)))
+            elif not one_class:
+                judged.append(((i, j), pair, Judgement(Verdict.UNDECIDED, 0.0, reason=ONE_BOX)))
+    if not judged:
+        return Judged(Judgement(Verdict.UNDECIDED, 0.0, reason=ONE_BOX), None, 0)
+    where, pair, judgement = judged[0]
+    if len({each.verdict for _, _, each in judged}) > 1:
+        judgement = Judgement(Verdict.UNDECIDED, 0.0, reason=SEVERAL)
+    elif judgement.verdict is not Verdict.UNDECIDED:
+        where, pair, judgement = min(judged, key=lambda each: each[2].margin)
+    return Judged(judgement, where, len(judged), pair)
+
+
+def would_help(book: RuleBook, relation: str) -> frozenset[str]:
+    """Of "depth" and "masks", what the relation's rule reads."""
+    needs = " ".join(way.needs for side in SIDES for way in book.ways(relation, side))
+    return frozenset(kind for kind in ("depth", "masks") if kind in needs)

@@ -1,0 +1,124 @@
+"""The verdicts on a set of triplets as a table: one row a triplet, with all that each verdict rests on.
+
+OUT/parts/part-NNNNN.parquet   while a run is under way; each file is complete once it is there
+OUT/verdicts.parquet           the whole, when all is verified
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vsre.diagnose.samples import sample_files
+from vsre.repaint.verify import Verification
+from vsre.triplets import Triplet
+from vsre.verify.case import MISSING
+
+_BOX = pa.list_(pa.float64())
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("image_id", pa.string()),
+        ("image_name", pa.string()),
+        ("subject", pa.string()),
+        ("relation", pa.string()),
+        ("object", pa.string()),
+        ("caption", pa.string()),
+        ("label", pa.bool_()),
+        ("origin", pa.string()),
+        ("kind", pa.string()),
+        ("truth", pa.string()),
+        ("verdict", pa.string()),
+        ("missing", pa.bool_()),
+        ("margin", pa.float64()),
+        ("reason", pa.string()),
+        ("rule", pa.string()),
+        ("subject_state", pa.string()),
+        ("object_state", pa.string()),
+        ("subject_box", _BOX),
+        ("object_box", _BOX),
+        ("subject_score", pa.float64()),
+        ("object_score", pa.float64()),
+        ("evidence", pa.string()),
+    ]
+)
+"""`kind` and `truth` are those of a repainted triplet's provenance, null elsewhere. `missing`: a FAIL because a thing
+is not there, not because of where things are. Boxes (those that were judged) and scores are null where nothing counts;
+states are those of `vsre.verify.presence`. `evidence` is JSON."""
+
+
+def to_row(triplet: Triplet, found: Verification) -> dict[str, Any]:
+    """One row of SCHEMA."""
+    seen: Mapping[str, Any] = found.evidence.get("seen", {})
+    row = {
+        name: getattr(triplet, name)
+        for name in ("key", "image_id", "image_name", "subject", "relation", "object", "caption", "label", "origin")
+    }
+    for part in ("subject", "object"):
+        name = getattr(triplet, part)
+        box = found.boxes.get(name)
+        row[f"{part}_state"] = seen.get(name, {}).get("state")
+        row[f"{part}_box"] = None if box is None else list(box)
+        row[f"{part}_score"] = _score(box, seen.get(name, {}).get("boxes", ()))
+    return row | {
+        "kind": triplet.provenance.get("kind"),
+        "truth": triplet.provenance.get("truth"),
+        "verdict": str(found.verdict),
+        "missing": found.reason == MISSING,
+        "margin": round(found.margin, 4),
+        "reason": found.reason,
+        "rule": found.evidence.get("rule") or None,
+        "evidence": json.dumps(found.evidence, sort_keys=True, allow_nan=False),
+    }
+
+
+def _score(box: Any, boxes: Any) -> float | None:
+    """The score of the box that was judged, as the detector that counts gave it."""
+    if box is None:
+        return None
+    rounded = [round(x, 4) for x in box]
+    return next((one["score"] for one in boxes if one["counts"] and one["box"] == rounded), None)
+
+
+def whole(out: Path) -> Path:
+    return out / "verdicts.parquet"
+
+
+def parts(out: Path) -> Path:
+    return out / "parts"
+
+
+def read_verdicts(out: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[str, Any]]:
+    """The verdicts in a run's folder so far, whether it is finished or not: each key once, one batch in memory."""
+    for batch in _batches(out, [*dict.fromkeys(("key", *columns))]):
+        yield from batch.select(columns).to_pylist()
+
+
+def join_parts(out: Path) -> None:
+    """Make verdicts.parquet of all that is there, and drop the parts."""
+    if whole(out).is_file() and not sample_files(parts(out)):
+        return
+    draft = whole(out).with_suffix(".tmp")
+    with pq.ParquetWriter(draft, SCHEMA, compression="zstd") as writer:
+        for batch in _batches(out, SCHEMA.names):
+            writer.write_batch(batch)
+    draft.replace(whole(out))
+    for file in sample_files(parts(out)):
+        file.unlink()
+    if parts(out).is_dir():
+        parts(out).rmdir()
+
+
+def _batches(out: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    met: set[str] = set()
+    for file in (whole(out), *sample_files(parts(out))):
+        if file.is_file():
+            for batch in pq.ParquetFile(file).iter_batches(columns=list(columns)):
+                new = [i for i, key in enumerate(batch["key"].to_pylist()) if not (key in met or met.add(key))]  # type: ignore[func-returns-value]
+                yield batch.take(pa.array(new, pa.int64()))
