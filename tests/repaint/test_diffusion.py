@@ -17,6 +17,7 @@ from tiny_sdxl import SIDE, photo, tiny_config
 
 from vsre.errors import VsreError
 from vsre.repaint import DiffusionPainter, Painted, PaintJob, Refused, Vocabulary, canvas, diffusion, intents, masks
+from vsre.repaint.diffusion import UNKNOWN
 from vsre.repaint.painter import BatchPainter, Setting
 from vsre.repaint.presets import DiffusionConfig
 from vsre.triplets import Triplet, image_content_id
@@ -296,3 +297,32 @@ def test_jpeg_where_it_is_asked_for(fresh: Callable[..., DiffusionPainter]) -> N
     result = painter.paint(job(triplet(), "i2i", painter))
     assert isinstance(result, Painted) and result.image.startswith(b"\xff\xd8")
     assert result.triplets()[0].image_name.endswith(".jpg")
+
+
+@pytest.mark.parametrize(
+    ("known", "setting", "paints"),
+    [
+        ({"classes": ("cat", "dog")}, "t2i", True),
+        ({"classes": ("cat",)}, "t2i", False),
+        ({"classes": ("cat",)}, "i2i", False),
+        ({"relations": ("right of",)}, "i2i", False),
+        ({"relations": ("left of",)}, "i2i", True),
+        ({"classes": tuple(c for c in WORDS.classes if c != "dog")}, "inpaint", True),  # the dog is in the photo
+    ],
+)
+def test_a_model_is_asked_for_nothing_that_it_does_not_know(
+    fresh: Callable[..., DiffusionPainter], known: dict[str, tuple[str, ...]], setting: Setting, paints: bool
+) -> None:
+    painter = fresh(**known)
+    result = painter.paint(job(triplet(), setting, painter))
+    assert isinstance(result, Painted) is paints
+    if isinstance(result, Refused):
+        assert result.reason == UNKNOWN
+
+
+def test_a_substitute_is_one_that_the_model_knows(fresh: Callable[..., DiffusionPainter]) -> None:
+    for name in (c for c in WORDS.classes if c not in ("cat", "dog")):
+        painter = fresh(classes=("cat", "dog", name))
+        result = painter.paint(job(triplet(), "inpaint", painter))
+        if isinstance(result, Painted):
+            assert result.notes["replaced_by"] == name

@@ -5,9 +5,14 @@ import pytest
 
 from vsre.errors import VsreError
 from vsre.repaint.presets import DiffusionConfig, load_config, preset_names
+from vsre.zoo.train import load_settings
 
 
-@pytest.mark.parametrize("name", preset_names())
+def from_the_hub(name: str) -> bool:
+    return not load_config(name).model.startswith("zoo:")
+
+
+@pytest.mark.parametrize("name", filter(from_the_hub, preset_names()))
 def test_every_default_of_a_preset_has_its_source(name: str) -> None:
     config = load_config(name)
     assert config.settings == ("t2i", "i2i", "inpaint") and config.about and config.licence
@@ -87,3 +92,10 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         load_config(str(tmp_path / "none.yaml"))
     with pytest.raises(VsreError, match="Shipped: scene, sdxl"):
         load_config("sdxxl")
+
+
+def test_the_toy_model_is_only_asked_for_what_it_was_trained_on() -> None:
+    trained = load_settings()["sdxl"]["pools"]["unet"]
+    config = load_config("scenes")
+    assert list(config.classes) == trained["classes"]
+    assert list(config.relations) == trained["relations"]

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from vsre.cli import app
 from vsre.errors import VsreError
 from vsre.sources.vsr import import_vsr
+from vsre.triplets import read_triplets
 
 needs_diffusers = pytest.mark.skipif(
     importlib.util.find_spec("diffusers") is None, reason='needs diffusers: pip install "vsre[diffusion]"'
@@ -30,6 +31,29 @@ def test_the_verb_without_a_word_paints(small_world: Path, tmp_path: Path) -> No
     summary = json.loads((tmp_path / "out.json").read_text())
     assert summary["by_truth"] == {"drawn": summary["images"]} and summary["held_out"]["from"] == ["test"]
     assert (tmp_path / "a" / "repaint.json").read_text() == (tmp_path / "b" / "repaint.json").read_text()
+
+
+def test_the_verb_is_plan_work_and_finish(small_world: Path, tmp_path: Path) -> None:
+    train, scenes = small_world / "triplets" / "train", small_world / "scenes.jsonl"
+    asked = ("--scenes", scenes, "--limit", 4)
+    shown = vsre("plan", train, tmp_path / "b", *asked, "--time", 2, "--json", tmp_path / "plan.json")
+    assert "2 jobs timed here" in shown and "hours" in shown
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert plan["jobs"] == 12 and plan["cost"]["jobs"] == 12 and not (tmp_path / "b" / "ledger").exists()
+    for part in ("2/2", "1/2"):
+        shown = vsre("work", tmp_path / "b", "--shard", part)
+    with pytest.raises(VsreError, match="give I/N"):
+        vsre("work", tmp_path / "b", "--shard", "1")
+    vsre("finish", tmp_path / "b")
+    vsre(train, tmp_path / "a", *asked, "--workers", 1)
+    assert (tmp_path / "a" / "repaint.json").read_text() == (tmp_path / "b" / "repaint.json").read_text()
+    with pytest.raises(VsreError, match="seed: 0 there, 1 now"):
+        vsre(train, tmp_path / "a", *asked, "--seed", 1)
+    for form in ("webdataset", "parquet"):
+        vsre("export", tmp_path / "a", tmp_path / form, "--format", form)
+        vsre("import", tmp_path / form, tmp_path / f"{form}-back", "--json", tmp_path / "back.json")
+        back = json.loads((tmp_path / "back.json").read_text())
+        assert back["set_aside"] == {} and back["rows"] == len(list(read_triplets(tmp_path / "a")))
 
 
 def test_a_sweep_of_scenes(small_world: Path, tmp_path: Path) -> None:
@@ -67,6 +91,9 @@ def test_a_painter_of_ones_own(small_world: Path, tmp_path: Path, tiny_sdxl_fold
         (("sweep", "T", "O", "--painter", "scene", "--guidance", 4), "--guidance"),
         (("masks", "T", "--dilation", 3), "--dilation 3.0"),
         (("presets", "sdxxl"), "no painter"),
+        (("work", "O"), "no plan in there"),
+        (("finish", "O"), "no plan in there"),
+        (("export", "O", "D"), "no finished repaint"),
     ],
 )
 def test_mistakes_are_told(arguments: tuple[object, ...], message: str) -> None:

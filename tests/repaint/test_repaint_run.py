@@ -8,8 +8,8 @@ import pytest
 
 from vsre.errors import VsreError
 from vsre.repaint import Painted, PaintJob, Refused, ScenePainter, Vocabulary, repaint
+from vsre.repaint.judge import HELD_OUT_CAPTION, HELD_OUT_IMAGE
 from vsre.repaint.plan import survey
-from vsre.repaint.run import HELD_OUT_CAPTION, HELD_OUT_IMAGE
 from vsre.sources.protocols import SOURCE_IMAGE
 from vsre.triplets import Triplet, read_triplets, write_triplets
 

@@ -9,11 +9,12 @@ from PIL import Image
 from test_verify import Scripted
 
 from vsre.errors import VsreError
+from vsre.rates import share
 from vsre.relations.things import Verdict
 from vsre.repaint import Painted, PaintJob, Refused, ScenePainter, SceneTruth, Statement, Verification, Vocabulary
+from vsre.repaint.judge import HELD_OUT_IMAGE
 from vsre.repaint.presets import load_config
-from vsre.repaint.run import HELD_OUT_IMAGE
-from vsre.repaint.sweep import Variant, grid, pass_rate, sweep
+from vsre.repaint.sweep import Variant, grid, sweep
 from vsre.triplets import Triplet, image_content_id, write_triplets
 
 needs_diffusers = pytest.mark.skipif(
@@ -111,8 +112,8 @@ def test_without_a_verifier_there_is_no_rate(four: Path, tmp_path: Path) -> None
 
 
 def test_rates() -> None:
-    assert pass_rate(0, 0) is None
-    assert pass_rate(10, 10) == {"value": 1.0, "low": 0.7225, "high": 1.0, "n": 10}
+    assert share(0, 0) is None
+    assert share(10, 10) == {"value": 1.0, "low": 0.7225, "high": 1.0, "n": 10}
 
 
 def test_captions_cannot_break_the_page(tmp_path: Path) -> None:
@@ -205,3 +206,25 @@ def test_models_are_swept_on_one_load_each(
     assert [f["pictures"] for f in summary["variants"]] == [1] * 8
     assert {c["prompt"] for c in summary["cells"]} == {summary["cells"][0]["prompt"]}, "the same substitute throughout"
     assert [f["painter"]["mask"]["dilation"] for f in summary["variants"]] == [0.05, 0.2] * 4
+
+
+@needs_diffusers
+def test_a_row_begins_with_the_same_noise_in_every_variant(
+    four: Path, tmp_path: Path, tiny_sdxl_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tiny_sdxl import tiny_config
+
+    from vsre.repaint.pipelines import Pipelines
+
+    seeds: list[list[int]] = []
+    paint = Pipelines.paint
+
+    def noted(self: Pipelines, setting: Any, prompts: Any, of_row: list[int], *more: Any, **named: Any) -> Any:
+        seeds.append(list(of_row))
+        return paint(self, setting, prompts, of_row, *more, **named)
+
+    monkeypatch.setattr(Pipelines, "paint", noted)
+    variants = grid({"tiny": tiny_config(tiny_sdxl_folder)}, "t2i", guidance=[1, 5])
+    summary = sweep(four, tmp_path / "out", variants, rows=2)
+    assert len(seeds) == 2 and seeds[0] == seeds[1] and len(set(seeds[0])) == 2
+    assert len({cell["job"] for cell in summary["cells"]}) == 4, "they are other jobs all the same"

@@ -15,7 +15,7 @@ import io
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ REVISION = "diffusion/1"
 NO_PICTURE = "the source triplet has no picture with it"
 BAD_PICTURE = "the source picture cannot be opened"
 TOO_LONG = "the prompt is longer than the text encoders read"
+UNKNOWN = "the model does not know a class or relation that it would be asked for"
 NO_NUMBERS = "the model gave no numbers (NaN or infinite)"
 BLANK = "the model gave a picture of one colour"
 
@@ -53,8 +54,8 @@ class _Request:
 
     @property
     def seed(self) -> int:
-        """63 bits of the job's id."""
-        return int(self.job.id, 16) >> 1
+        """63 bits: of the job's id, or the noise that it asks for."""
+        return int(self.job.id, 16) >> 1 if self.job.noise is None else self.job.noise
 
 
 class DiffusionPainter:
@@ -68,7 +69,8 @@ class DiffusionPainter:
     reads_images = True
 
     def __init__(self, vocabulary: Vocabulary, config: DiffusionConfig, *, pipelines: Pipelines | None = None) -> None:
-        self.vocabulary = vocabulary
+        known = config.classes or vocabulary.classes
+        self.vocabulary = replace(vocabulary, classes=tuple(name for name in vocabulary.classes if name in known))
         self.config = config
         self.pipelines = pipelines or Pipelines(config)
         self._identity = identity(config)
@@ -131,6 +133,8 @@ class DiffusionPainter:
     def _prepare(self, job: PaintJob) -> _Request | Refused:
         try:
             intent = intent_of(job, self.vocabulary, self.config.prompts)
+            if not self._knows(intent):
+                return Refused(job, UNKNOWN)
             if job.setting == "t2i":
                 request = _Request(job, intent, self.config.size)
             else:
@@ -148,6 +152,18 @@ class DiffusionPainter:
             return request
         except (NoIntent, NoMask, NoCanvas, _NoPhoto) as reason:
             return Refused(job, str(reason))
+
+    def _knows(self, intent: Intent) -> bool:
+        """Whether the model knows what the prompt may name: into a photo only the substitute is painted."""
+        classes, relations = self.config.classes, self.config.relations
+        if intent.substitute is not None:
+            return not classes or intent.substitute in classes
+        asked = [s for s in intent.statements if s.kind == "positive"] or intent.statements
+        return all(
+            (not classes or {s.subject, s.object} <= set(classes))
+            and (not relations or s.kind != "positive" or s.relation in relations)
+            for s in asked
+        )
 
     def _paint_batch(self, requests: Sequence[_Request]) -> Iterator[Painted | Refused]:
         setting, size = requests[0].job.setting, requests[0].size
@@ -172,9 +188,9 @@ class DiffusionPainter:
     def _finished(self, request: _Request, values: NDArray[np.floating], notes: dict[str, Any]) -> Painted | Refused:
         picture = as_picture(values)
         if picture is None:
-            return Refused(request.job, NO_NUMBERS)
+            return Refused(request.job, NO_NUMBERS, "no numbers")
         if is_blank(picture):
-            return Refused(request.job, BLANK)
+            return Refused(request.job, BLANK, "one colour")
         if request.mask is not None and request.photo is not None:
             share = request.mask.soft(*request.photo.size)
             picture = Image.composite(on_canvas(picture, request.photo.size), request.photo, share)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from vsre.errors import VsreError
 from vsre.repaint.presets import DiffusionConfig, Weights
-from vsre.repaint.weights import weights_file
+from vsre.repaint.weights import located, weights_file
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ def load_base(config: DiffusionConfig, dtype: torch.dtype) -> Any:
         if config.fp16_vae is not None and dtype == torch.float16:
             own["vae"] = _component(config, "AutoencoderKL", config.fp16_vae, dtype)
         pipe = diffusers.AutoPipelineForText2Image.from_pretrained(
-            config.model,
+            located(config.model),
             revision=config.revision,
             variant=config.variant if dtype != torch.float32 else None,
             dtype=dtype,
@@ -55,7 +55,7 @@ def load_base(config: DiffusionConfig, dtype: torch.dtype) -> Any:
     except Exception as error:
         hub = (
             ""
-            if not config.offline or Path(config.model).is_dir()
+            if not config.offline or Path(located(config.model)).is_dir()
             else " The hub's cache lacks it, and offline forbids asking."
         )
         raise VsreError(
@@ -77,7 +77,9 @@ def load_unet(config: DiffusionConfig, weights: Weights, dtype: torch.dtype) -> 
     if weights.file is None:
         return _component(config, "UNet2DConditionModel", weights, dtype)
     where = {"revision": config.revision, "local_files_only": config.offline}
-    unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(config.model, subfolder="unet", **where))
+    unet = UNet2DConditionModel.from_config(
+        UNet2DConditionModel.load_config(located(config.model), subfolder="unet", **where)
+    )
     unet.load_state_dict(load_file(weights_file(weights, offline=config.offline)))
     return unet.to(dtype)
 
@@ -87,7 +89,7 @@ def _component(config: DiffusionConfig, cls: str, weights: Weights, dtype: torch
     import torch
 
     return getattr(diffusers, cls).from_pretrained(
-        weights.model,
+        located(weights.model),
         subfolder=weights.subfolder,
         revision=weights.revision,
         variant=weights.variant if dtype != torch.float32 else None,
@@ -121,7 +123,7 @@ def _must_be_sdxl(config: DiffusionConfig) -> None:
         # The library passes the hub's client an option that this calls outdated.
         warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")
         index: Mapping[str, Any] = DiffusionPipeline.load_config(
-            config.model, revision=config.revision, local_files_only=config.offline
+            located(config.model), revision=config.revision, local_files_only=config.offline
         )
     name = str(index.get("_class_name"))
     if not name.startswith("StableDiffusionXL"):

@@ -61,12 +61,17 @@ def class_pair(a: str, b: str) -> tuple[str, str]:
     return (a, b) if a <= b else (b, a)
 
 
+_json = json.JSONEncoder(sort_keys=True).encode
+"""As `json.dumps` has it; half a million ids are hashed in one go."""
+
+
 @dataclass(frozen=True)
 class PaintJob:
     """One picture to make: a source triplet, a setting, a seed, and the painter's revision and parameters.
 
     `truth` is what "t2i" shall make of the caption: true or false; the other settings follow the source and
-    carry None.
+    carry None. `noise` seeds a diffusion model in place of the job's id, so that jobs which differ in a number only
+    begin with the same noise.
     """
 
     triplet: Triplet
@@ -75,6 +80,7 @@ class PaintJob:
     painter: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     truth: bool | None = None
+    noise: int | None = None
 
     @cached_property
     def id(self) -> str:
@@ -90,8 +96,9 @@ class PaintJob:
             dict(self.parameters),
             self.truth,
             self.seed,
+            *([] if self.noise is None else [self.noise]),
         ]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(_json(what).encode()).hexdigest()[:16]
 
     def random(self) -> Random:
         """The job's own random numbers."""
@@ -171,13 +178,19 @@ class Painted:
         ]
 
 
+Pixels = Literal["ok", "one colour", "no numbers"]
+"""What a look at a picture's values says: that it is one, that nothing was painted, or that some are no numbers (NaN or
+infinite)."""
+
+
 @dataclass(frozen=True)
 class Refused:
     """A job that cannot be done honestly; `reason` is one of few short sentences, so that it can be
-    counted."""
+    counted. `pixels` says what was wrong with a picture that was painted and thrown away, None where none was."""
 
     job: PaintJob
     reason: str
+    pixels: Pixels | None = None
 
 
 class Painter(Protocol):

@@ -94,8 +94,9 @@ def jobs(
     seed: int,
     count: int,
     limit: int,
-) -> Iterator[PaintJob]:
-    """All jobs for `limit` of the `count` triplets, spread evenly; those of one triplet together, streaming.
+) -> Iterator[tuple[int, PaintJob]]:
+    """All jobs for `limit` of the `count` triplets, spread evenly, each with its triplet's row number; those of one
+    triplet together, streaming. The triplets come without their pictures.
 
     A triplet's caption shall be true as often as it is false in what comes out, or text alone would tell.
     "i2i" keeps the source's label. "inpaint" says the old caption of a picture without its subject: false;
@@ -103,9 +104,8 @@ def jobs(
     opposite in turn.
     """
     parameters = {setting: dict(painter.parameters_for(setting)) for setting in settings}
-    images = painter.reads_images and any(setting != "t2i" for setting in settings)
-    for index, triplet in enumerate(read_triplets(triplets, images=images)):
-        if not taken(index, count=count, limit=limit):
+    for row, triplet in enumerate(read_triplets(triplets, images=False)):
+        if not taken(row, count=count, limit=limit):
             continue
         for setting in settings:
             for number in range(per_triplet):
@@ -113,7 +113,7 @@ def jobs(
                 if setting == "t2i":
                     truth = "inpaint" in settings or triplet.label is (number % 2 == 0)
                 own = job_seed(seed, triplet.key, setting, number)
-                yield PaintJob(triplet, setting, own, painter.name, parameters[setting], truth)
+                yield row, PaintJob(triplet, setting, own, painter.name, parameters[setting], truth)
 
 
 def taken(index: int, *, count: int, limit: int) -> bool:

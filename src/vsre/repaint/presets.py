@@ -97,8 +97,9 @@ class DiffusionConfig(_Strict):
 
     `size` is text-to-image's width and height; photos get as many pixels in their own shape, at most. `fp16_vae` is
     used in float16. `offload` moves components to the GPU when they are used ("model"), or layers ("sequential"): less
-    memory, more time. `encoding` jpeg makes files a tenth as large, and pixels outside a mask are then nearly, not
-    exactly, the photo's. `offline` never asks the hub.
+    memory, more time. `classes` and `relations`: the only ones that the model knows, where it knows few;
+    it is never asked for others. `encoding` jpeg makes files a tenth as large, and pixels outside a mask are then
+    nearly, not exactly, the photo's. `offline` never asks the hub.
     """
 
     about: str = ""
@@ -125,6 +126,8 @@ class DiffusionConfig(_Strict):
     batch_size: int = Field(default=4, ge=1)
     encoding: Literal["png", "jpeg"] = "png"
     offline: bool = False
+    classes: tuple[str, ...] = ()
+    relations: tuple[str, ...] = ()
     sources: dict[str, str] = {}
 
     @model_validator(mode="after")

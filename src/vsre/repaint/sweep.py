@@ -16,15 +16,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from scipy import stats  # type: ignore[import-untyped]
-
 from vsre.errors import VsreError
+from vsre.rates import share
 from vsre.repaint.diffusion import DiffusionPainter
+from vsre.repaint.judge import paint_allowed
 from vsre.repaint.painter import SETTINGS, Painted, Painter, PaintJob, Refused, Setting, Vocabulary
 from vsre.repaint.pipelines import LOADING, Pipelines
 from vsre.repaint.plan import checked_settings, job_seed, survey, taken
 from vsre.repaint.presets import DiffusionConfig
-from vsre.repaint.run import paint_allowed
 from vsre.repaint.sheet import Cell, Column, Row, write_sheet
 from vsre.repaint.verify import Checked, Verifier, check
 from vsre.triplets import Triplet, read_triplets
@@ -120,7 +119,8 @@ def sweep(
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Paint `rows` triplets, spread evenly over the set, in every variant; returns (and writes to sweep.json) the
-    figures. "t2i" paints the caption true, whatever the label.
+    figures. "t2i" paints the caption true, whatever the label. A row begins with the same noise in every variant, so
+    what differs between two pictures of a row is what differs between their variants.
 
     A picture passes where the verifier bears out every statement about it; the rate is over the pictures painted,
     with Wilson's 95 % interval, and refused jobs are counted beside it. Without a verifier there is no rate.
@@ -177,7 +177,7 @@ def sweep(
 def _job(triplet: Triplet, setting: Setting, painter: Painter, seed: int) -> PaintJob:
     truth = True if setting == "t2i" else None
     own = job_seed(seed, triplet.key, setting, 0)
-    return PaintJob(triplet, setting, own, painter.name, painter.parameters_for(setting), truth)
+    return PaintJob(triplet, setting, own, painter.name, painter.parameters_for(setting), truth, noise=own)
 
 
 def _looked_at(result: Painted | Refused, verifier: Verifier | None) -> _Outcome:
@@ -200,19 +200,11 @@ def _figures(
     }
     if verified:
         figures |= {"passed": passed, "statements": {name: statements[name] for name in _AGREES.values()}}
-        figures["pass_rate"] = pass_rate(passed, painted)
+        figures["pass_rate"] = share(passed, painted)
     return figures
 
 
 _AGREES = {True: "confirmed", False: "contradicted", None: "undecided"}
-
-
-def pass_rate(passed: int, of: int) -> dict[str, Any] | None:
-    """The share with Wilson's 95 % interval and its n; None of nothing."""
-    if not of:
-        return None
-    low, high = stats.binomtest(passed, of).proportion_ci(method="wilson")
-    return {"value": round(passed / of, 4), "low": round(float(low), 4), "high": round(float(high), 4), "n": of}
 
 
 def _rate_text(figure: Mapping[str, Any]) -> str:

@@ -6,10 +6,26 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import vsre
 from vsre.errors import VsreError
 from vsre.repaint.presets import DiffusionConfig, Lora, Weights
 
+ZOO = Path(vsre.__file__).parent / "zoo" / "weights"
+ZOO_PREFIX = "zoo:"
+
 _BLOCK, _BLOCKS = 1 << 16, 64
+
+
+def located(model: str) -> str:
+    """The folder of `zoo:NAME` inside the package; a hub id or another folder as it is. Raises VsreError where the zoo
+    has no such pipeline."""
+    if not model.startswith(ZOO_PREFIX):
+        return model
+    folder = ZOO / model.removeprefix(ZOO_PREFIX)
+    if not (folder / "model_index.json").is_file():
+        there = ", ".join(f"{ZOO_PREFIX}{path.parent.name}" for path in sorted(ZOO.glob("*/model_index.json")))
+        raise VsreError(f"{model}: no such diffusion model in the zoo. There is {there or 'none'}.")
+    return str(folder)
 
 
 def identity(config: DiffusionConfig) -> dict[str, Any]:
@@ -30,7 +46,7 @@ def identity(config: DiffusionConfig) -> dict[str, Any]:
 
 
 def _identity(part: Weights | Lora) -> dict[str, str]:
-    folder = Path(part.model)
+    folder = Path(located(part.model))
     if not folder.is_dir():
         named = {"repository": part.model, "revision": part.revision or "main"}
         return named | ({"file": part.file} if part.file else {})
@@ -62,8 +78,8 @@ def _sampled(path: Path) -> bytes:
 def weights_file(part: Weights | Lora, *, offline: bool) -> str:
     """The path of a part's file, fetched from the hub where it is not in a folder."""
     assert part.file is not None
-    if Path(part.model).is_dir():
-        path = Path(part.model, part.file)
+    if Path(located(part.model)).is_dir():
+        path = Path(located(part.model), part.file)
         if not path.is_file():
             raise VsreError(f"{path}: no such file.")
         return str(path)

@@ -1,0 +1,178 @@
+"""Sub-verbs of repaint that try and tell before anything is painted in earnest: sweep, masks, presets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from vsre.cli.output import JsonFile, console, key_table, progress_bar, write_json
+from vsre.cli.repaint_options import (
+    BatchSize,
+    Device,
+    Dtype,
+    HeldOut,
+    Model,
+    Offline,
+    Offload,
+    ScenesFile,
+    Triplets,
+    VerifierName,
+    config_of,
+    loading_options,
+    only_for_models,
+    verifier_of,
+)
+from vsre.errors import VsreError
+
+if TYPE_CHECKING:
+    from vsre.repaint.presets import DiffusionConfig
+
+
+def sweep(
+    triplets: Triplets,
+    out: Annotated[Path, typer.Argument(help="Folder for sweep.html, sweep.png, sweep.json and pictures/.")],
+    setting: Annotated[str, typer.Option(help="t2i, i2i or inpaint.")] = "t2i",
+    painter: Annotated[
+        list[str] | None, typer.Option(help="scene, a diffusion preset or a YAML; may be repeated. Default: sdxl.")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Triplets, spread evenly over the set.")] = 8,
+    guidance: Annotated[list[float] | None, typer.Option(help="Guidance scales to try; may be repeated.")] = None,
+    steps: Annotated[list[int] | None, typer.Option(help="Steps to try; may be repeated.")] = None,
+    strength: Annotated[list[float] | None, typer.Option(help="Strengths to try; may be repeated.")] = None,
+    dilation: Annotated[
+        list[float] | None, typer.Option(help="Of the mask, a fraction of the box's sides, to try; may be repeated.")
+    ] = None,
+    scenes_file: ScenesFile = None,
+    held_out: HeldOut = None,
+    model: Model = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    offload: Offload = None,
+    batch_size: BatchSize = None,
+    offline: Offline = False,
+    verifier: VerifierName = None,
+    seed: int = 0,
+    json_file: JsonFile = None,
+) -> None:
+    """Try models and numbers on a few rows: a contact sheet, and the pass rate of each where a verifier can tell.
+
+    The scene painter is judged by the scenes that it drew, if no other verifier is named.
+    """
+    from functools import partial
+
+    from vsre.repaint import SETTINGS, ScenePainter
+    from vsre.repaint.sweep import Variant, grid
+    from vsre.repaint.sweep import sweep as try_out
+
+    chosen = next((s for s in SETTINGS if s == setting), None)
+    if chosen is None:
+        raise VsreError(f"--setting {setting!r} is none of {', '.join(SETTINGS)}.")
+    names = painter or ["sdxl"]
+    options = loading_options(model, device, dtype, offload, batch_size, offline)
+    axes: dict[str, Any] = {"steps": steps, "guidance": guidance, "strength": strength, "dilation": dilation}
+    drawn = "scene" in names
+    if drawn and len(names) > 1:
+        raise VsreError("The scene painter has none of a model's numbers: sweep them one at a time.")
+    looks = verifier_of(verifier or ("scene-truth" if drawn else None))
+    if drawn:
+        only_for_models({**axes, **options})
+        variants = [Variant("scene", {"model": "scene"}, partial(ScenePainter, scenes=scenes_file))]
+    else:
+        configs = {name: config_of(name, options) for name in names}
+        variants = grid(configs, chosen, **{name: values or () for name, values in axes.items()})
+    with progress_bar("pictures") as tick:
+        summary = try_out(
+            triplets,
+            out,
+            variants,
+            setting=setting,
+            rows=rows,
+            seed=seed,
+            verifier=looks() if looks is not None else None,
+            held_out=held_out or (),
+            progress=tick,
+        )
+    _sweep_table(summary)
+    console.print(f"contact sheet: {out / 'sweep.html'}, {out / 'sweep.png'}", highlight=False)
+    write_json(json_file, summary)
+
+
+def masks(
+    triplets: Annotated[Path, typer.Argument(help="Triplets with boxes: a folder or a Parquet file.")],
+    dilation: Annotated[float | None, typer.Option(help="A fraction of the box's sides.")] = None,
+    surrounded: Annotated[
+        str | None, typer.Option(help="paint or refuse, where the object's box holds over half of the subject's.")
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Count the rows that can be inpainted, by how their mask is made, and the others by why they are set aside."""
+    from pydantic import ValidationError
+
+    from vsre.repaint.masks import MaskSpec, count_masks
+    from vsre.triplets import read_triplets
+
+    given = {"dilation": dilation, "surrounded": surrounded}
+    try:
+        spec = MaskSpec.model_validate({k: v for k, v in given.items() if v is not None})
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise VsreError(f"--{problem['loc'][0]} {problem['input']!r}: {problem['msg']}.") from error
+    counts = count_masks(read_triplets(triplets, images=False), spec)
+    usable, aside = (sum(counts[part].values()) for part in ("usable", "set_aside"))
+    total = usable + aside
+    summary = {"rows": total, "with_a_mask": usable, "share": round(usable / total, 4) if total else None, **counts}
+    key_table(f"masks for {triplets}", summary)
+    write_json(json_file, summary)
+
+
+def presets(
+    name: Annotated[str | None, typer.Argument(help="A preset or YAML file: show all of it, with sources.")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """List the diffusion presets, or show one with where each of its defaults is from."""
+    from vsre.repaint.presets import load_config, preset_names
+
+    if name is not None:
+        shown = load_config(name).model_dump(mode="json", exclude_none=True)
+        key_table(name, shown)
+        return write_json(json_file, shown)
+    configs = {preset: load_config(preset) for preset in preset_names()}
+    table = Table("preset", "size", "t2i", "i2i", "inpaint", "licence")
+    for preset, config in configs.items():
+        numbers = [_numbers(config, s) for s in ("t2i", "i2i", "inpaint")]
+        size = f"{config.size[0]} x {config.size[1]}"
+        table.add_row(*(escape(text) for text in (preset, size, *numbers, config.licence)))
+    console.print(table)
+    console.print("steps, guidance, strength; `vsre repaint presets NAME` shows where each default is from")
+    write_json(
+        json_file, {preset: config.model_dump(mode="json", exclude_none=True) for preset, config in configs.items()}
+    )
+    return None
+
+
+def _numbers(config: DiffusionConfig, setting: Any) -> str:
+    if setting not in config.settings:
+        return "–"
+    return ", ".join(f"{value:g}" for value in config.numbers(setting).model_dump().values())
+
+
+def _sweep_table(summary: dict[str, Any]) -> None:
+    table = Table("variant", "painted", "refused", "pass", "95 % interval")
+    table.title = f"{summary['setting']}, {summary['rows']} rows"
+    reasons: dict[str, int] = {}
+    for figure in summary["variants"]:
+        rate = figure.get("pass_rate")
+        shown = ["–", "–"] if rate is None else [f"{rate['value']:.1%}", f"{rate['low']:.1%} to {rate['high']:.1%}"]
+        refused = sum(figure["refused"].values())
+        table.add_row(escape(figure["label"]), str(figure["pictures"]), str(refused), *shown)
+        for reason, n in figure["refused"].items():
+            reasons[reason] = reasons.get(reason, 0) + n
+    console.print(table)
+    for reason, n in reasons.items():
+        console.print(f"refused {n} times: {reason}", highlight=False)
+    if summary["verifier"] is None:
+        console.print("no verifier: nothing is known of what the pictures show")

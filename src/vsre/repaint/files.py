@@ -1,0 +1,72 @@
+"""Writing aside and renaming, so that a kill leaves a whole file or none, and locks that a kill releases."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from vsre.errors import VsreError
+
+LOCKS = "locks"
+"""The folder in OUT; its files are empty, and may be deleted where no process works on OUT."""
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Write the whole of a text file or, where that fails, nothing."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+Lock = Literal["held", "elsewhere", "unknown"]
+"""Ours; another process's; or a disk without locks, where nobody can tell."""
+
+
+@contextmanager
+def locked(out: Path, name: str, *, wait: bool) -> Iterator[Lock]:
+    """Hold OUT's lock of this name against other processes, on this machine and on those that share the disk; where
+    another process holds it, wait or tell. The system releases it when its process dies.
+
+    On a disk without locks nobody waits; shards are renamed whole, so that costs time and nothing else.
+    """
+    folder = out / LOCKS
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{name}.lock", timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield "elsewhere"
+        return
+    except NotImplementedError:
+        yield "unknown"
+        return
+    try:
+        yield "held"
+    finally:
+        lock.release()
+
+
+@contextmanager
+def full_disk_told(out: Path) -> Iterator[None]:
+    """A full disk as a message for people."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise VsreError(
+                f"{out}: no space left on the disk. Shards that are done are kept; free some space and run the same "
+                "command again."
+            ) from error
+        raise

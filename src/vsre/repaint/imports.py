@@ -1,0 +1,152 @@
+"""Triplets back from an export: WebDataset tars as `vsre.repaint.export` writes them, or Parquet files of triplets.
+
+OUT/part-NNNNN.parquet   the triplets; OUT/set_aside.jsonl   what could not be used, with the place and the reason
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from vsre.errors import VsreError
+from vsre.sources.images import MAX_BYTES, open_header
+from vsre.triplets import ParquetShards, Triplet, image_content_id, read_triplets, to_row, triplet_schema
+
+CUT_SHORT = "the archive is cut short"
+NO_PICTURE = "annotations without their picture"
+NO_ANNOTATIONS = "a picture without its annotations"
+NOT_OURS = "the annotations are not as `vsre repaint export` writes them"
+OTHER_PICTURE = "the picture is not the one that the annotations name"
+TOO_LARGE = "a file of the archive is larger than a picture may be"
+
+_PICTURES = ("png", "jpg", "jpeg", "webp")
+_TAR_END = 1024
+"""A tar ends in two blocks of 512 zeros."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _Statement(_Strict):
+    key: str
+    subject: str
+    relation: str
+    object: str
+    caption: str
+    label: bool
+    subject_box: tuple[float, float, float, float] | None
+    object_box: tuple[float, float, float, float] | None
+    provenance: dict[str, Any]
+
+
+class _Said(_Strict):
+    """A sample's JSON, as `vsre.repaint.export` writes it."""
+
+    image_id: str
+    image_name: str
+    width: int
+    height: int
+    split: str
+    origin: str
+    provenance: dict[str, Any]
+    triplets: list[_Statement]
+
+
+@dataclass(frozen=True)
+class _Bad:
+    place: str
+    reason: str
+
+
+def import_export(source: Path | str, out: Path | str) -> dict[str, Any]:
+    """Read SRC (a folder, a tar or a Parquet file) to triplets in OUT; returns how many, and what was set aside by
+    reason. Raises VsreError where SRC holds neither, and where nothing in it can be used."""
+    source, out = Path(source), Path(out)
+    tars = [source] if source.suffix == ".tar" and source.is_file() else sorted(source.glob("*.tar"))
+    if out.resolve() == source.resolve():
+        raise VsreError(f"{out}: this is where the export is. Write the triplets to another folder.")
+    found: Iterator[Triplet | _Bad] = _from_tars(tars) if tars else read_triplets(source)
+    reasons: Counter[str] = Counter()
+    pictures: set[str] = set()
+    out.mkdir(parents=True, exist_ok=True)
+    with (
+        (out / "set_aside.jsonl").open("w", encoding="utf-8") as set_aside,
+        ParquetShards(out, triplet_schema()) as shards,
+    ):
+        for item in found:
+            if isinstance(item, _Bad):
+                reasons[item.reason] += 1
+                set_aside.write(json.dumps({"place": item.place, "reason": item.reason}) + "\n")
+            else:
+                shards.write(to_row(item))
+                pictures.add(item.image_id)
+    if not shards.written:
+        raise VsreError(f"{source}: not one picture in there can be used. See {out / 'set_aside.jsonl'}.")
+    return {"rows": shards.written, "images": len(pictures), "set_aside": dict(reasons.most_common())}
+
+
+def _from_tars(tars: list[Path]) -> Iterator[Triplet | _Bad]:
+    for path in tars:
+        waiting: dict[str, dict[str, bytes]] = {}
+        for item in _members(path):
+            if isinstance(item, _Bad):
+                yield item
+                continue
+            key, extension, data = item
+            parts = waiting.setdefault(key, {})
+            parts["json" if extension == "json" else "picture"] = data
+            if len(parts) == 2:
+                yield from _sample(f"{path.name}:{key}", waiting.pop(key))
+        for key, parts in waiting.items():
+            yield _Bad(f"{path.name}:{key}", NO_PICTURE if "json" in parts else NO_ANNOTATIONS)
+
+
+def _members(path: Path) -> Iterator[tuple[str, str, bytes] | _Bad]:
+    """(key, extension, content) of the files that count. Names never become paths."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                key, _, extension = Path(member.name).name.partition(".")
+                if not member.isfile() or extension not in (*_PICTURES, "json"):
+                    continue
+                if member.size > MAX_BYTES:
+                    yield _Bad(f"{path.name}:{key}", TOO_LARGE)
+                    continue
+                opened = tar.extractfile(member)
+                assert opened is not None
+                data = opened.read()
+                if len(data) == member.size:
+                    yield key, extension, data
+    except (tarfile.TarError, EOFError):
+        pass  # What is missing is told below: a whole archive ends as one.
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(size - _TAR_END, 0))
+        if size < _TAR_END or file.read().strip(b"\0"):
+            yield _Bad(path.name, CUT_SHORT)
+
+
+def _sample(place: str, parts: dict[str, bytes]) -> Iterator[Triplet | _Bad]:
+    image = parts["picture"]
+    try:
+        said = _Said.model_validate_json(parts["json"])
+        open_header(image, name=place)
+    except (ValidationError, VsreError):
+        yield _Bad(place, NOT_OURS)
+        return
+    if said.image_id != image_content_id(image):
+        yield _Bad(place, OTHER_PICTURE)
+        return
+    common = said.model_dump(exclude={"provenance", "triplets"})
+    for row in said.triplets:
+        words = row.model_dump(exclude={"key", "provenance"})
+        triplet = Triplet(**common, **words, image=image, provenance={**said.provenance, **row.provenance})
+        yield triplet if triplet.key == row.key else _Bad(place, NOT_OURS)

@@ -1,0 +1,210 @@
+"""The ledger of a repaint: one row a job, whatever became of it, with all that is needed to paint it again.
+
+OUT/ledger/shard-NNNNN.parquet   one file a shard, its rows in the order of the plan; columns: `schema`
+OUT/shards/shard-NNNNN.parquet   the pictures: `job`, `image` (an encoded file), `known` (JSON: `vsre.repaint.outcome`)
+
+`status` says what became of a job:
+
+- "painted": there is a picture, and `statements` are said of it;
+- "rejected": there is a picture, and the verifier or the safety checker turned it down; `statements` are what the job
+  asked for;
+- "refused": there is no picture, the painter could not do the job honestly or the model gave none; `reason` says why.
+
+Rejected pictures stand in the shards too, so that people can look at what was turned down. Columns that hold JSON are
+named in JSON_COLUMNS. Long texts that repeat are dictionary-encoded, in the files and in memory. Whatever is unknown
+or does not apply is null; a null `safety` says that no safety checker looked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vsre.errors import VsreError
+
+Status = Literal["painted", "rejected", "refused"]
+
+_WORD = pa.dictionary(pa.int32(), pa.string())
+"""Text of which a set has few different ones."""
+
+_BOX = pa.list_(pa.float64())
+
+_STATEMENT = pa.struct(
+    [
+        ("subject", pa.string()),
+        ("relation", pa.string()),
+        ("object", pa.string()),
+        ("caption", pa.string()),
+        ("kind", pa.string()),
+        ("label", pa.bool_()),
+        ("subject_box", _BOX),
+        ("object_box", _BOX),
+    ]
+)
+
+_PIXEL_BOX = pa.struct([("name", pa.string()), *((edge, pa.float32()) for edge in ("x0", "y0", "x1", "y1"))])
+
+NOTES: dict[str, pa.DataType] = {
+    "prompt": pa.string(),
+    "negative_prompt": _WORD,
+    "generator_seed": pa.int64(),
+    "steps": pa.int32(),
+    "steps_run": pa.int32(),
+    "guidance": pa.float64(),
+    "strength": pa.float64(),
+    "canvas": pa.list_(pa.int32()),
+    "batch": pa.struct([("size", pa.int32()), ("place", pa.int32())]),
+    "scheduler": _WORD,
+    "model": _WORD,
+    "licence": _WORD,
+    "weights": _WORD,
+    "dtype": _WORD,
+    "device": _WORD,
+    "versions": _WORD,
+    "mask": pa.string(),
+    "replaced_by": _WORD,
+    "source_licence": _WORD,
+    "verifier": _WORD,
+    "verdicts": pa.string(),
+}
+"""What painters and verifiers note of a picture, each in a column of its name. `steps` were asked for and `steps_run`
+ran; `batch` is how many were painted together and the picture's place among them; `licence` is the model's."""
+
+JSON_NOTES = frozenset(("scheduler", "model", "weights", "versions", "mask", "verdicts"))
+
+JSON_COLUMNS = frozenset((*JSON_NOTES, "parameters", "notes"))
+"""Columns of JSON text; `notes` has what else was noted of a picture, for example the scene that was drawn."""
+
+schema = pa.schema(
+    [
+        ("job", pa.string()),
+        ("place", pa.int64()),  # in the plan, from 0
+        ("shard", pa.int32()),
+        ("batch_number", pa.int64()),  # jobs of one number were handed to the painter together
+        ("setting", _WORD),
+        ("asked", pa.bool_()),  # what "t2i" shall make of the caption; null in the other settings
+        ("seed", pa.int64()),
+        ("source_key", pa.string()),
+        ("source_image", pa.string()),
+        ("source_name", pa.string()),
+        ("source_split", _WORD),
+        ("subject", _WORD),  # of the source triplet, as are the next four
+        ("relation", _WORD),
+        ("object", _WORD),
+        ("caption", pa.string()),
+        ("label", pa.bool_()),
+        ("painter", _WORD),
+        ("parameters", _WORD),
+        ("status", _WORD),
+        ("reason", _WORD),
+        ("truth", _WORD),  # drawn, intended or verified
+        *NOTES.items(),
+        ("notes", pa.string()),
+        ("picture", pa.string()),  # sha256 of the file, hexadecimal
+        ("bytes", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("pixels", _WORD),  # "ok", "one colour", "no numbers" (NaN or infinite)
+        ("dhash", pa.uint64()),  # see `vsre.repaint.alike_pictures`
+        ("safety", pa.float64()),
+        ("safety_checker", _WORD),
+        ("statements", pa.list_(_STATEMENT)),  # boxes as fractions of the picture
+        ("boxes", pa.list_(_PIXEL_BOX)),  # the same boxes in pixels of the picture, one a thing
+        ("seconds", pa.float64()),  # of painting and judging its batch, shared out evenly
+    ]
+)
+
+
+LEDGER, PICTURES = "ledger", "shards"
+"""The folders in OUT."""
+
+_TOGETHER = 32
+"""Shards whose tables are made one."""
+
+
+def ledger_tables(out: Path | str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """The rows painted so far, in the order of the plan: for each shard a table of `schema`, or of these columns of it.
+
+    Raises VsreError where there is no ledger, for a file that is damaged and for a column that does not exist.
+    """
+    if unknown := set(columns or ()) - set(schema.names):
+        raise VsreError(f"The ledger has no column {min(unknown)!r}. It has {', '.join(schema.names)}.")
+    return (read_shard_ledger(file, columns) for file in ledger_files(out))
+
+
+def read_ledger(out: Path | str, columns: Sequence[str] | None = None) -> pa.Table:
+    """`ledger_tables` as one table: 1 to 2 kB a row in memory with all columns. Raises VsreError like it."""
+    tables: list[pa.Table] = []
+    waiting: list[pa.Table] = []
+    for table in ledger_tables(out, columns):
+        waiting.append(table)
+        # Thousands of small buffers take twice their bytes.
+        if len(waiting) == _TOGETHER:
+            tables.append(pa.concat_tables(waiting).combine_chunks())
+            waiting = []
+    return pa.concat_tables([*tables, *waiting]).unify_dictionaries()
+
+
+def ledger_rows(out: Path | str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """The rows painted so far, in the order of the plan, streaming; JSON columns are read to what they say. Raises
+    VsreError like `read_ledger`."""
+    parsed = [name for name in columns or schema.names if name in JSON_COLUMNS]
+    for table in ledger_tables(out, columns):
+        for row in table.to_pylist():
+            for name in parsed:
+                if row[name] is not None:
+                    row[name] = json.loads(row[name])
+            yield row
+
+
+def read_pictures(out: Path | str, jobs: Collection[str]) -> Iterator[tuple[str, bytes]]:
+    """(job, encoded picture) of those of the jobs that have one, in the order of the plan, one at a time in memory.
+
+    Raises VsreError where a job is not in the ledger, and where its shard of pictures is missing or damaged.
+    """
+    wanted = set(jobs)
+    for file in ledger_files(out):
+        rows = read_shard_ledger(file, ["job", "picture"]).to_pylist()
+        here = {row["job"] for row in rows if row["job"] in wanted}
+        wanted -= here
+        if any(row["picture"] for row in rows if row["job"] in here):
+            for job, image, _ in shard_pictures(Path(out) / PICTURES / file.name):
+                if job in here:
+                    yield job, image
+    if wanted:
+        raise VsreError(f"{out}: the ledger has no job {min(wanted)!r} ({len(wanted)} are missing).")
+
+
+def ledger_files(out: Path | str) -> list[Path]:
+    """The ledger's files in the order of the plan. Raises VsreError where there are none."""
+    files = sorted(Path(out, LEDGER).glob("shard-*.parquet"), key=lambda file: (len(file.name), file.name))
+    if not files:
+        raise VsreError(f"{out}: no ledger of a repaint in there, or nothing is painted yet. See `vsre repaint`.")
+    return files
+
+
+def shard_pictures(file: Path) -> Iterator[tuple[str, bytes, str]]:
+    """(job, image, known) of each picture of a shard, in the order of the plan. Raises VsreError."""
+    try:
+        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        for batch in parquet.iter_batches(batch_size=8, columns=["job", "image", "known"]):
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise VsreError(f"{file}: missing or damaged ({error}).") from error
+
+
+def read_shard_ledger(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """One file of the ledger, or these columns of it. Raises VsreError where it is missing or damaged."""
+    try:
+        parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
+        # A shard's part is small: threads would take longer to start than to read.
+        return parquet.read(columns=columns and list(columns), use_threads=False)
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise VsreError(
+            f"{file}: missing or damaged ({error}). `vsre repaint` paints a damaged shard again."
+        ) from error

@@ -1,0 +1,153 @@
+"""What a repainted set shows, counted from its ledger: how often both things are found and the relation holds, by
+setting, relation, class and numbers of the painter, and why pictures were refused or turned down.
+
+The detection rate is over things that a picture was asked to show, the pass rate over true statements whose two things
+were found. Both are what the verifier says: `vsre repaint spot-check` measures the verifier against a person.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vsre.rates import share
+from vsre.relations.things import Verdict
+from vsre.repaint.ledger import ledger_rows
+
+COLUMNS = (
+    "job",
+    "setting",
+    "subject",
+    "relation",
+    "object",
+    "caption",
+    "painter",
+    "status",
+    "reason",
+    "truth",
+    "steps",
+    "guidance",
+    "strength",
+    "verdicts",
+    "statements",
+    "picture",
+    "dhash",
+    "pixels",
+    "bytes",
+    "seconds",
+)
+
+
+@dataclass
+class Tally:
+    """Jobs of one group, and what the verifier found in their pictures."""
+
+    jobs: int = 0
+    pictures: int = 0
+    kept: int = 0
+    looked_at: int = 0
+    """Pictures that a verifier looked at."""
+    things: Counter[bool] = field(default_factory=Counter)
+    """Things asked for: found or not."""
+    verdicts: Counter[Verdict] = field(default_factory=Counter)
+    """Of true statements whose two things were found."""
+    gone: Counter[bool] = field(default_factory=Counter)
+    """Object-absent statements: the subject is gone or not, where that is decided."""
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.jobs += 1
+        self.pictures += row["picture"] is not None
+        self.kept += row["status"] == "painted"
+        self.looked_at += row["verdicts"] is not None
+
+    def see(self, verdict: Mapping[str, Any]) -> None:
+        """One verdict on a statement."""
+        if verdict["kind"] == "object-absent":
+            if verdict["agrees"] is not None:
+                self.gone[bool(verdict["agrees"])] += 1
+            return
+        found = [verdict[thing] in verdict["boxes"] for thing in ("subject", "object")]
+        self.things.update(found)
+        if verdict["kind"] == "positive" and all(found):
+            self.verdicts[Verdict(verdict["verdict"])] += 1
+
+    def figures(self) -> dict[str, Any]:
+        """As JSON; rates with Wilson's 95 % interval, None where nothing was there to count."""
+        both = self.verdicts.total()
+        return {
+            "jobs": self.jobs,
+            "pictures": self.pictures,
+            "kept": share(self.kept, self.looked_at),
+            "things_found": share(self.things[True], self.things.total()),
+            "relation_holds": share(self.verdicts[Verdict.PASS], both),
+            "relation_open": share(self.verdicts[Verdict.UNDECIDED], both),
+            "old_subject_gone": share(self.gone[True], self.gone.total()),
+        }
+
+
+def statistics(out: Path | str) -> dict[str, Any]:
+    """The figures of a repainted set, as JSON: `all`, and a mapping of groups for `setting`, `relation`, `numbers`;
+    `class` has the detection rate of each class asked for. Raises VsreError where there is no ledger."""
+    return count(ledger_rows(out, COLUMNS))
+
+
+def count(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """`statistics` of rows of a ledger, JSON columns read."""
+    whole = Tally()
+    groups: dict[str, dict[str, Tally]] = {name: {} for name in ("setting", "relation", "numbers")}
+    classes: dict[str, Counter[bool]] = {}
+    reasons: dict[str, Counter[str]] = {"refused": Counter(), "rejected": Counter()}
+    open_: Counter[str] = Counter()
+    truth: Counter[str] = Counter()
+    pictures: Counter[str] = Counter()
+    seconds, size = 0.0, 0
+    for row in rows:
+        mine = [whole, *(groups[name].setdefault(_group(row, name), Tally()) for name in ("setting", "numbers"))]
+        for tally in mine:
+            tally.add(row)
+        seconds, size = seconds + (row["seconds"] or 0.0), size + (row["bytes"] or 0)
+        if row["status"] in reasons:
+            reasons[row["status"]][row["reason"] or "not stated"] += 1
+        if row["picture"] is not None:
+            pictures[row["picture"]] += 1
+        if row["status"] == "painted":
+            truth[row["truth"]] += 1
+        met: set[str] = set()
+        for verdict in row["verdicts"] or ():
+            relation = groups["relation"].setdefault(verdict["relation"], Tally())
+            if verdict["relation"] not in met:
+                relation.add(row)
+                met.add(verdict["relation"])
+            for tally in (*mine, relation):
+                tally.see(verdict)
+            if verdict["kind"] != "object-absent":
+                for thing in ("subject", "object"):
+                    classes.setdefault(verdict[thing], Counter())[verdict[thing] in verdict["boxes"]] += 1
+            if verdict["verdict"] == Verdict.UNDECIDED and verdict.get("reason"):
+                open_[verdict["reason"]] += 1
+    return {
+        "all": whole.figures(),
+        **{name: {key: found[key].figures() for key in sorted(found)} for name, found in groups.items()},
+        "class": {name: share(found[True], found.total()) for name, found in sorted(classes.items())},
+        "reasons": {status: dict(found.most_common()) for status, found in reasons.items()},
+        "undecided": dict(open_.most_common()),
+        "truth": dict(truth.most_common()),
+        "same_picture_twice": sum(n - 1 for n in pictures.values()),
+        "megabytes": round(size / 1e6, 2),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _group(row: Mapping[str, Any], name: str) -> str:
+    if name == "setting":
+        return str(row["setting"])
+    told = [f"{key} {row[key]:g}" for key in ("steps", "guidance", "strength") if row[key] is not None]
+    return f"{row['setting']}: {', '.join(told)}" if told else f"{row['setting']}: no numbers"
+
+
+def with_pictures(out: Path | str) -> Iterator[dict[str, Any]]:
+    """The ledger's rows that have a picture, JSON columns read."""
+    return (row for row in ledger_rows(out, COLUMNS) if row["picture"] is not None)
