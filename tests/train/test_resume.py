@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -15,21 +14,17 @@ from typing import Any
 import killable
 import pytest
 from safetensors.torch import load_file
-from train_world import write_world
+from train_world import PROCESSES, write_world
 
 from tiny_models import tiny_llava, tiny_vsre
 from vsre.train.checkpoints import complete_checkpoints
 from vsre.train.logs import read_log
 
-# The server imports once and every training is a fork of it, so a kill costs a second and not ten.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["vsre.train", "transformers.models.llava", "transformers.models.llama"])
-
-World = tuple[Path, dict[str, Path], Path]
+World = tuple[Path, dict[str, Path], Path, bool]
 
 
 def start(world: World, out: Path, moment: str | None = None) -> int:
-    process = PROCESSES.Process(target=killable.train, args=(world[0], world[1], out, moment))
+    process = PROCESSES.Process(target=killable.train, args=(world[0], world[1], out, world[3], moment))
     process.start()
     process.join()
     code = process.exitcode
@@ -37,12 +32,15 @@ def start(world: World, out: Path, moment: str | None = None) -> int:
     return code
 
 
-@pytest.fixture(scope="module", params=[tiny_vsre, tiny_llava])
+@pytest.fixture(scope="module", params=["vsre", "llava", "vsre-lora"])
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
-    """A model, its data, and the run that nobody disturbed."""
+    """A model, its data, the run that nobody disturbed, and whether its second stage trains by LoRA."""
     folder = tmp_path_factory.mktemp("world")
-    model = request.param(folder, ("clip", "sam")) if request.param is tiny_vsre else request.param(folder)
-    made = (model, write_world(folder), folder / "undisturbed")
+    model = tiny_llava(folder) if request.param == "llava" else tiny_vsre(folder, ("clip", "sam"))
+    lora = request.param == "vsre-lora"
+    if lora:
+        pytest.importorskip("peft")
+    made = (model, write_world(folder), folder / "undisturbed", lora)
     assert start(made, made[2]) == 0
     return made
 
@@ -69,6 +67,8 @@ def test_killed_again_and_again(world: World, tmp_path: Path) -> None:
         "in a checkpoint, before its marker",
         "while the final weights are written",
     ]
+    if world[3]:
+        moments = ["in a checkpoint of the second stage, after the weights", "in the second stage's last step"]
     for moment in moments[: 3 if world[0].name == "llava" else 5]:
         assert start(world, out, moment) == -signal.SIGKILL, moment
     assert start(world, out) == 0
@@ -95,6 +95,11 @@ def test_the_undisturbed_run_trained_and_kept_two_checkpoints(world: World) -> N
     before, after = (load_file(f / "model" / "model.safetensors") for f in (first, second))
     assert any(not before[name].equal(after[name]) for name in before)
     assert {p.suffix for p in (second / "model").iterdir()} <= {".safetensors", ".json", ".jinja"}
+    assert not any("lora" in name for name in after)
+    held = load_file(second / "checkpoint-7" / "trained.safetensors")
+    assert {name.split(".")[0] for name in held} <= {"adapters", "language_model", "model", "lm_head"}
+    assert not any("encoders" in name or "vision_tower" in name for name in held)
+    assert any("lora_A" in name for name in held) == world[3] and not any("base_layer" in name for name in held)
     assert (second / "loss.png").stat().st_size > 1000
 
 
@@ -102,6 +107,7 @@ def test_the_undisturbed_run_trained_and_kept_two_checkpoints(world: World) -> N
 def test_killed_at_random_from_outside(world: World, tmp_path: Path) -> None:
     out, chance = tmp_path / "run", random.Random(0)
     command = [sys.executable, killable.__file__, str(world[0]), str(world[1]["triplets"].parent), str(out)]
+    command += ["lora"] * world[3]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     for attempt in range(30):
         process: Any = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)

@@ -1,10 +1,8 @@
-"""A step's result depends neither on how it is cut into passes nor on how many processes share it."""
+"""A step's result does not depend on how it is cut into passes; test_processes.py has processes that share it."""
 
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,28 +47,3 @@ def test_four_packs_at_once_train_like_four_passes_of_one(tmp_path: Path) -> Non
     model, source = tiny_llava(tmp_path), write_world(tmp_path / "world")
     at_once, one_by_one = (train(model, source, tmp_path / f"run-{m}", m) for m in (4, 1))
     assert_same_training(model, at_once, one_by_one)
-
-
-def test_two_processes_train_like_one(tmp_path: Path) -> None:
-    model, source = tiny_llava(tmp_path), write_world(tmp_path / "world")
-    alone = train(model, source, tmp_path / "one", 2)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    here = Path(__file__)
-    path = f"{here.parent}:{here.parent.parent}"
-    done = subprocess.run(
-        [*launch, str(here), str(model), str(tmp_path / "world"), str(tmp_path / "two")],
-        env={"PYTHONPATH": path, "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert_same_training(model, alone, tmp_path / "two" / "01-tune" / "model")
-
-
-if __name__ == "__main__":
-    folder, world, target = map(Path, sys.argv[1:4])
-    train(folder, {"triplets": world / "triplets", "questions": world / "questions"}, target, 2)
-    assert torch.distributed.get_world_size() == 2
-    torch.distributed.destroy_process_group()

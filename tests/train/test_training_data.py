@@ -186,11 +186,22 @@ def test_a_batch_names_its_questions_and_keeps_few_pictures(data: PackedQuestion
     assert once_more["pixel_values"].equal(batch["pixel_values"])
 
 
-def test_a_broken_picture_is_named(source: DataSource, processor: Any, tmp_path: Path) -> None:
-    triplets = [t.replace(image=b"not a picture") for t in read_triplets(source.triplets)]
-    write_triplets(tmp_path / "t", [t.replace(image_id=o.image_id) for t, o in zip(triplets, triplets, strict=True)])
+def test_another_picture_in_a_triplets_place_is_named(source: DataSource, processor: Any, tmp_path: Path) -> None:
+    triplets = list(read_triplets(source.triplets))
+    other = triplets[-1].image
+    write_triplets(tmp_path / "t", [triplets[0].replace(image=other), *triplets[1:]])
+    changed = DataSource(triplets=tmp_path / "t", questions=source.questions)
+    with pytest.raises(VsreError, match=rf"image of triplet {triplets[0].key} \(0\.png\) is another one"):
+        open_store(changed, ChatEncoder(processor), tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_broken_picture_is_named(
+    source: DataSource, processor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     encoder = ChatEncoder(processor)
-    store = open_store(DataSource(triplets=tmp_path / "t", questions=source.questions), encoder, tmp_path / "c")
+    store = open_store(source, encoder, tmp_path / "c")
+    monkeypatch.setattr(store, "image", lambda _: b"not a picture")
     data = PackedQuestions([store])
     packer = Packer(image_token_id=encoder.image_token_id, visual_tokens=encoder.visual_tokens, pad_id=encoder.pad_id)
     pack = next(iter(PackSampler(data, 1, 0, 1)))

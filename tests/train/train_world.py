@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,11 @@ def write_world(
                 }
                 shards.write({k: row[k] for k in QUESTION_SCHEMA.names})
     return {"triplets": folder / "triplets", "questions": folder / "questions"}
+
+
+# The server imports once and every training is a fork of it, so a process costs a second and not ten.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["vsre.train", "transformers.models.llava", "transformers.models.llama"])
 
 
 def load(folder: Path) -> tuple[Any, Any]:

@@ -1,4 +1,7 @@
-"""Checkpoints that are whole or do not count: a marker is written last, and nothing counts without one."""
+"""Checkpoints that are whole or do not count: a marker is written last, and nothing counts without one.
+
+A checkpoint holds what the stage trains, not what it freezes: that is in the model the stage began with.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,14 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
@@ -19,6 +24,7 @@ from vsre.errors import VsreError
 
 MARKER = "complete.json"
 DONE = "done.json"
+TRAINED = "trained.safetensors"
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -93,12 +99,15 @@ def no_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def save_model(model: Any, processor: Any, folder: Path) -> None:
-    """The released form: safetensors, config and processor, in a folder that appears when it is whole."""
+def save_model(model: Any, processor: Any, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
+    """The released form: safetensors, config and processor, in a folder that appears when it is whole.
+
+    `state` has the weights where the model's own are spread over processes.
+    """
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     with no_bars():
-        model.save_pretrained(part)
+        model.save_pretrained(part, state_dict=state)
     processor.save_pretrained(part)
     for file in part.rglob("*"):
         _sync(file)
@@ -115,10 +124,51 @@ def load_weights(model: Any, folder: Path) -> None:
     """
     try:
         with no_bars():
-            saved = type(model).from_pretrained(folder, dtype=_widest(model))
-        model.load_state_dict(saved.state_dict(), strict=True)
+            saved = type(model).from_pretrained(folder, dtype=_widest(model)).state_dict()
     except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise VsreError(f"{folder}: its weights do not fit this model ({error}).") from error
+        raise VsreError(f"{folder}: its weights cannot be read ({error}).") from error
+    _check_shapes(folder, saved, model.state_dict())
+    model.load_state_dict(saved, strict=True)
+
+
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that train, each once, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def save_trained(model: nn.Module, folder: Path) -> None:
+    """Write what trains to FOLDER/trained.safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({name: p.detach().contiguous() for name, p in trained(model).items()}, folder / TRAINED)
+
+
+def load_trained(model: nn.Module, folder: Path) -> None:
+    """Put what `save_trained` wrote into a model, all of it or nothing.
+
+    Raises VsreError when a parameter is missing, is one too many, or has another shape.
+    """
+    if not (folder / TRAINED).is_file():  # a checkpoint of the whole model
+        return load_weights(model, folder)
+    ours = trained(model)
+    with safe_open(folder / TRAINED, framework="pt") as file, torch.no_grad():
+        saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        _check_shapes(folder, saved, ours)
+        for name, parameter in ours.items():
+            parameter.copy_(saved[name])
+    return None
+
+
+def _check_shapes(folder: Path, saved: Mapping[str, torch.Tensor], ours: Mapping[str, torch.Tensor]) -> None:
+    """Raises VsreError naming the first weight of a folder that is not one of the model."""
+    there, here = ({n: tuple(t.shape) for n, t in of.items()} for of in (saved, ours))
+    wrong = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
+    if wrong:
+        first = wrong[0]
+        raise VsreError(
+            f"{folder}: its weights do not fit this model: {first} is {there.get(first, 'missing')} there and "
+            f"{here.get(first, 'missing')} in the model ({len(wrong)} weights differ so). Use the model that the run "
+            "began with, or another folder."
+        )
 
 
 def _widest(model: nn.Module) -> torch.dtype:
@@ -128,9 +178,8 @@ def _widest(model: nn.Module) -> torch.dtype:
 
 
 def checkpoint_bytes(model: nn.Module) -> int:
-    """About how large a full-state checkpoint is: all weights, and two Adam moments of what trains."""
-    weights = {id(p): p for p in model.parameters()}.values()
-    return sum(p.nbytes for p in weights) + 2 * sum(p.nbytes for p in weights if p.requires_grad)
+    """About how large a checkpoint is: what trains and two Adam moments of it."""
+    return 3 * sum(p.nbytes for p in trained(model).values())
 
 
 NO_SPACE = ("os error 28", "No space left on device", "inline_container", "iostream error")

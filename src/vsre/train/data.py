@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
@@ -11,7 +12,7 @@ from vsre.train.examples import Example
 from vsre.train.store import Store
 
 Pack = np.ndarray
-"""Question rows (int64) of one sequence, all about the same image."""
+"""Question rows (int64) of one sequence, all about the same image; a filler has ~row in place of row."""
 
 
 class PackedQuestions(Dataset):
@@ -35,6 +36,10 @@ class PackedQuestions(Dataset):
         return self.stores[at], int(row - self._bases[at])
 
     def __getitem__(self, pack: Pack) -> tuple[Pack, list[Example]]:
+        """The pack's rows and their examples; of a filler nothing is learnt."""
+        if pack[0] < 0:
+            rows, examples = self[~pack]
+            return rows, [replace(example, end=example.first) for example in examples]
         return pack, [store.example(row) for store, row in map(self._locate, pack)]
 
     def image(self, image: int) -> bytes:
@@ -64,10 +69,13 @@ class PackSampler(Sampler[Pack]):
     the steps of a stretch are shuffled. The order is a function of (seed, epoch) alone, not of passes or processes,
     and a resumed run continues with the very next pack. The first epoch begins with the longest packs: running out of
     memory shows in the first minute.
+
+    Where processes share a step each must have as many packs in a pass, at an epoch's end too. Up to a multiple of
+    `whole` packs it is filled with copies of the shortest, of which nothing is learnt.
     """
 
-    def __init__(self, data: PackedQuestions, k: int, seed: int, batch: int) -> None:
-        self.data, self.seed, self.batch, self.epoch = data, seed, batch, 0
+    def __init__(self, data: PackedQuestions, k: int, seed: int, batch: int, whole: int = 1) -> None:
+        self.data, self.seed, self.batch, self.whole, self.epoch = data, seed, batch, whole, 0
         _, sizes = np.unique(data.image_of, return_counts=True)
         ends = np.cumsum(sizes)
         cuts = [np.arange(end - size, end, k) for size, end in zip(sizes.tolist(), ends.tolist(), strict=True)]
@@ -75,7 +83,12 @@ class PackSampler(Sampler[Pack]):
         self.stops = np.append(self.starts[1:], len(data))
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return len(self.starts) + self.fillers
+
+    @property
+    def fillers(self) -> int:
+        """Packs an epoch of which nothing is learnt."""
+        return -len(self.starts) % self.whole
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -86,6 +99,9 @@ class PackSampler(Sampler[Pack]):
         tokens = np.add.reduceat(self.data.lengths[rows], self.starts)
         for pack in self._order(tokens, generator):
             yield rows[self.starts[pack] : self.stops[pack]]
+        shortest = int(tokens.argmin())
+        for _ in range(self.fillers):
+            yield ~rows[self.starts[shortest] : self.stops[shortest]]
 
     def _order(self, tokens: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """The packs, given the tokens of each."""

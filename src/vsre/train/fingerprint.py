@@ -12,7 +12,7 @@ import torch
 
 from vsre.errors import VsreError
 from vsre.train.checkpoints import write_json
-from vsre.train.stages import DataSource, Stage
+from vsre.train.stages import IMMATERIAL, DataSource, Stage
 from vsre.triplets import parquet_files
 
 RUN = "run.json"
@@ -65,7 +65,7 @@ def describe_run(model: Any, processor: Any, stages: Sequence[Stage], seed: int)
         "seed": seed,
         "model": model_fingerprint(model),
         "processor": text_fingerprint(processor),
-        "stages": [stage.model_dump(mode="json") for stage in stages],
+        "stages": [stage.model_dump(mode="json", exclude=set(IMMATERIAL)) for stage in stages],
         "data": [
             [{"triplets": data_fingerprint(s.triplets), "questions": data_fingerprint(s.questions)} for s in stage.data]
             for stage in stages
@@ -93,7 +93,11 @@ def claim_folder(folder: Path, run: dict[str, Any], *, resume: bool) -> None:
     if record.is_file():
         if not resume:
             raise VsreError(f"{folder}: a run is already there. Resume it, or choose another folder.")
-        if differing := list(differences(json.loads(record.read_text()), run)):
+        there = json.loads(record.read_text())
+        for stage in there["stages"]:  # of a run begun before these were left out
+            for key in IMMATERIAL:
+                stage.pop(key, None)
+        if differing := list(differences(there, run)):
             lines = "\n  ".join(differing)
             raise VsreError(f"{folder}: holds a run made otherwise:\n  {lines}\nChoose another folder, or remove it.")
     else:

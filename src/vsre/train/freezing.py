@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,39 +10,41 @@ from torch import nn
 
 from vsre.errors import VsreError
 from vsre.model import VsreForConditionalGeneration, count_parameters, module_groups
+from vsre.train.stages import Stage
 
 
-def freeze(model: Any, train: Sequence[str], *, keep_llm_in_training: bool = False) -> list[nn.Module]:
-    """Let the named module groups train and freeze every other parameter; returns the modules to keep in eval
-    mode.
+def freeze(model: Any, stage: Stage) -> list[nn.Module]:
+    """Let the module groups that a stage trains learn and freeze every other parameter; returns the modules to keep in
+    eval mode.
 
-    `keep_llm_in_training` leaves a frozen language model in training mode: gradients pass through it, and
-    transformers checkpoints activations in training mode only.
+    The language model's own weights are frozen beneath LoRA's layers, which are put in afterwards. It stays in training
+    mode then, for their dropout, and under gradient checkpointing: gradients pass through it, and transformers
+    checkpoints activations in training mode only.
     """
-    if "encoders" in train and isinstance(model, VsreForConditionalGeneration):
+    if "encoders" in stage.train and isinstance(model, VsreForConditionalGeneration):
         raise VsreError("the encoders of a VSRE model are frozen by design. Take encoders out of the stage's train.")
-    groups = module_groups(model)
     model.requires_grad_(False)
     asleep: list[nn.Module] = []
-    for group, modules in groups.items():
+    for group, modules in module_groups(model).items():
+        learns = group in stage.train and not (group == "llm" and stage.lora)
         for module in modules:
-            module.requires_grad_(group in train)
-            if group in train and any(p.dtype == torch.float16 for p in module.parameters()):
+            module.requires_grad_(learns)
+            if learns and any(p.dtype == torch.float16 for p in module.parameters()):
                 raise VsreError(
                     f"the weights of {group} are float16, in which small steps vanish and large ones overflow. "
                     "Load the model in float32 (dtype=torch.float32), and set bf16: true where it is too slow."
                 )
-        if group not in train and not (group == "llm" and keep_llm_in_training):
+        if not learns and not (group == "llm" and (stage.gradient_checkpointing or stage.lora)):
             asleep += modules
     return asleep
 
 
 def freezing_table(model: Any, title: str) -> Table:
-    """Module group, parameters, trains or not."""
+    """Module group, parameters, and how many of them train."""
     table = Table(title=title, title_justify="left")
     table.add_column("modules")
     table.add_column("parameters", justify="right")
     table.add_column("trains")
     for group, (count, learning) in count_parameters(model).items():
-        table.add_row(group, f"{count:,}", "yes" if learning else "no")
+        table.add_row(group, f"{count:,}", "yes" if learning == count else f"{learning:,}" if learning else "no")
     return table

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import os
+import sys
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from accelerate.utils import reduce
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+from vsre.errors import VsreError
+from vsre.train.processes import processes
 
 LOG = "log.jsonl"
 STEPS_TO_ESTIMATE = 5
@@ -25,7 +36,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 class JsonLog(TrainerCallback):
     """Appends a line a step to STAGE/log.jsonl: stage, step, epoch, loss, lr, grad_norm, tokens_per_s,
-    seconds.
+    questions_per_s, seconds.
 
     A resumed run first drops the lines after its checkpoint, so the log reads as that of an undisturbed run.
     """
@@ -53,14 +64,16 @@ class JsonLog(TrainerCallback):
             "loss": logs["loss"],
             "lr": logs["learning_rate"],
             "grad_norm": logs["grad_norm"],
-            **self.meter.lap(),
+            **{name: logs[name] for name in Meter.FIGURES},
         }
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
 
 class Meter:
-    """Counts tokens and questions between two log lines."""
+    """Counts tokens and questions between two log lines, those of all processes."""
+
+    FIGURES = ("tokens_per_s", "questions_per_s", "seconds")
 
     def __init__(self) -> None:
         self.tokens = self.questions = 0
@@ -75,14 +88,43 @@ class Meter:
         self.questions += questions
 
     def lap(self) -> dict[str, float]:
+        """FIGURES since the last lap. Every process must call it, and each gets the same counts."""
         seconds = max(time.perf_counter() - self.since, 1e-9)
-        figures = {
-            "tokens_per_s": round(self.tokens / seconds, 1),
-            "questions_per_s": round(self.questions / seconds, 1),
-            "seconds": round(seconds, 4),
-        }
+        counts = torch.tensor([self.tokens, self.questions], device=processes().device)
+        tokens, questions = reduce(counts, reduction="sum").tolist()
+        figures = (round(tokens / seconds, 1), round(questions / seconds, 1), round(seconds, 4))
         self.start()
-        return figures
+        return dict(zip(self.FIGURES, figures, strict=True))
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raises VsreError for a tracker that transformers does not know or whose package is not installed."""
+    for name in names:
+        if name not in INTEGRATION_TO_CALLBACK:
+            near = difflib.get_close_matches(name, INTEGRATION_TO_CALLBACK, n=1)
+            hint = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(INTEGRATION_TO_CALLBACK)}."
+            raise VsreError(f"report to {name}: no such tracker. {hint}")
+        try:
+            INTEGRATION_TO_CALLBACK[name]()
+        except (RuntimeError, ImportError) as error:
+            raise VsreError(f"report to {name}: {error}") from error
+
+
+@contextmanager
+def trackers(names: Sequence[str], project: str) -> Iterator[None]:
+    """Around a training that reports to `names`. W&B files it under `project` where WANDB_PROJECT says no other, and
+    its run ends with the training, as transformers ends every other tracker's.
+    """
+    ours = "wandb" in names and "WANDB_PROJECT" not in os.environ
+    if ours:
+        os.environ["WANDB_PROJECT"] = project
+    try:
+        yield
+    finally:
+        if ours:
+            del os.environ["WANDB_PROJECT"]
+        if "wandb" in names and (wandb := sys.modules.get("wandb")):
+            wandb.finish()
 
 
 class ConsoleProgress(TrainerCallback):

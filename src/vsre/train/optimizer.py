@@ -7,11 +7,13 @@ biases and convolutions stay with AdamW.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
 from torch import nn
+
+from vsre.model import module_groups
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -48,6 +50,24 @@ class MuonAdamW(torch.optim.Optimizer):
             part.load_state_dict(state)
         # Loading gives the parts new groups; a schedule changes these.
         self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+
+def parameter_groups(
+    model: Any, decayed: Collection[str], weight_decay: float, lr: float, adapters_lr: float
+) -> list[dict[str, Any]]:
+    """The trainable parameters of a model as an optimizer takes them: adapters with a learning rate of their own, and
+    weight decay for those whose name is in `decayed`.
+    """
+    adapters = {id(p) for module in module_groups(model)["adapters"] for p in module.parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            kind = (adapters_lr if id(parameter) in adapters else lr, weight_decay if name in decayed else 0.0)
+            groups.setdefault(kind, []).append(parameter)
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in sorted(groups.items(), key=lambda group: group[0][0] != lr)
+    ]
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
@@ -13,3 +16,20 @@ def processes() -> PartialState:
     accelerate connects processes on a CPU only where it is told that they are to run there.
     """
     return PartialState(cpu=not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"))
+
+
+def sharded() -> bool:
+    """Whether weights are spread over the processes, by FSDP or DeepSpeed: what `accelerate launch` set up decides."""
+    return parse_flag_from_env("ACCELERATE_USE_FSDP") or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
+
+
+def name_layers(model: Any) -> None:
+    """Tell FSDP which layers it cuts up: those that the model's classes name and that are in it.
+
+    accelerate stops at a name of a part that a model does without, such as the text side of LLaVA's CLIP.
+    """
+    if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        return
+    there = {type(module).__name__ for module in model.modules()}
+    named = sorted(there & set(model._no_split_modules or ()))
+    os.environ.setdefault("FSDP_TRANSFORMER_CLS_TO_WRAP", ",".join(named))

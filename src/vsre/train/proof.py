@@ -16,6 +16,7 @@ import torch
 from vsre.errors import VsreError
 from vsre.numerics import apart, tolerance
 from vsre.train.examples import Example
+from vsre.train.processes import sharded
 
 QUESTIONS = 4
 """How many questions of the longest pack are compared."""
@@ -27,7 +28,7 @@ def prove_packing(trainer: Any) -> float | None:
     None where no pack holds several questions, or the model is spread over devices before it runs. Raises VsreError
     where the difference is more than the dtype allows.
     """
-    if not trainer.attention or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+    if not trainer.attention or sharded():
         return None
     pack = next((pack for pack in trainer.sampler if len(pack) > 1), None)  # the longest comes first
     if pack is None:
@@ -58,5 +59,10 @@ def _logits(trainer: Any, rows: Any, examples: list[Example]) -> torch.Tensor:
     """Logits at the learnt tokens of one sequence, (tokens, V), in the order of the questions."""
     batch = trainer.data_collator([(rows, examples)])
     del batch["rows"], batch["tokens"]
-    with trainer.attention.active() if "branch" in batch else nullcontext():
+    # Weights that are bf16 already take no other inputs; the rest is compared in full precision.
+    half = any(p.dtype == torch.bfloat16 for p in trainer.model.parameters())
+    with (
+        trainer.attention.active() if "branch" in batch else nullcontext(),
+        trainer.accelerator.autocast() if half else nullcontext(),
+    ):
         return trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch), return_outputs=True)[1].logits

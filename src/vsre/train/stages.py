@@ -32,6 +32,12 @@ TUNE_DEFAULTS: dict[str, Any] = {"lr": 2e-5, "batch_images": 128}
 adapters.
 """
 
+LORA_DEFAULTS: dict[str, Any] = {"lr": 2e-4, "adapters_lr": 2e-5, "batch_images": 128}
+"""LLaVA-1.5's tuning with LoRA (scripts/v1_5/finetune_lora.sh of its repository): the projector learns more slowly."""
+
+IMMATERIAL = frozenset({"micro_batch_images", "gradient_checkpointing", "save_every", "keep_checkpoints"})
+"""What may change between two calls of a run: it decides memory, time and what is kept, not what is learnt."""
+
 
 class Strict(BaseModel):
     """Frozen, and a key that does not exist is an error which names the nearest one that does."""
@@ -56,10 +62,29 @@ class DataSource(Strict):
     questions: Path
 
 
+class Lora(Strict):
+    """Low-rank layers beside the language model's linear ones (arXiv 2106.09685), which train in place of its weights
+    and are merged into them at the stage's end. Left out, a value is that of LLaVA-1.5's finetune_lora.sh.
+
+    rank, alpha   the layers' inner width, and alpha / rank the factor of what they add
+    dropout       share of a layer's inputs that are dropped
+    targets       names of linear layers, such as [q_proj, v_proj], or all-linear: all but the output layer
+    quantise      4bit holds the frozen weights in NF4 (QLoRA, arXiv 2305.14314; needs bitsandbytes and a GPU)
+    """
+
+    rank: Annotated[int, Field(ge=1)] = 128
+    alpha: Annotated[float, Field(gt=0)] = 256
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    targets: Literal["all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "all-linear"
+    quantise: Literal["none", "4bit"] = "none"
+
+
 class Stage(Strict):
     """One stage of training. Where `lr` or `batch_images` is left out, LLaVA-1.5's value for what trains is
     used.
 
+    adapters_lr          learning rate of the adapters where it is not `lr`
+    lora                 train low-rank layers in place of the language model's weights
     batch_images         images in one optimizer step, over all devices and accumulation
     micro_batch_images   images in one forward pass of one device; None: the whole share of the device at once
     questions_per_image  at most so many questions of an image share its prefix in one sequence; the rest of
@@ -74,6 +99,8 @@ class Stage(Strict):
     train: Annotated[tuple[Group, ...], Field(min_length=1)]
     data: Annotated[tuple[DataSource, ...], Field(min_length=1)]
     lr: Annotated[float, Field(gt=0)]
+    adapters_lr: Annotated[float, Field(gt=0)] | None = None
+    lora: Lora | None = None
     batch_images: Annotated[int, Field(ge=1)]
     micro_batch_images: Annotated[int, Field(ge=1)] | None = None
     questions_per_image: Annotated[int, Field(ge=1)] = 12
@@ -94,8 +121,21 @@ class Stage(Strict):
     def _published_defaults(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        defaults = ALIGN_DEFAULTS if list(values.get("train", ())) == ["adapters"] else TUNE_DEFAULTS
+        train = list(values.get("train", ()))
+        defaults = ALIGN_DEFAULTS if train == ["adapters"] else TUNE_DEFAULTS
+        if values.get("lora") is not None:
+            defaults = LORA_DEFAULTS
+            if values.get("lr") is not None or "adapters" not in train:  # one rate that is given is everyone's
+                defaults = {k: v for k, v in defaults.items() if k != "adapters_lr"}
         return {**defaults, **{k: v for k, v in values.items() if not (k in defaults and v is None)}}
+
+    @model_validator(mode="after")
+    def _fits_what_trains(self) -> Stage:
+        if self.lora and "llm" not in self.train:
+            raise ValueError("lora trains layers in the language model: put llm into train, or take lora out")
+        if self.adapters_lr is not None and ("adapters" not in self.train or self.optimizer == "muon"):
+            raise ValueError("adapters_lr needs adapters in train and the optimizer adamw")
+        return self
 
     def micro_batch(self, devices: int = 1) -> tuple[int, int]:
         """(images a forward pass of one device, passes accumulated a step), whose product is the batch."""

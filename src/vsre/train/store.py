@@ -21,6 +21,7 @@ from vsre.train.stages import DataSource
 from vsre.triplets import image_content_id, parquet_files
 
 QUESTION_COLUMNS = ["key", "template", "prompt", "answer"]
+IMAGE_COLUMNS = ["key", "image_id", "image_name", "image"]
 SET_ASIDE = "set-aside.jsonl"
 
 
@@ -170,7 +171,7 @@ def _copy_images(path: Path, used: set[int], target: Path) -> tuple[np.ndarray, 
     ids: list[str] = []
     with target.open("wb") as out:
         for file in parquet_files(path):
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=256, columns=["key", "image_id", "image"]):
+            for batch in pq.ParquetFile(file).iter_batches(batch_size=256, columns=IMAGE_COLUMNS):
                 for row, image_id in enumerate(batch["image_id"].to_pylist()):
                     if image_id in numbers:
                         continue
@@ -180,9 +181,17 @@ def _copy_images(path: Path, used: set[int], target: Path) -> tuple[np.ndarray, 
                     data = (batch["image"][row].as_py() or {}).get("bytes")
                     if not data:
                         raise VsreError(
-                            f"{file}: triplet {batch['key'][row].as_py()} has no image, and a question asks "
-                            "about it. Read the source again with its image folder."
+                            f"{file}: triplet {batch['key'][row].as_py()} has no image "
+                            f"({batch['image_name'][row].as_py()}), and a question asks about it. Read the source "
+                            "again with its image folder."
+                        )
+                    found = image_content_id(data)
+                    if found != image_id and not image_id.startswith("name:"):
+                        raise VsreError(
+                            f"{file}: the image of triplet {batch['key'][row].as_py()} "
+                            f"({batch['image_name'][row].as_py()}) is another one than when the triplet was made "
+                            f"(its content is {found}, {image_id} is expected). Read the source again."
                         )
                     sizes.append(out.write(data))
-                    ids.append(image_content_id(data))
+                    ids.append(found)
     return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)]), np.array(ids)

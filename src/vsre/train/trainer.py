@@ -1,4 +1,4 @@
-"""The Hugging Face Trainer, changed in six points: data order, attention, freezing, loss, safety, checkpoints."""
+"""The Hugging Face Trainer, changed in a few points: data order, attention, loss, logs, safety, checkpoints."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from transformers import Trainer
 
 from vsre.errors import VsreError
 from vsre.train.attention import BranchAttention
-from vsre.train.checkpoints import keep_last, load_weights, mark_complete, no_bars, write_json
+from vsre.train.bad_batch import save_bad_batch
+from vsre.train.checkpoints import keep_last, load_trained, mark_complete, no_bars, save_trained
 from vsre.train.data import PackedQuestions, PackSampler
 from vsre.train.logs import Meter
-from vsre.train.optimizer import MuonAdamW
+from vsre.train.optimizer import MuonAdamW, parameter_groups
 from vsre.train.packing import IGNORE
+from vsre.train.processes import sharded
 from vsre.train.vision import FEATURES, FrozenVision
-
-BAD_BATCH = "bad-batch.json"
 
 
 class VsreTrainer(Trainer):
@@ -32,8 +32,10 @@ class VsreTrainer(Trainer):
     - modules in `asleep` stay in evaluation mode, whatever `model.train()` says
     - the loss is the sum over learnt tokens divided by their number in the whole step, however the step is
       cut into micro-batches; logits are computed at learnt tokens only
-    - a loss or gradient that is not finite stops the run before it reaches the weights, and names the batch
-    - a checkpoint counts once its marker is written; weights are read back through `from_pretrained`
+    - a log line has tokens and questions a second over all processes
+    - a loss or gradient that is not finite stops the run before it reaches the weights, and saves the batch
+    - a checkpoint counts once its marker is written, and holds what trains; where FSDP or DeepSpeed spreads the
+      weights over processes it is theirs
     """
 
     train_dataset: PackedQuestions
@@ -49,19 +51,25 @@ class VsreTrainer(Trainer):
         attention: BranchAttention | None = None,
         vision: FrozenVision | None = None,
         muon: bool = False,
+        adapters_lr: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.muon = muon
+        self.muon, self.adapters_lr = muon, adapters_lr
         self.sampler, self.asleep, self.meter = sampler, asleep, meter
         self.keep_checkpoints, self.attention, self.vision = keep_checkpoints, attention, vision
         self.model_accepts_loss_kwargs = True  # compute_loss below takes num_items_in_batch for every model
-        self._rows: list[int] = []
+        self._passes: list[dict[str, Any]] = []  # those of the step that is being made
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        args, model = self.args, model or self.model
         if self.muon:
-            args = self.args
-            self.optimizer = MuonAdamW(model or self.model, lr=args.learning_rate, weight_decay=args.weight_decay)
+            self.optimizer = MuonAdamW(model, lr=args.learning_rate, weight_decay=args.weight_decay)
+        elif self.adapters_lr is not None:
+            decayed = self.get_decay_parameter_names(model)
+            groups = parameter_groups(model, decayed, args.weight_decay, args.learning_rate, self.adapters_lr)
+            made, options = self.get_optimizer_cls_and_kwargs(args, model)
+            self.optimizer = made(groups, **options)
         return super().create_optimizer(model)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> PackSampler:
@@ -70,9 +78,14 @@ class VsreTrainer(Trainer):
     def num_examples(self, dataloader: Any) -> int:
         return len(self.sampler)
 
+    def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
+        # accelerate's loader tells its sampler, but not where processes share it and a resumed run skips its beginning.
+        self.sampler.set_epoch(epoch)
+        super()._run_epoch(*args, epoch=epoch, **kwargs)
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        self._rows = inputs.pop("rows")
-        self.meter.add(inputs.pop("tokens"), len(self._rows))
+        self._passes.append(dict(inputs))
+        self.meter.add(inputs.pop("tokens"), len(inputs.pop("rows")))
         # Backward too: it may compute layers again. A batch of single questions needs nothing of it.
         with self.attention.active() if self.attention and "branch" in inputs else nullcontext():
             loss = super().training_step(model, inputs, num_items_in_batch)
@@ -88,7 +101,8 @@ class VsreTrainer(Trainer):
         labels, branch = inputs.pop("labels"), inputs.pop("branch", None)
         if self.attention and branch is not None:
             inputs |= self.attention.inputs(branch)
-        if self.vision and "pixel_values" in inputs:
+        # Of a model that FSDP has cut up no part may run before the whole: it encodes in its own forward pass.
+        if self.vision and "pixel_values" in inputs and not self.is_fsdp_enabled:
             inputs[FEATURES] = self.vision.features(inputs.pop("pixel_values"))
         targets = F.pad(labels, (0, 1), value=IGNORE)[:, 1:]  # (B, L): what each position predicts
         learnt = targets != IGNORE
@@ -108,18 +122,29 @@ class VsreTrainer(Trainer):
         norm = super()._clip_grad_norm(model)
         if not torch.isfinite(torch.as_tensor(norm)):
             self._stop("gradient", float(norm))
+        self._passes = []
         return norm
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs |= self.meter.lap()
+        super().log(logs, start_time)
+
     def _stop(self, what: str, value: float) -> None:
-        path = Path(self.args.output_dir) / BAD_BATCH
-        names = self.train_dataset.question_ids(self._rows)
-        step = self.state.global_step + 1
-        write_json(path, {"step": step, what: str(value), "questions": names})
+        # A loss is that of the last pass, a gradient that of all.
+        passes = self._passes[-1:] if what == "loss" else self._passes
+        folder, step = Path(self.args.output_dir), self.state.global_step + 1
+        names = self.train_dataset.question_ids([row for each in passes for row in each["rows"]])
+        path = save_bad_batch(folder, passes, names, {"step": step, what: str(value)})
         raise VsreError(
-            f"{path.parent.name}: the {what} of step {step} is {value}. The {len(names)} questions of the "
-            f"batch are in {path}, the first is {names[0]}. Lower lr (now {self._get_learning_rate():.2e}), "
-            "or turn bf16 off."
+            f"{folder.name}: the {what} of step {step} is {value}. The {len(names)} questions of the "
+            f"batch are in {path}, the first is {names[0]}; its tensors are in the .safetensors beside it. "
+            f"Lower lr (now {self._get_learning_rate():.2e}), or turn bf16 off."
         )
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if self.args.should_save and not sharded():  # FSDP and DeepSpeed save weights with the optimizer's state
+            save_trained(self.model, Path(output_dir or self.args.output_dir))
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
@@ -137,4 +162,7 @@ class VsreTrainer(Trainer):
             keep_last(folder.parent, self.keep_checkpoints)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        load_weights(model or self.model, Path(resume_from_checkpoint))
+        if sharded():
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            load_trained(self.model, Path(resume_from_checkpoint))

@@ -11,7 +11,6 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
 from typing import Any, Protocol
 
 import torch
@@ -78,7 +77,7 @@ class _Vision(ABC):
 
 class _VsreVision(_Vision):
     def _encoders(self) -> dict[str, tuple[nn.Module, str]]:
-        return {s.name: (self.model.encoders[s.name], json.dumps(asdict(s), default=str)) for s in self.model.specs}
+        return {s.name: (self.model.encoders[s.name], json.dumps(s.to_dict())) for s in self.model.specs}
 
     def _encode(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         return self.model.encode(pixels)

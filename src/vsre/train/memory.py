@@ -1,0 +1,92 @@
+"""What a stage takes of a device's memory, and what to do where it is too much."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+
+from vsre.errors import VsreError
+from vsre.train.checkpoints import trained
+from vsre.train.processes import processes, sharded
+
+
+def fixed_bytes(model: Any) -> int:
+    """Weights, gradients and optimizer of a model on one device; activations come on top."""
+    weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
+    return weights + 3 * sum(p.nbytes for p in trained(model).values())  # a gradient and two moments
+
+
+def check_memory(trainer: Any, name: str) -> None:
+    """Raises VsreError where weights, gradients and optimizer alone are more than the device has."""
+    if trainer.args.device.type != "cuda" or sharded():
+        return
+    needed, there = fixed_bytes(trainer.model), torch.cuda.mem_get_info(trainer.args.device)[1]
+    if needed > there:
+        raise VsreError(
+            f"{name}: weights, gradients and optimizer take {needed / 1e9:,.1f} GB, the device has "
+            f"{there / 1e9:,.1f} GB. Train with lora, or spread the model over devices: vsre train --accelerate "
+            "fsdp2-8 (or zero3-8)."
+        )
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory ran out, of a device or of the machine."""
+    return should_reduce_batch_size(error)
+
+
+def too_large(trainer: Any, stage: Any) -> VsreError:
+    """What to say of a stage that ran out of memory: which smaller pass fits, tried out with the longest images.
+
+    Processes that share a step cannot try one alone; there it is half of what was too much.
+    """
+    micro, passes = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
+    smaller = [n for n in range(micro - 1, 0, -1) if micro * passes % n == 0]
+    if alone := processes().num_processes == 1:
+        fits = next((n for n in smaller if _fits(trainer, n)), None)
+    else:
+        fits = next((n for n in smaller if n <= micro // 2), None)
+    said = (
+        f"{stage.name}: out of memory in a pass of {micro} images with up to {stage.questions_per_image} questions "
+        f"each (weights, gradients and optimizer take {fixed_bytes(trainer.model) / 1e9:,.3f} GB). "
+    )
+    if fits:
+        tried = "fits, as was tried with the longest images" if alone else "may fit"
+        return VsreError(
+            f"{said}A pass of {fits} {tried}: set micro_batch_images: {fits} and run the same command again. The "
+            "result stays the same, for a step is cut into more passes."
+        )
+    ways = [] if stage.gradient_checkpointing else ["gradient_checkpointing: true"]
+    ways += [] if stage.lora or "llm" not in stage.train else ["lora"]
+    ways += ["fewer questions_per_image"] if stage.questions_per_image > 1 else []
+    ways += ["a model spread over devices (vsre train --accelerate fsdp2-8)"]
+    return VsreError(f"{said}Not even one image fits. Try {', or '.join(ways)}.")
+
+
+def _fits(trainer: Any, images: int) -> bool:
+    """Whether a pass of the longest `images` packs and its gradients fit beside the optimizer's state."""
+    model = trainer.model
+    model.zero_grad()
+    if trainer.args.device.type == "cuda":
+        torch.cuda.empty_cache()
+    packs = [pack for pack, _ in zip(_longest(trainer), range(images), strict=False)]
+    try:
+        kept = trainer.optimizer.state if trainer.optimizer else {}
+        moments = 2 * sum(p.nbytes for p in trained(model).values() if not kept.get(p))
+        reserve = torch.empty(moments, dtype=torch.uint8, device=trainer.args.device)
+        batch = trainer.data_collator([trainer.train_dataset[pack] for pack in packs])
+        trainer.training_step(model, batch, torch.tensor(1, device=trainer.args.device))
+        del reserve
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        return False
+    finally:
+        model.zero_grad()
+    return True
+
+
+def _longest(trainer: Any) -> Any:
+    trainer.sampler.set_epoch(0)  # which begins with the longest packs
+    return iter(trainer.sampler)

@@ -1,0 +1,181 @@
+"""A stage made ready: its data opened, its Trainer built, and what a person is told before it begins."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+from transformers import PrinterCallback, TrainingArguments
+
+from vsre.train.attention import BranchAttention
+from vsre.train.checkpoints import checkpoint_bytes
+from vsre.train.collate import Collator
+from vsre.train.data import PackedQuestions, PackSampler
+from vsre.train.examples import ChatEncoder
+from vsre.train.fingerprint import source_fingerprint, text_fingerprint
+from vsre.train.freezing import freeze, freezing_table
+from vsre.train.logs import JsonLog, Meter
+from vsre.train.lora import lora_parameters
+from vsre.train.memory import fixed_bytes
+from vsre.train.packing import Packer
+from vsre.train.processes import name_layers, processes
+from vsre.train.stages import Stage
+from vsre.train.store import open_store
+from vsre.train.trainer import VsreTrainer
+from vsre.train.vision import frozen_vision
+from vsre.triplets import parquet_files
+
+
+@dataclass
+class Run:
+    """A stage made ready: its trainer and what is told about it."""
+
+    stage: Stage
+    folder: Path
+    trainer: VsreTrainer
+    processor: Any
+    steps: int
+    facts: dict[str, Any]
+    features: str = "not kept, as asked"
+
+
+def prepare(
+    model: Any,
+    processor: Any,
+    encoder: ChatEncoder,
+    stage: Stage,
+    folder: Path,
+    seed: int,
+    image_cache_bytes: int,
+    *,
+    asleep: list[nn.Module],
+    report_to: Sequence[str] = (),
+) -> Run:
+    """Open the data of a stage and build its Trainer. `asleep`: what `freeze` gave; what trains is set already.
+
+    Raises VsreError for data that cannot be used and for a batch that the processes cannot share.
+    """
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    text, cache = text_fingerprint(processor), folder.parent / "cache"
+    with processes().main_process_first():
+        folder.mkdir(parents=True, exist_ok=True)
+        stores = [
+            open_store(s, encoder, cache / source_fingerprint(s, text, longest)[:16], longest) for s in stage.data
+        ]
+    data = PackedQuestions(stores)
+    devices = processes().num_processes
+    micro, passes = stage.micro_batch(devices)
+    whole = micro * devices if devices > 1 else 1
+    sampler = PackSampler(data, stage.questions_per_image, seed, stage.batch_images, whole)
+    steps = stage.max_steps or math.ceil(stage.epochs * math.ceil(math.ceil(len(sampler) / (micro * devices)) / passes))
+    packer = Packer(
+        image_token_id=encoder.image_token_id,
+        visual_tokens=encoder.visual_tokens,
+        pad_id=encoder.pad_id,
+    )
+    name_layers(model)
+    args = training_arguments(stage, folder, micro, passes, steps, seed, report_to)
+    meter = Meter()
+    vision = None if "encoders" in stage.train else frozen_vision(model, processor, bf16=stage.bf16)
+    trainer = VsreTrainer(
+        model=model,
+        args=args,
+        data_collator=Collator(data, packer, processor.image_processor, image_cache_bytes),
+        train_dataset=data,
+        processing_class=processor,
+        sampler=sampler,
+        asleep=asleep,
+        meter=meter,
+        keep_checkpoints=stage.keep_checkpoints,
+        attention=BranchAttention(model) if stage.questions_per_image > 1 else None,
+        vision=vision,
+        muon=stage.optimizer == "muon",
+        adapters_lr=stage.adapters_lr,
+        callbacks=[JsonLog(folder, stage.name, meter)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    facts = {
+        "stage": stage.name,
+        "steps": steps,
+        "images": data.n_images,
+        "questions": len(data),
+        "sequences": len(sampler.starts),
+        "set_aside": sum(s.meta["set_aside"] for s in stores),
+        "visual_tokens": encoder.visual_tokens,
+        "questions_per_step": round(stage.batch_images * len(data) / len(sampler.starts), 1),
+        "longest_question_tokens": int(data.lengths.max()) + encoder.visual_tokens - 1,
+    }
+    return Run(stage, folder, trainer, processor, steps, facts)
+
+
+def training_arguments(
+    stage: Stage, folder: Path, micro: int, passes: int, steps: int, seed: int, report_to: Sequence[str] = ()
+) -> TrainingArguments:
+    """What the Trainer is told of a stage: `passes` passes of `micro` sequences on each device make a step."""
+    args = TrainingArguments(
+        output_dir=str(folder),
+        seed=seed,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=passes,
+        max_steps=steps,
+        learning_rate=stage.lr,
+        lr_scheduler_type=stage.schedule,
+        warmup_steps=math.ceil(stage.warmup * steps),
+        weight_decay=stage.weight_decay,
+        max_grad_norm=stage.max_grad_norm,
+        bf16=stage.bf16,
+        use_cpu=not torch.accelerator.is_available(),  # else bf16 is refused
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=stage.save_every,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        disable_tqdm=True,
+        report_to=list(report_to),
+        run_name=f"{folder.parent.name}/{stage.name}",
+        project=folder.parent.name,
+        push_to_hub=False,
+    )
+    args._n_gpu = min(args.n_gpu, 1)  # several devices are one process each (torchrun), never DataParallel
+    return args
+
+
+def announce(run: Run, console: Console) -> None:
+    """Tell what trains, on what, in how many steps, and what it takes."""
+    stage, facts, model = run.stage, run.facts, run.trainer.model
+    micro, passes = run.trainer.args.per_device_train_batch_size, run.trainer.args.gradient_accumulation_steps
+    devices = run.trainer.args.world_size
+    shared = f" x {devices} processes" if devices > 1 else ""
+    console.print(freezing_table(model, f"Stage {stage.name}"))
+    console.print(
+        f"{facts['questions']:,} questions about {facts['images']:,} images in {facts['sequences']:,} "
+        f"sequences, {facts['visual_tokens']:,} visual tokens an image\n"
+        f"{run.steps:,} steps of {stage.batch_images} images ({micro} a pass x {passes}{shared}), "
+        f"{facts['questions_per_step']:,.0f} questions; lr {stage.lr:g}\n"
+        f"weights, gradients and optimizer: {fixed_bytes(model) / 1e9:,.3f} GB; activations come on top\n"
+        f"frozen features: {run.features}"
+    )
+    if facts["set_aside"]:
+        console.print(f"{facts['set_aside']:,} questions are longer than the model takes: set aside, see the cache")
+
+
+def disk_needed(model: Any, todo: dict[Path, Stage]) -> int:
+    """Bytes that the stages still to come will write, less what they have written already."""
+    weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
+    needed = there = largest = 0
+    for folder, stage in todo.items():
+        freeze(model, stage)
+        checkpoint = checkpoint_bytes(model) + (12 * lora_parameters(model, stage.lora) if stage.lora else 0)
+        largest = max(largest, checkpoint)
+        needed += stage.keep_checkpoints * checkpoint + weights
+        there += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    needed += largest  # the one being written while the others are kept
+    sources = {path for stage in todo.values() for s in stage.data for path in (s.triplets, s.questions)}
+    return max(0, needed - there) + sum(file.stat().st_size for path in sources for file in parquet_files(path))
