@@ -2,67 +2,128 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from vsre.cli.output import JsonFile, console, errors, write_json
+from vsre.errors import VsreError
 
-recipes = typer.Typer(help="Whole experiments as YAML files: list them, show one.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from vsre.recipes import Recipe
+
+recipes = typer.Typer(
+    help="Whole experiments as YAML files: list them, show one, check one, run one.", no_args_is_help=True
+)
+
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe, or a YAML file of yours.")]
+Rows = Annotated[
+    list[str] | None, typer.Option("--row", help="Only this model, by its number or name; may be given again.")
+]
+ProtocolName = Annotated[
+    str | None, typer.Option("--protocol", help="paper (as published, it leaks), clean or clean-concepts.")
+]
 
 
 def register(app: typer.Typer) -> None:
     app.command()(demo)
     app.command()(run)
+    recipes.command("run")(run)
     app.add_typer(recipes, name="recipes")
+
+
+class DemoPainter(StrEnum):
+    """Who repaints the demo's pictures: the embedded world, or the shipped toy SDXL."""
+
+    SCENE = "scene"
+    DIFFUSION = "diffusion"
 
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder of the experiment; a second call goes on from here.")
-    ] = Path("vsre-demo"),
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="Folder of the experiment; a second call goes on from here.", show_default="vsre-demo"
+        ),
+    ] = None,
+    painter: Annotated[
+        DemoPainter, typer.Option(help="scene draws what it says; diffusion paints, and a verifier looks.")
+    ] = DemoPainter.SCENE,
     json_file: JsonFile = None,
 ) -> None:
     """The whole story on this machine: a baseline, its data and encoders expanded, the expert, and a report."""
-    _run("demo", out, json_file, command="vsre demo")
+    recipe, chosen = {
+        DemoPainter.SCENE: ("demo", ""),
+        DemoPainter.DIFFUSION: ("demo-diffusion", " --painter diffusion"),
+    }[painter]
+    _run(_load(recipe, None, None), out or Path(f"vsre-{recipe}"), json_file, command=f"vsre demo{chosen}")
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe, or a YAML file of yours.")],
+    recipe: RecipeName,
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the experiment; a second call goes on from here.")
     ],
+    rows: Rows = None,
+    protocol: ProtocolName = None,
     seeds: Annotated[
         str | None, typer.Option(help="Run it with each of these seeds, as in 0,1,2, and report them together.")
     ] = None,
+    accelerate: Annotated[
+        str | None,
+        typer.Option(help="Share the training between GPUs: ddp-8, fsdp2-8, ..., or accelerate's own YAML file."),
+    ] = None,
+    train_only: Annotated[str | None, typer.Option(hidden=True, help="One process's share of a training.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Run a recipe from data to report."""
+    chosen = _load(recipe, rows, protocol)
+    if train_only is not None:
+        return _train_only(chosen, train_only, out)
+    options = "".join(f" --row {row!r}" for row in rows or []) + (f" --protocol {protocol}" if protocol else "")
+    command = f"vsre run {Path(recipe).name}{options}"
+    command += f" --accelerate {accelerate}" if accelerate else ""
     if seeds is None:
-        _run(recipe, out, json_file, command=f"vsre run {Path(recipe).name}")
+        _run(chosen, out, json_file, command, accelerate)
     else:
-        _run_seeds(recipe, out, seeds, json_file)
+        _run_seeds(chosen, out, seeds, json_file, command, accelerate)
+    return None
 
 
-def _run(name: str, out: Path, json_file: Path | None, command: str) -> None:
-    from vsre.recipes import load_recipe, run_recipe
+def _train_only(recipe: Recipe, name: str, out: Path) -> None:
+    from vsre.recipes.training import train_here
+
+    train_here(recipe, next(model for model in recipe.models if model.name == name), out, errors)
+
+
+def _load(name: str, rows: list[str] | None, protocol: str | None) -> Recipe:
+    from vsre.recipes import load_recipe
+
+    recipe = load_recipe(name, protocol=protocol)
+    return recipe.rows(rows) if rows else recipe
+
+
+def _run(recipe: Recipe, out: Path, json_file: Path | None, command: str, accelerate: str | None = None) -> None:
+    from vsre.recipes import run_recipe
     from vsre.report import result_table
 
-    recipe = load_recipe(name)
     errors.print(f"{escape(recipe.title)} [dim](recipe {recipe.name}, protocol {recipe.protocol})[/]", highlight=False)
-    result = run_recipe(recipe, out, console=errors, command=command)
+    result = run_recipe(recipe, out, console=errors, command=command, accelerate=accelerate)
     runs = result.pop("runs")
     console.print(result_table(runs))
     console.print(f"{result['seconds']:.0f} s. Report: {result['report']}", highlight=False, soft_wrap=True)
     write_json(json_file, result)
 
 
-def _run_seeds(name: str, out: Path, listed: str, json_file: Path | None) -> None:
-    from vsre.errors import VsreError
-    from vsre.recipes import load_recipe, run_recipe
+def _run_seeds(
+    recipe: Recipe, out: Path, listed: str, json_file: Path | None, command: str, accelerate: str | None
+) -> None:
+    from vsre.recipes import run_recipe
     from vsre.report import seeds_table, write_seeds
 
     try:
@@ -71,12 +132,13 @@ def _run_seeds(name: str, out: Path, listed: str, json_file: Path | None) -> Non
         raise VsreError(f"--seeds {listed}: give whole numbers with commas between, such as 0,1,2.") from None
     if len(set(seeds)) < len(seeds) or len(seeds) < 2 or min(seeds) < 0:
         raise VsreError(f"--seeds {listed}: give two or more different seeds, none below 0.")
-    recipe, runs = load_recipe(name), {}
+    runs = {}
     for seed in seeds:
         errors.print(f"{escape(recipe.title)} [dim](recipe {recipe.name}, seed {seed})[/]", highlight=False)
-        command = f"vsre run {Path(name).name} --seeds {listed}"
         seeded = recipe.model_copy(update={"seed": seed})
-        runs[seed] = run_recipe(seeded, out / f"seed-{seed}", console=errors, command=command)["runs"]
+        said = f"{command} --seeds {listed}"
+        folder = out / f"seed-{seed}"
+        runs[seed] = run_recipe(seeded, folder, console=errors, command=said, accelerate=accelerate)["runs"]
     result = write_seeds(out, runs)
     console.print(seeds_table(result))
     console.print(f"{out / 'seeds.md'} has the steps, each tested; every seed has its report.html", highlight=False)
@@ -84,23 +146,102 @@ def _run_seeds(name: str, out: Path, listed: str, json_file: Path | None) -> Non
 
 
 @recipes.command("ls")
-def recipes_ls(json_file: JsonFile = None) -> None:
-    """The shipped recipes."""
+def recipes_ls(
+    recipe: Annotated[str | None, typer.Argument(help="List the rows of this one.", metavar="[RECIPE]")] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """The shipped recipes, or the rows of one, with the paper's figures where it has them."""
     from vsre.recipes import load_recipe, recipe_names
+    from vsre.recipes.published import published_figures
 
-    found = [load_recipe(name) for name in recipe_names()]
-    table = Table("recipe", "models", "about")
-    for r in found:
-        table.add_row(r.name, ", ".join(m.name for m in r.models), escape(r.about or r.title))
+    if recipe is None:
+        found = [load_recipe(name) for name in recipe_names()]
+        table = Table("recipe", "rows", "about")
+        for r in found:
+            table.add_row(r.name, str(len(r.models)), escape(r.about or r.title))
+        console.print(table)
+        return write_json(json_file, [r.model_dump(mode="json") for r in found])
+    whole = load_recipe(recipe)
+    table = Table(
+        "row", "model", "starts from", "Test-G", "Test-S", title=f"{escape(whole.title)} Published figures, in %"
+    )
+    rows = []
+    for number, model in enumerate(whole.models, 1):
+        figures = published_figures(model.paper)
+        start = model.start
+        begins = [name for name in (start.checkpoint, start.model, start.llm, start.vlm) if name]
+        stages = [f"{stage['name']}: {', '.join(stage['data'])}" for stage in model.stages]
+        shown = ("–" if figures.get(key) is None else f"{figures[key]}" for key in ("test_g", "test_s"))
+        table.add_row(str(number), escape(model.name), escape(begins[0]), *shown)
+        rows.append({"row": number, "model": model.name, "stages": stages, "published": figures})
     console.print(table)
-    write_json(json_file, [r.model_dump(mode="json") for r in found])
+    return write_json(json_file, rows)
 
 
 @recipes.command("show")
-def recipes_show(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe, or a YAML file of yours.")],
-) -> None:
-    """Print a recipe's YAML, for copying and changing."""
+def recipes_show(recipe: RecipeName, rows: Rows = None, protocol: ProtocolName = None) -> None:
+    """Print a recipe's YAML, for copying and changing; with --row as the plain recipe that it stands for."""
     from vsre.recipes import recipe_text
+    from vsre.recipes.files import as_yaml
 
-    console.out(recipe_text(recipe)[0], end="", highlight=False)
+    text = as_yaml(_load(recipe, rows, protocol)) if rows or protocol else recipe_text(recipe)[0]
+    console.out(text, end="", highlight=False)
+
+
+@recipes.command("validate")
+def recipes_validate(
+    recipe: RecipeName,
+    rows: Rows = None,
+    protocol: ProtocolName = None,
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs that share a step.")] = 8,
+    gpu: Annotated[
+        str, typer.Option(help="Their kind, for the hours: a100, h100, h200, b200, l40s, rtx4090.")
+    ] = "h100",
+    gpu_memory: Annotated[float, typer.Option(min=1, help="Memory of each, in GB.")] = 80,
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Share of their peak that is assumed.")] = 0.4,
+    sharding: Annotated[
+        str, typer.Option(help="none, full (FSDP2, ZeRO-3), or auto: the lightest that fits.")
+    ] = "auto",
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the hub.")] = False,
+    json_file: JsonFile = None,
+) -> None:
+    """Check ids, data, packs, token budget, memory and hours before anything is loaded; every fault is named."""
+    from vsre.recipes import RecipeFaults
+    from vsre.recipes.estimate import Machine, estimate
+    from vsre.recipes.validate import check
+
+    chosen = _load(recipe, rows, protocol)
+    machine = Machine.of(gpus=gpus, gpu=gpu, memory=gpu_memory, utilisation=mfu, sharding=sharding)
+    found = check(chosen, online=not offline, gpus=gpus)
+    estimates = [e.as_dict() for e in estimate(chosen, found, machine)]
+    if estimates:
+        _print_estimates(estimates)
+        console.print(machine.assumptions(), highlight=False, soft_wrap=True)
+    for note in found.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    write_json(json_file, {"recipe": chosen.name, "faults": found.faults, "notes": found.notes, "stages": estimates})
+    if found.faults:
+        raise RecipeFaults(recipe, found.faults)
+    console.print(f"{chosen.name}: sound, {len(chosen.models)} models", highlight=False)
+
+
+def _print_estimates(estimates: list[dict[str, Any]]) -> None:
+    """A table a model, a row a stage, in GB a GPU."""
+    parts = {
+        "weights": "weights_gb",
+        "grads": "gradients_gb",
+        "optim.": "optimizer_gb",
+        "copies": "copies_gb",
+        "activ.": "activations_gb",
+        "in all": "total_gb",
+    }
+    for model, rows in groupby(estimates, key=lambda e: e["model"]):
+        console.print(f"[bold]{escape(model)}[/]", highlight=False)
+        table = Table("stage", "tokens", "micro", "spread", *parts, "hours", box=None, padding=(0, 1, 0, 0))
+        for e in rows:
+            figures = (f"{e[key]:.1f}" for key in parts.values())
+            hours = "–" if e["hours"] is None else f"{e['hours']:.1f}"
+            spread = "no" if e["sharding"] == "none" else "FSDP"
+            style = None if e["fits"] else "red"
+            table.add_row(e["stage"], f"{e['tokens']:,}", str(e["micro_batch"]), spread, *figures, hours, style=style)
+        console.print(table)

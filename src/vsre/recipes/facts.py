@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 
-from vsre.model import VsreConfig, plan_checkpoints
+from vsre.model import VsreConfig, fusion_from, plan_checkpoints
 from vsre.model.checkpoints import load_config
 from vsre.recipes.schema import Recipe
 from vsre.recipes.start import encoder_specs
-from vsre.train import parse_stages
 
 
 def source_rows(imported: dict[str, Any]) -> list[dict[str, Any]]:
@@ -52,15 +51,20 @@ def model_rows(recipe: Recipe, out: Path) -> list[dict[str, Any]]:
     for model in recipe.models:
         row: dict[str, Any] = {
             "model": model.name,
-            "start": model.start.checkpoint or model.start.model or model.start.llm,
+            "start": model.start.checkpoint or model.start.model or model.start.llm or model.start.vlm,
         }
         config = load_config(model.start.checkpoint)[0] if model.start.checkpoint else None
         if isinstance(config, VsreConfig):
-            row["encoders"] = ", ".join(f"{s.name} {s.grid}x{s.grid} -> {s.tokens}" for s in config.specs)
+            row["encoders"] = ", ".join(
+                f"{s.name} {s.grid}x{s.grid} -> {config.fused_by.tokens_of(s, config.specs)}" for s in config.specs
+            )
+            row["fusion"] = config.fused_by.kind
             row["visual tokens"] = config.image_tokens
         elif model.start.encoders:
-            plan = plan_checkpoints(str(model.start.llm), encoder_specs(model.start.encoders))
+            start = model.start
+            plan = plan_checkpoints(str(start.llm), encoder_specs(start.encoders), fusion=fusion_from(start.fusion))
             row["encoders"] = ", ".join(f"{r.encoder} {r.grid} -> {r.tokens}" for r in plan.rows)
+            row["fusion"] = plan.fusion
             row["visual tokens"] = plan.tokens
         row["about"] = model.note
         rows.append(row)
@@ -70,8 +74,7 @@ def model_rows(recipe: Recipe, out: Path) -> list[dict[str, Any]]:
 def stage_rows(recipe: Recipe) -> list[dict[str, Any]]:
     rows = []
     for model in recipe.models:
-        for stage in model.stages:
-            parsed = parse_stages([stage | {"data": [{"triplets": n, "questions": n} for n in stage["data"]]}])[0]
+        for stage, parsed in zip(model.stages, model.parsed_stages(), strict=True):
             rows.append(
                 {
                     "model": model.name,

@@ -12,7 +12,6 @@ import numpy as np
 
 from vsre.diagnose.bootstrap import Bootstrap
 from vsre.recipes.schema import GeneralQuestions
-from vsre.train import DataSource
 from vsre.zoo.base import POOL_SEED, exchanges, write_general
 from vsre.zoo.evaluate import general_hits
 from vsre.zoo.pool import make_pool
@@ -41,10 +40,6 @@ def general_source(spec: GeneralQuestions, pools: Path, folder: Path, seed: int)
         "templates": sorted(mix),
         "seed": seed,
     }
-
-
-def general_paths(folder: Path) -> DataSource:
-    return DataSource(triplets=folder / "triplets", questions=folder / "questions")
 
 
 def general_ability(model: Any, processor: Any, pools: Path, pictures: int, seed: int = 0) -> dict[str, Any]:

@@ -17,31 +17,39 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
+from rich.markup import escape
 
 from vsre.diagnose import BlankPictures, Engine, TransformersEngine, diagnose
 from vsre.diagnose.box_forest import box_forest
 from vsre.diagnose.run_folder import versions
-from vsre.errors import VsreError
-from vsre.model import plan_checkpoints, resolve_checkpoint
+from vsre.recipes.estimate import Machine, estimate
 from vsre.recipes.facts import data_rows, hardware, model_rows, source_rows, stage_rows
-from vsre.recipes.general import general_ability, general_mix, general_paths, general_source
-from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, SceneSource
-from vsre.recipes.start import encoder_specs, open_model
+from vsre.recipes.files import RecipeFaults
+from vsre.recipes.general import general_ability, general_mix, general_source
+from vsre.recipes.painted import look_at_painted
+from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, SceneSource, VsrSource
 from vsre.recipes.steps import Steps, folder_name
+from vsre.recipes.training import ends_with, model_folder, processes_of, train_here, train_in_processes
+from vsre.recipes.validate import check
 from vsre.repaint import repaint
+from vsre.repaint.specs import VerifierSpec
 from vsre.report import ReportMeta, ReportRun, as_json, write_report
 from vsre.rewrite import rewrite
 from vsre.sources.layouts import write_layouts
 from vsre.sources.protocols import protocol_named
 from vsre.sources.scenes import write_world
 from vsre.sources.vsr import import_vsr
-from vsre.train import DataSource, run_stages
 from vsre.train.checkpoints import write_json
 
 
-def run_recipe(recipe: Recipe, out: Path, *, console: Console, command: str = "") -> dict[str, Any]:
+def run_recipe(
+    recipe: Recipe, out: Path, *, console: Console, command: str = "", accelerate: str | None = None
+) -> dict[str, Any]:
     """Carry out a recipe in `out`; called again it goes on where it was stopped.
+
+    `accelerate`: the configuration of the processes that share the training (see `vsre.train.launch`).
 
     Returns {"recipe", "results": the result table, "report", "seconds"}, "runs" (as the report takes them) and
     "trained": for each model its checkpoint and its stages' figures. Raises VsreError for input that cannot be
@@ -50,16 +58,22 @@ def run_recipe(recipe: Recipe, out: Path, *, console: Console, command: str = ""
     began = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     steps = Steps(out, console)
-    _check_models(recipe)
+    _check(recipe, out, console, processes_of(accelerate) if accelerate else 1)
     source = _source(recipe, out, steps)
-    data, data_summaries = _data(recipe, out, steps)
+    data_summaries = _data(recipe, out, steps)
     runs: list[ReportRun] = []
     trained: dict[str, dict[str, Any]] = {}
     for model in recipe.models:
-        checkpoint, logs, figures = _train(model, recipe, data, out, console, trained)
-        trained[model.name] = {"model": checkpoint, **figures}
+        figures: dict[str, Any] = {}
+        if model.stages:
+            console.print(f"[bold]train: {escape(model.name)}[/]", highlight=False)
+            if accelerate is None:
+                figures = train_here(recipe, model, out, console)
+            else:
+                figures = train_in_processes(recipe, model, out, accelerate)
+        trained[model.name] = {"model": ends_with(recipe, model, out), **figures}
         steps.times[f"train {model.name}"] = figures.get("seconds", 0.0)
-        runs.append(_diagnose(model, checkpoint, logs, recipe, out, steps))
+        runs.append(_diagnose(model, trained[model.name]["model"], recipe, out, steps))
     meta = ReportMeta(
         title=recipe.title,
         protocol=recipe.protocol,
@@ -68,13 +82,14 @@ def run_recipe(recipe: Recipe, out: Path, *, console: Console, command: str = ""
         set_aside=[{"reason": k, "rows": v} for k, v in source["import"]["set_aside"]["reasons"].items()],
         checks=source.get("world", {}).get("blind_floor", {}),
         painter=[s["repaint"] | {"data": n} for n, s in data_summaries.items() if "repaint" in s],
+        shown=[s["shown"] | {"data": n} for n, s in data_summaries.items() if "shown" in s],
         models=model_rows(recipe, out),
         stages=stage_rows(recipe),
         seeds={"recipe": recipe.seed},
         versions=versions(),
         hardware=hardware(),
         times=dict(steps.times),
-        notes=[recipe.about] if recipe.about else [],
+        notes=[*filter(None, [recipe.about]), *recipe.notes, *recipe.sources],
         command=command or f"vsre run {recipe.name} --out {out.name}",
         triplets=out / "triplets" / "test",
         seed=recipe.seed,
@@ -92,13 +107,17 @@ def run_recipe(recipe: Recipe, out: Path, *, console: Console, command: str = ""
     return result | {"runs": runs, "trained": trained}
 
 
-def _check_models(recipe: Recipe) -> None:
-    """Every checkpoint is there and every token budget holds before any work is done."""
-    for model in recipe.models:
-        if model.start.checkpoint is not None:
-            resolve_checkpoint(model.start.checkpoint)
-        elif model.start.llm is not None:
-            plan_checkpoints(model.start.llm, encoder_specs(model.start.encoders))
+def _check(recipe: Recipe, out: Path, console: Console, gpus: int) -> None:
+    """Everything that can be known before any work is done: faults stop the run, what may not fit is told."""
+    read = (out / "triplets" / "step.json").is_file()
+    found = check(recipe, online=True, gpus=gpus, paths=not read, to_run=True)
+    if found.faults:
+        raise RecipeFaults(recipe.name, found.faults)
+    if torch.cuda.is_available():
+        here = Machine(gpus=gpus, room=float(torch.cuda.get_device_properties(0).total_memory))
+        for row in estimate(recipe, found, here):
+            if not row.fits:
+                console.print(f"may not fit: {row.model}, stage {row.stage}: {row.advice}", highlight=False)
 
 
 def _source(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
@@ -153,9 +172,8 @@ def _draw_layouts(source: LayoutSource, folder: Path, recipe: Recipe) -> dict[st
     return summary | {"box_forest": box_forest(folder / "train", folder / "test", seed=recipe.seed)}
 
 
-def _data(recipe: Recipe, out: Path, steps: Steps) -> tuple[dict[str, DataSource], dict[str, Any]]:
+def _data(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
     """The recipe's question sources: repainted where it says so, then rewritten through their packs."""
-    sources: dict[str, DataSource] = {}
     summaries: dict[str, Any] = {}
     scenes = out / "world" / "scenes.jsonl"
     for name, spec in recipe.data.items():
@@ -168,26 +186,38 @@ def _data(recipe: Recipe, out: Path, steps: Steps) -> tuple[dict[str, DataSource
                 lambda spec=spec, folder=folder: general_source(spec.general, out / "pools", folder, recipe.seed),  # type: ignore[misc]
                 f"general questions: {name}",
             )
-            sources[name] = general_paths(folder)
             continue
         if spec.repaint is not None:
-            painted, settings = folder / "triplets", spec.repaint.model_dump() | {"seed": recipe.seed}
-            original = triplets
+            painted, original = folder / "triplets", triplets
+            instances = recipe.source.instances if isinstance(recipe.source, VsrSource) else []
             summaries[name]["repaint"] = steps.once(
-                painted,
-                settings,
-                lambda original=original, painted=painted, spec=spec: repaint(  # type: ignore[misc]
+                # Beside what was painted: a repaint that was stopped goes on by itself.
+                folder / "repaint",
+                spec.repaint.model_dump() | {"seed": recipe.seed},
+                lambda original=original, painted=painted, spec=spec, instances=instances: repaint(  # type: ignore[misc]
                     original,
                     painted,
                     settings=spec.repaint.settings,
                     per_triplet=spec.repaint.per_triplet,
                     limit=spec.repaint.limit,
                     seed=recipe.seed,
-                    scenes=scenes if scenes.is_file() else None,
-                    workers=2,
+                    painter=spec.repaint.painter_spec(scenes if scenes.is_file() else None),
+                    verifier=VerifierSpec(verifier=spec.repaint.verifier) if spec.repaint.verifier else None,
+                    instances=instances,
+                    workers=2 if spec.repaint.painter == "scene" else 1,
                 ),
                 f"repaint: {name}",
             )
+            if looks := spec.repaint.verifier:
+                drawn = isinstance(recipe.source, SceneSource)
+                summaries[name]["shown"] = steps.once(
+                    folder / "shown",
+                    {"verifier": looks, "seed": recipe.seed, "drawn": drawn},
+                    lambda painted=painted, looks=looks, drawn=drawn: look_at_painted(  # type: ignore[misc]
+                        painted, looks, drawn=drawn, seed=recipe.seed
+                    ),
+                    f"look at what was painted: {name}",
+                )
             triplets = painted
         questions = folder / "questions"
         summaries[name]["rewrite"] = steps.once(
@@ -198,43 +228,13 @@ def _data(recipe: Recipe, out: Path, steps: Steps) -> tuple[dict[str, DataSource
             ),
             f"rewrite: {name}",
         )
-        sources[name] = DataSource(triplets=triplets, questions=questions)
-    return sources, summaries
+    return summaries
 
 
-def _train(
-    model: ModelSpec,
-    recipe: Recipe,
-    data: dict[str, DataSource],
-    out: Path,
-    console: Console,
-    trained: dict[str, dict[str, Any]],
-) -> tuple[str, list[Path], dict[str, Any]]:
-    """The checkpoint to diagnose, the training logs, and the figures of the training.
-
-    `trained` has, of the models before it, checkpoint ("model") and figures.
-    """
-    start = model.start
-    checkpoint = start.checkpoint if start.model is None else trained[start.model]["model"]
-    if not model.stages:
-        if checkpoint is None:
-            raise VsreError(f"{model.name}: fresh adapters are never diagnosed untrained. Give it stages.")
-        return resolve_checkpoint(checkpoint), [], {}
-    console.print(f"[bold]train: {model.name}[/]", highlight=False)
-    net, processor = open_model(checkpoint, start.llm, start.encoders, seed=recipe.seed)
-    folder = out / "models" / folder_name(model.name)
-    kept: Path | bool = out / "features" if recipe.feature_cache else False
-    figures = run_stages(
-        net, processor, model.stages_on(data), folder, seed=recipe.seed, console=console, feature_cache=kept
-    )
-    return figures["model"], sorted(folder.glob("*/log.jsonl")), figures
-
-
-def _diagnose(
-    model: ModelSpec, checkpoint: str, logs: list[Path], recipe: Recipe, out: Path, steps: Steps
-) -> ReportRun:
+def _diagnose(model: ModelSpec, checkpoint: str, recipe: Recipe, out: Path, steps: Steps) -> ReportRun:
+    logs = sorted(model_folder(model, out).glob("*/log.jsonl"))
     folder = out / "runs" / folder_name(model.name)
-    steps.console.print(f"[bold]diagnose: {model.name}[/]", highlight=False)
+    steps.console.print(f"[bold]diagnose: {escape(model.name)}[/]", highlight=False)
     began = time.perf_counter()
     engine = TransformersEngine(checkpoint)
     spec = recipe.diagnose

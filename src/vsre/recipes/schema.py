@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from vsre.errors import VsreError
-from vsre.sources.protocols import PROTOCOLS
+from vsre.model import fusion_from
+from vsre.recipes.consistency import cross_faults
+from vsre.recipes.near import nearest
+from vsre.repaint.presets import load_config
+from vsre.repaint.specs import Diffusion, Scenes
 from vsre.train import DataSource, Stage, parse_stages
 from vsre.train.stages import Strict
 
@@ -51,12 +54,30 @@ class LayoutSource(Strict):
 
 
 class Repaint(Strict):
-    """Which painter settings are applied to which triplets."""
+    """Which painter settings are applied to which triplets, and who looks at what was painted."""
 
-    painter: Literal["scene"] = "scene"
+    painter: str = Field(default="scene", description="scene, a diffusion preset or a YAML file")
+    overrides: dict[str, Any] = Field(default={}, description="values that differ from the preset's, as in such a file")
+    verifier: str | None = Field(default=None, description="a verifier preset or YAML file; what it bears out is kept")
     settings: list[Literal["t2i", "i2i", "inpaint"]] = ["t2i", "i2i", "inpaint"]
     per_triplet: int = 1
     limit: int | None = Field(default=None, ge=1, description="so many triplets, spread evenly over the set")
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> Repaint:
+        try:
+            self.painter_spec(None)
+        except VsreError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def painter_spec(self, scenes: Path | None) -> Scenes | Diffusion:
+        """The painter; `scenes` is the scenes.jsonl of the recipe's world, None where it has none."""
+        if self.painter != "scene":
+            return Diffusion(config=load_config(self.painter).changed(**self.overrides).only(self.settings))
+        if self.overrides:
+            raise VsreError(f"the scene painter has no {', '.join(self.overrides)}: leave `overrides` out")
+        return Scenes(scenes=scenes)
 
 
 class GeneralQuestions(Strict):
@@ -86,23 +107,62 @@ class DataSpec(Strict):
         return self
 
 
+class EncoderChoice(Strict):
+    """An encoder: the paper's name for it, zoo:NAME, a folder or a hub id; alone, or with options as a mapping."""
+
+    id: str
+    image_size: int | None = Field(default=None, ge=1, description="side of its input in pixels; default: its own")
+    tokens: int | None = Field(default=None, ge=1, description="the most visual tokens it may contribute")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _id_alone(cls, value: Any) -> Any:
+        return {"id": value} if isinstance(value, str) else value
+
+
 class Start(Strict):
-    """Where a model begins: a checkpoint as it is, an earlier model of the recipe as it ended, or a language model with
-    fresh adapters on frozen encoders.
+    """Where a model begins: a checkpoint as it is, an earlier model of the recipe as it ended, a language model with
+    fresh adapters on frozen encoders, or any vision-language model of transformers.
+
+    `checkpoint` is a VSRE or LLaVA model, whose questions are packed by image; a `vlm` is trained one question a
+    sequence through its own processor and chat template, whatever its kind.
     """
 
     checkpoint: str | None = None
     model: str | None = None
     llm: str | None = None
-    encoders: list[str] = []
+    vlm: str | None = None
+    encoders: list[EncoderChoice] = []
+    fusion: str | dict[str, Any] = Field(
+        default="sequence", description="how the encoders are joined: sequence, channel, interleave; or {kind, options}"
+    )
+
+    @field_validator("fusion")
+    @classmethod
+    def _fusion_is_one(cls, fusion: str | dict[str, Any]) -> str | dict[str, Any]:
+        try:
+            fusion_from(fusion)
+        except VsreError as error:
+            raise ValueError(str(error)) from error
+        return fusion
 
     @model_validator(mode="after")
     def _one_of(self) -> Start:
-        if sum(given is not None for given in (self.checkpoint, self.model, self.llm)) != 1:
-            raise ValueError("give either `checkpoint`, or `model`, or `llm` with `encoders`")
+        if sum(given is not None for given in (self.checkpoint, self.model, self.llm, self.vlm)) != 1:
+            raise ValueError("give either `checkpoint`, or `model`, or `vlm`, or `llm` with `encoders`")
         if self.llm is not None and not self.encoders:
             raise ValueError("`llm` needs `encoders`, for example [zoo:clip, zoo:sam]")
+        if self.llm is None and self.fusion != "sequence":
+            raise ValueError("`fusion` says how new adapters join encoders: it goes with `llm`")
         return self
+
+
+class PaperRow(Strict):
+    """The row of the paper's tables (report/published.yaml) that a model stands for, by that file's keys."""
+
+    model: str
+    stage_1: str | None = None
+    stage_2: str | None = None
 
 
 class ModelSpec(Strict):
@@ -111,6 +171,7 @@ class ModelSpec(Strict):
     name: str
     role: Literal["base", "rung", "expert", "shipped"] = "rung"
     note: str = ""
+    paper: PaperRow | None = None
     against: list[str] = Field(default=[], description="models before it to compare it with; default: the last one")
     start: Start
     stages: list[dict[str, Any]] = []
@@ -118,12 +179,19 @@ class ModelSpec(Strict):
     @field_validator("stages")
     @classmethod
     def _stages_are_stages(cls, stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        try:
-            if stages:
-                parse_stages([_with_sources(s, dict.fromkeys(s.get("data", []), _ANYWHERE)) for s in stages])
-        except VsreError as error:
-            raise ValueError(str(error)) from error
+        found = []
+        for part in ([s] for s in stages) if len(stages) > 1 else ():
+            found += _stage_faults(part)
+        if not found and stages:
+            found = _stage_faults(stages)
+        if found:
+            raise ValueError("; ".join(found))
         return stages
+
+    def parsed_stages(self) -> tuple[Stage, ...]:
+        """The stages with every value they leave out; their data's folders are not known yet."""
+        names = [name for stage in self.stages for name in stage.get("data", [])]
+        return self.stages_on(dict.fromkeys(names, _ANYWHERE)) if self.stages else ()
 
     def stages_on(self, sources: dict[str, DataSource]) -> tuple[Stage, ...]:
         """The stages with the folders that the data's names stand for."""
@@ -131,6 +199,14 @@ class ModelSpec(Strict):
 
 
 _ANYWHERE = DataSource(triplets=Path("triplets"), questions=Path("questions"))
+
+
+def _stage_faults(stages: list[dict[str, Any]]) -> list[str]:
+    try:
+        parse_stages([_with_sources(s, dict.fromkeys(s.get("data", []), _ANYWHERE)) for s in stages])
+    except VsreError as error:
+        return [str(error)]
+    return []
 
 
 def _with_sources(stage: dict[str, Any], sources: dict[str, DataSource]) -> dict[str, Any]:
@@ -147,9 +223,13 @@ class DiagnoseSpec(Strict):
 
 
 class Recipe(Strict):
+    """A whole experiment. `sources` say where its numbers come from, `notes` what is not known or done otherwise."""
+
     name: str
     title: str
     about: str = ""
+    sources: list[str] = []
+    notes: list[str] = []
     seed: int = 0
     source: Annotated[SceneSource | VsrSource | LayoutSource, Field(discriminator="kind")]
     protocol: str = "clean"
@@ -160,59 +240,36 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
-        if self.protocol not in PROTOCOLS:
-            raise ValueError(f"protocol {self.protocol!r} is none of {', '.join(PROTOCOLS)}")
-        names = [m.name for m in self.models]
-        if len(set(names)) != len(names):
-            raise ValueError("two models have the same name")
-        for at, model in enumerate(self.models):
-            if model.start.model is not None and model.start.model not in names[:at]:
-                raise ValueError(f"{model.name!r} starts from {model.start.model!r}, which is no model before it")
-            if unknown := set(model.against) - set(names[:at]):
-                raise ValueError(f"{model.name!r} is to be compared with {sorted(unknown)}, no models before it")
-            for stage in model.stages:
-                for source in stage.get("data", []):
-                    if source not in self.data:
-                        raise ValueError(
-                            f"stage {stage.get('name')!r} of {model.name!r} names the data {source!r}; "
-                            f"the recipe has {', '.join(self.data) or 'none'}"
-                        )
+        if faults := [*cross_faults(self.model_dump())]:
+            raise ValueError("; ".join(faults))
         return self
 
+    def root(self, model: ModelSpec) -> ModelSpec:
+        """The model of the recipe that a model's weights begin with: itself, unless it goes on from an earlier one."""
+        by_name = {m.name: m for m in self.models}
+        while model.start.model is not None:
+            model = by_name[model.start.model]
+        return model
 
-def recipe_names() -> list[str]:
-    folder = resources.files("vsre.recipes").joinpath("data")
-    return sorted(Path(str(f)).stem for f in folder.iterdir() if str(f).endswith(".yaml"))
+    def rows(self, wanted: Sequence[str]) -> Recipe:
+        """The recipe with these models only, by number (from 1) or name, those they start from, and what they need.
 
-
-def recipe_text(name_or_path: str) -> tuple[str, str]:
-    """The text of a shipped recipe (by name) or of a file (by path), and where it is from."""
-    path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"}:
-        if not path.is_file():
-            raise VsreError(f"{path}: no such recipe file.")
-        return path.read_text(), str(path)
-    if name_or_path not in recipe_names():
-        raise VsreError(
-            f"There is no recipe {name_or_path!r}. Shipped: {', '.join(recipe_names())}; or give a YAML file's path."
-        )
-    return resources.files("vsre.recipes").joinpath("data", f"{name_or_path}.yaml").read_text(), name_or_path
-
-
-def load_recipe(name_or_path: str) -> Recipe:
-    """Read and check a recipe; a mistake is named with its place in the file."""
-    text, where = recipe_text(name_or_path)
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise VsreError(f"{where}: not valid YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise VsreError(f"{where}: a recipe is a mapping with name, source, data, models; found {type(raw).__name__}.")
-    try:
-        return Recipe.model_validate(raw)
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(p) for p in e['loc']) or 'recipe'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        )
-        raise VsreError(f"{where}: {problems}.") from error
+        Raises VsreError for a row that is not there.
+        """
+        by_name = {m.name: m for m in self.models}
+        keep: set[str] = set()
+        for row in wanted:
+            at = int(row) - 1 if row.isdigit() else -1
+            name = self.models[at].name if 0 <= at < len(self.models) else row
+            if name not in by_name:
+                raise VsreError(f"{self.name}: has {len(self.models)} rows, none is {row!r}. {nearest(row, by_name)}")
+            chain: str | None = name
+            while chain is not None:
+                keep.add(chain)
+                chain = by_name[chain].start.model
+        models = [
+            m.model_copy(update={"against": [a for a in m.against if a in keep]}) for m in self.models if m.name in keep
+        ]
+        used = {source for m in models for stage in m.stages for source in stage.get("data", [])}
+        data = {name: spec for name, spec in self.data.items() if name in used}
+        return self.model_copy(update={"models": models, "data": data})

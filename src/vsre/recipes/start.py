@@ -1,29 +1,56 @@
-"""Where a model begins: a checkpoint as it is, or VSRE built on a language model."""
+"""Where a model begins: a checkpoint as it is, VSRE built on a language model, or any vision-language model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
 
-from vsre.model import ENCODERS, EncoderSpec, build_vsre, resolve_checkpoint, spec_from_checkpoint
+from vsre.diagnose.loading import load_model
+from vsre.model import (
+    ENCODERS,
+    EncoderSpec,
+    Fusion,
+    build_vsre,
+    fusion_from,
+    resolve_checkpoint,
+    spec_from_checkpoint,
+)
 from vsre.model.checkpoints import load_weights
+from vsre.recipes.schema import EncoderChoice
 
 
-def encoder_specs(names: Sequence[str]) -> list[EncoderSpec]:
+def encoder_specs(encoders: Sequence[str | EncoderChoice]) -> list[EncoderSpec]:
     """Specs by the paper's names (clip, siglip, dinov2, sam), or of any checkpoint: zoo:NAME, a folder, a hub id."""
-    return [ENCODERS[name] if name in ENCODERS else spec_from_checkpoint(name) for name in names]
+    specs = []
+    for entry in encoders:
+        choice = EncoderChoice.model_validate(entry)
+        spec = ENCODERS[choice.id] if choice.id in ENCODERS else spec_from_checkpoint(choice.id)
+        specs.append(spec.at(image_size=choice.image_size, tokens=choice.tokens))
+    return specs
 
 
 def open_model(
-    checkpoint: str | None, llm: str | None, encoders: Sequence[str], *, seed: int, keep_cls: bool = False
+    checkpoint: str | None,
+    llm: str | None,
+    encoders: Sequence[str | EncoderChoice],
+    *,
+    fusion: Fusion | str | Mapping[str, Any] = "sequence",
+    seed: int,
+    keep_cls: bool = False,
 ) -> tuple[Any, Any]:
     """The model to train and its processor, in float32; fresh adapters are drawn from `seed`."""
     set_seed(seed)
     if llm is not None:
-        return build_vsre(llm, encoder_specs(encoders), keep_cls=keep_cls)
+        return build_vsre(llm, encoder_specs(encoders), fusion=fusion_from(fusion), keep_cls=keep_cls)
     path = resolve_checkpoint(str(checkpoint))
     model = load_weights(AutoModelForImageTextToText, path, torch.float32)
     return model, AutoProcessor.from_pretrained(path)
+
+
+def open_vlm(checkpoint: str) -> tuple[Any, Any]:
+    """Any image-text model to train, in float32 on the CPU, and its own processor."""
+    loaded = load_model(checkpoint, device="cpu", dtype="float32")
+    return loaded.model, loaded.processor

@@ -42,7 +42,8 @@ class ReportMeta(BaseModel):
     """Everything a report says beside the figures; what is left empty is left out of the page.
 
     Tables are lists of rows (column name to value) and may have any columns; dictionaries are shown as name
-    and value. `times` holds seconds for each step. `triplets` is the tested data set, for pictures and boxes.
+    and value. `shown` is for painted pictures that a verifier looked at: "data", and the tables "pictures" and
+    "verifier". `times` holds seconds for each step. `triplets` is the tested data set, for pictures and boxes.
     `seed` draws the gallery.
     """
 
@@ -60,6 +61,7 @@ class ReportMeta(BaseModel):
     set_aside: list[dict[str, Any]] = Field(default_factory=list)
     checks: dict[str, Any] = Field(default_factory=dict)
     painter: list[dict[str, Any]] = Field(default_factory=list)
+    shown: list[dict[str, Any]] = Field(default_factory=list)
     models: list[dict[str, Any]] = Field(default_factory=list)
     stages: list[dict[str, Any]] = Field(default_factory=list)
     seeds: dict[str, Any] = Field(default_factory=dict)

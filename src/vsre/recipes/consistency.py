@@ -1,0 +1,42 @@
+"""What ties the parts of a recipe together: names of data, models and protocols that must be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vsre.recipes.near import nearest
+from vsre.sources.protocols import PROTOCOLS
+
+
+def cross_faults(raw: Mapping[str, Any]) -> Iterator[str]:
+    """Every place where one part of a recipe, given as mappings, names what another does not have.
+
+    Parts of the wrong kind are passed over: the schema refuses them.
+    """
+    protocol = raw.get("protocol", "clean")
+    if protocol not in PROTOCOLS:
+        yield f"protocol {protocol!r} is not known. {nearest(str(protocol), PROTOCOLS)}"
+    data = _mapping(raw.get("data"))
+    before: list[str] = []
+    models = raw.get("models")
+    for model in map(_mapping, models if isinstance(models, list) else []):
+        name, start = str(model.get("name")), _mapping(model.get("start")).get("model")
+        if name in before:
+            yield f"two models have the same name, {name!r}"
+        if start is not None and start not in before:
+            yield f"{name}: starts from {start!r}, which is no model before it. {nearest(str(start), before)}"
+        for other in model.get("against") or []:
+            if other not in before:
+                yield f"{name}: is to be compared with {other!r}, no model before it. {nearest(str(other), before)}"
+        for stage in model.get("stages") or []:
+            for source in _mapping(stage).get("data") or []:
+                if source not in data:
+                    yield f"{name}: stage {_mapping(stage).get('name')!r} names the data {source!r}. " + nearest(
+                        str(source), data
+                    )
+        before.append(name)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

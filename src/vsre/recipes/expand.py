@@ -1,0 +1,137 @@
+"""From a recipe file to the plain recipe it stands for: what it extends, its named stages and its grids.
+
+    extends: table-1                     a shipped recipe, or a file beside this one; what stands here goes over it
+    stages:                              stages by name, as in a stages file but for their data
+      tune: {train: [adapters, llm], bf16: true}
+    models:                              a stage `use`s a named one and may change it
+      - {name: mine, start: {...}, stages: [{use: tune, data: [turn-g-11k], lr: 1.0e-5}]}
+    grid:                                each entry makes models: every combination of one item of each of its axes
+      - size:
+          - {name: 7B, start: {vlm: llava-hf/llava-1.5-7b-hf}}
+          - {name: 13B, start: {vlm: llava-hf/llava-1.5-13b-hf}, each_stage: {micro_batch_images: 1}}
+        data:
+          - {name: turn-g, stages: [{use: tune, data: [turn-g-11k]}]}
+
+Mappings are merged key by key and a list takes the place of another, except `sources` and `notes`, which add up. The
+items of a grid are merged in the order of its axes: names are joined by ", ", notes by "; ". `each_stage` is merged
+into every stage of the model, and gives way to what the stage itself says. Of the data that it inherits a recipe keeps
+those that its models use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import product
+from typing import Any
+
+from vsre.errors import VsreError
+from vsre.recipes.near import nearest
+
+FILE_KEYS = ("extends", "stages", "grid")
+"""What a recipe file may have beside the keys of a recipe."""
+
+ADDED = ("sources", "notes")
+"""Lists that a recipe adds to those of the recipe it extends."""
+
+JOINED = {"name": ", ", "note": "; "}
+"""Texts of a grid's items that are joined."""
+
+Read = Callable[[str, str], tuple[dict[str, Any], str]]
+"""(name or path, the file that names it) to the YAML's mapping and where it is from."""
+
+
+def expand(raw: dict[str, Any], where: str, read: Read, faults: list[str]) -> dict[str, Any]:
+    """The recipe without `extends`, `stages` and `grid`; named stages that are not there are added to `faults`.
+
+    Raises VsreError naming the part that is of the wrong kind.
+    """
+    whole = _extended(raw, where, read, (where,))
+    named, grids = whole.pop("stages", {}), whole.pop("grid", [])
+    _expect(named, Mapping, f"{where}: stages", "a mapping from names to stages")
+    models = whole.get("models", [])
+    _expect(models, list, f"{where}: models", "a list of models")
+    models = [*models, *_grid_models(grids, where)]
+    if grids or "models" in whole:
+        whole["models"] = [_with_stages(model, named, where, faults) for model in models]
+    if "extends" in raw and isinstance(whole.get("data"), Mapping):
+        named_data = [source for model in models for stage in _list(model, "stages") for source in _list(stage, "data")]
+        if all(name in [*whole["data"]] for name in named_data):  # else the schema says which was meant
+            whole["data"] = {name: spec for name, spec in whole["data"].items() if name in named_data}
+    return whole
+
+
+def merge(below: Any, above: Any, key: str = "") -> Any:
+    """`above` laid over `below`: mappings key by key, `sources` and `notes` added, anything else replaced."""
+    if isinstance(below, Mapping) and isinstance(above, Mapping):
+        return {**below, **{k: merge(below[k], v, k) if k in below else v for k, v in above.items()}}
+    if key in ADDED and isinstance(below, list) and isinstance(above, list):
+        return [*below, *above]
+    return above
+
+
+def _extended(raw: dict[str, Any], where: str, read: Read, parents: tuple[str, ...]) -> dict[str, Any]:
+    name = raw.get("extends")
+    if name is None:
+        return dict(raw)
+    _expect(name, str, f"{where}: extends", "the name or path of one recipe")
+    base, origin = read(name, where)
+    if origin in parents:
+        raise VsreError(f"{where}: extends {name}, which extends this recipe. Take one `extends` out.")
+    below = _extended(base, origin, read, (*parents, origin))
+    return merge(below, {k: v for k, v in raw.items() if k != "extends"})
+
+
+def _grid_models(grids: Any, where: str) -> Iterator[dict[str, Any]]:
+    _expect(grids, list, f"{where}: grid", "a list, each entry a mapping from axes to lists of partial models")
+    for number, axes in enumerate(grids, 1):
+        at = f"{where}: grid {number}"
+        _expect(axes, Mapping, at, "a mapping from axes to lists of partial models")
+        for axis, items in axes.items():
+            _expect(items, list, f"{at}, {axis}", "a list of partial models")
+            for item in items:
+                _expect(item, Mapping, f"{at}, {axis}", "partial models, each a mapping")
+        for items in product(*axes.values()):
+            model: dict[str, Any] = {}
+            for item in items:
+                joined = {k: by.join((model[k], item[k])) for k, by in JOINED.items() if k in model and k in item}
+                model = merge(model, dict(item)) | joined
+            yield model
+
+
+def _with_stages(model: Any, named: Mapping[str, Any], where: str, faults: list[str]) -> Any:
+    """The model with each stage written out; what is no mapping is left for the schema to refuse."""
+    if not isinstance(model, Mapping):
+        return model
+    written = dict(model)
+    common = written.pop("each_stage", {})
+    name = model.get("name", "a model")
+    _expect(common, Mapping, f"{where}: {name}, each_stage", "a mapping of what every stage of the model has")
+    if isinstance(model.get("stages"), list):
+        stages = [_stage(stage, common, named) for stage in model["stages"]]
+        written["stages"] = [s for s in stages if not (isinstance(s, Mapping) and "use" in s)]
+        for use in (str(s["use"]) for s in stages if isinstance(s, Mapping) and "use" in s):
+            faults.append(f"{name}: a stage uses {use!r}, which `stages` does not have. {nearest(use, named)}")
+    return written
+
+
+def _stage(stage: Any, common: Mapping[str, Any], named: Mapping[str, Any]) -> Any:
+    """A stage written out; where the one that it uses is not there it keeps its `use`."""
+    if not isinstance(stage, Mapping):
+        return stage
+    if "use" not in stage:
+        return merge(common, stage)
+    if not isinstance(named.get(stage["use"]), Mapping):
+        return stage
+    own = {k: v for k, v in stage.items() if k != "use"}
+    return merge(merge({"name": stage["use"], **named[stage["use"]]}, common), own)
+
+
+def _list(part: Any, key: str) -> list[Any]:
+    """The list under a key, or none where there is no such thing."""
+    found = part.get(key) if isinstance(part, Mapping) else None
+    return found if isinstance(found, list) else []
+
+
+def _expect(value: Any, kind: Any, at: str, what: str) -> None:
+    if not isinstance(value, kind):
+        raise VsreError(f"{at}: {what} is expected, found {type(value).__name__}.")

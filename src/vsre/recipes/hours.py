@@ -1,0 +1,73 @@
+"""How long a stage trains: floating-point operations over what a GPU is assumed to do of its peak.
+
+Operations of one sequence, P the parameters of the decoder layers and T its tokens: 2 P T forward, as many backward for
+the gradients that pass through, and as many for those of the weights, which LoRA and frozen language models do without.
+Attention adds 4 x width x pairs x layers forward and twice that backward, where pairs are of tokens that may look at
+one another. The output layer counts at learnt tokens. Checkpointing runs the layers forward once more. Encoders run
+forward, once a picture where their features are kept. Loading, painting, saving and diagnosis are not in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vsre.recipes.memory import OneSequence, lora_parameters
+from vsre.recipes.shape import Shape
+from vsre.train import Stage
+
+PEAKS: dict[str, float] = {
+    "a100": 312e12,
+    "h100": 989e12,
+    "h200": 989e12,
+    "b200": 2250e12,
+    "l40s": 362e12,
+    "rtx4090": 165e12,
+}
+"""Dense bf16 operations a second, from NVIDIA's data sheets (without sparsity)."""
+
+ASSUMED = 0.4
+"""Share of the peak, where nobody says otherwise: what well-tuned training of this size reaches; not measured here."""
+
+
+@dataclass(frozen=True)
+class Amount:
+    """What a stage goes through: its steps, and the pictures whose features are computed once (None: in every pass)."""
+
+    steps: int
+    pictures: int | None
+
+
+def sequence_flops(shape: Shape, stage: Stage, sequence: OneSequence, questions: float) -> tuple[float, float]:
+    """(operations that count, operations that are run) for one sequence of so many questions, without encoders."""
+    p, t = float(shape.layers * shape.layer), sequence.tokens
+    asked = sequence.questions / max(questions, 1.0)
+    pairs = sequence.picture**2 / 2 + sequence.questions * sequence.picture + questions * asked**2 / 2
+    attention = 4.0 * shape.queries * pairs * shape.layers
+    head = 2.0 * shape.hidden * shape.vocabulary * sequence.learnt
+    adapter = 2.0 * shape.parameters["adapters"] * sequence.picture
+    weights = stage.lora is None and "llm" in stage.train
+    low_rank = 2.0 * lora_parameters(shape, stage) * t
+    forward = 2.0 * p * t + attention + head + adapter + low_rank
+    counted = forward + 2.0 * p * t + 2 * attention + head
+    counted += (2.0 * p * t + head) * weights + 2 * adapter * ("adapters" in stage.train) + 2 * low_rank
+    return counted, counted + (2.0 * p * t + attention if stage.gradient_checkpointing else 0.0)
+
+
+def stage_hours(
+    shape: Shape,
+    stage: Stage,
+    sequence: OneSequence,
+    questions: float,
+    amount: Amount,
+    *,
+    gpus: int,
+    gpu: str,
+    utilisation: float,
+) -> float:
+    """Hours on `gpus` of this kind. bf16 off halves the pace at least: it is reckoned with half the peak (TF32)."""
+    _, run = sequence_flops(shape, stage, sequence, questions)
+    sequences = amount.steps * stage.batch_images
+    seen = sequences if amount.pictures is None else amount.pictures
+    total = sequences * run + seen * shape.picture_flops * (3 if "encoders" in stage.train else 1)
+    peak = PEAKS[gpu] * (1.0 if stage.bf16 else 0.5)
+    return total / (peak * utilisation * gpus) / 3600

@@ -1,0 +1,170 @@
+"""What a recipe's checkpoints are, before any weight is read: is it there, its config, its chat template.
+
+A checkpoint is a folder, `zoo:NAME` or a hub id. Of a hub id the hub is asked where it can be reached; else what is
+known is what the local cache or the package (shapes.yaml) has of it, and it says so.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.utils import cached_file
+
+from vsre.errors import VsreError
+from vsre.model import ENCODERS, zoo_names
+from vsre.model.checkpoints import ZOO_PREFIX, first_line, locate
+from vsre.model.reference import VISION
+from vsre.recipes.near import nearest
+
+TIMEOUT = 10.0
+"""Seconds that the hub has to answer."""
+
+TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "processor_config.json", "tokenizer_config.json")
+
+Source = Literal["folder", "hub", "cache", "package"]
+
+
+class OutOfReach(VsreError):
+    """Something cannot be told of a checkpoint that may well be sound."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of a checkpoint: its config, where that is from, and a note where the id itself was not checked."""
+
+    config: PreTrainedConfig | None
+    source: Source | None
+    note: str = ""
+
+
+@cache
+def shapes() -> dict[str, Any]:
+    """The hub models whose shapes the package knows."""
+    known: dict[str, Any] = yaml.safe_load(resources.files("vsre.recipes").joinpath("shapes.yaml").read_text())
+    return known
+
+
+class Checkpoints:
+    """Looks checkpoints up, each once. `online`: the hub may be asked."""
+
+    def __init__(self, *, online: bool) -> None:
+        self.online = online
+        self._found: dict[str, Found] = {}
+        self._unreachable = ""
+
+    def find(self, name: str) -> Found:
+        """Raises VsreError where there is no such checkpoint, saying which was meant."""
+        if name not in self._found:
+            self._found[name] = self._find(name)
+        return self._found[name]
+
+    def known(self, name: str) -> Source | None:
+        """Where its config is from; None where nothing is known of it or there is no such thing."""
+        try:
+            return self.find(name).source
+        except VsreError:
+            return None
+
+    def config(self, name: str) -> PreTrainedConfig:
+        """Raises OutOfReach where nothing is known of it."""
+        config = self.find(name).config
+        if config is None:
+            raise OutOfReach(f"{name}: its config is neither here nor in reach, so nothing can be reckoned with it.")
+        return config
+
+    def template(self, name: str) -> str | None:
+        """The chat template; empty where there is none, None where its files are out of reach."""
+        path, _ = locate(name)
+        if Path(path).is_dir():
+            return next((t for t in map(_template, (Path(path) / f for f in TEMPLATE_FILES)) if t), "")
+        found, reached = "", False
+        for file in TEMPLATE_FILES:
+            local = self._file(path, file)
+            reached = reached or local is not None
+            found = found or (_template(local) if local else "")
+        return found if found or reached else None
+
+    def _find(self, name: str) -> Found:
+        if name.startswith(ZOO_PREFIX) and name.removeprefix(ZOO_PREFIX) not in zoo_names():
+            raise VsreError(f"{name}: no such model in the zoo. {nearest(name, [ZOO_PREFIX + n for n in zoo_names()])}")
+        path, more = locate(name)
+        if Path(path).is_dir():
+            try:
+                return Found(AutoConfig.from_pretrained(path, trust_remote_code=False, **more), "folder")
+            except (OSError, ValueError, KeyError) as error:
+                raise VsreError(f"{name}: its config.json cannot be read ({first_line(error)}).") from error
+        note = self._ask_hub(path)
+        local = None if more else self._file(path, "config.json")
+        if local is not None:
+            config = AutoConfig.from_pretrained(local, trust_remote_code=False)
+            return Found(config, "hub" if self.online and not note else "cache", note)
+        config = _packaged(name)
+        return Found(config, None if config is None else "package", note)
+
+    def _ask_hub(self, name: str) -> str:
+        """Empty where the hub has this model, else why that was not checked. Raises VsreError where it has not."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+        if not self.online or self._unreachable:
+            return f"not checked on the hub: {self._unreachable or 'offline'}"
+        known = [*shapes(), *(spec.checkpoint for spec in ENCODERS.values())]
+        try:
+            HfApi().model_info(name, timeout=TIMEOUT)
+        except GatedRepoError as error:
+            raise VsreError(
+                f"{name}: the hub gives it only to those who accepted its licence. Accept it on the model's page and "
+                "log in (hf auth login)."
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise VsreError(f"{name}: the hub has no such model, or it is private. {nearest(name, known)}") from error
+        except HFValidationError as error:
+            raise VsreError(f"{name}: no folder and no hub id ({first_line(error)}). {nearest(name, known)}") from error
+        except Exception as error:  # whatever the network says: the recipe is not at fault
+            self._unreachable = f"it cannot be reached ({type(error).__name__})"
+            return f"not checked on the hub: {self._unreachable}"
+        return ""
+
+    def _file(self, name: str, file: str) -> Path | None:
+        """A small file of a hub model, fetched where the hub may be asked, else from the cache."""
+        try:
+            found = cached_file(
+                name,
+                file,
+                local_files_only=not self.online or bool(self._unreachable),
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+                _raise_exceptions_for_gated_repo=False,
+            )
+        except OSError:
+            return None
+        return Path(found) if found else None
+
+
+def _packaged(name: str) -> PreTrainedConfig | None:
+    """The config of a hub model whose shape the package knows."""
+    if name in shapes():
+        return AutoConfig.for_model(**shapes()[name]["config"])
+    return next((VISION[word] for word, spec in ENCODERS.items() if spec.checkpoint == name), None)
+
+
+def _template(file: Path) -> str:
+    """The chat template that one of TEMPLATE_FILES holds, or nothing."""
+    if not file.is_file():
+        return ""
+    text = file.read_text(encoding="utf-8")
+    if file.suffix == ".jinja":
+        return text
+    try:
+        found = json.loads(text).get("chat_template") or ""
+    except (ValueError, AttributeError):
+        return ""
+    # Several templates by name, as some tokenizers have them.
+    return found if isinstance(found, str) else json.dumps(found)

@@ -1,0 +1,106 @@
+"""Training one model of a recipe: in this process, or in those that an accelerate configuration describes.
+
+Several processes are a command of their own, `vsre run OUT/recipe.yaml --out OUT --train-only MODEL`, because only the
+training is to be shared: data are made and models diagnosed by the process that began.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from accelerate.commands.config.config_args import load_config_from_file
+from rich.console import Console
+
+from vsre.errors import VsreError
+from vsre.model import resolve_checkpoint
+from vsre.recipes.files import as_yaml
+from vsre.recipes.schema import ModelSpec, Recipe
+from vsre.recipes.start import open_model, open_vlm
+from vsre.recipes.steps import folder_name
+from vsre.train import DataSource, run_stages
+from vsre.train.checkpoints import DONE, read_json
+from vsre.train.launch import config_file, launch, launch_command
+from vsre.train.run import MODEL, stage_folders
+from vsre.train.vlm import run_vlm_stages
+
+RECIPE = "recipe.yaml"
+
+
+def model_folder(model: ModelSpec, out: Path) -> Path:
+    """Where a model's stages are."""
+    return out / "models" / folder_name(model.name)
+
+
+def begins_with(recipe: Recipe, model: ModelSpec, out: Path) -> str | None:
+    """The checkpoint that a model's weights begin with; None where they are put together from several."""
+    if model.start.model is None:
+        return model.start.checkpoint or model.start.vlm
+    return ends_with(recipe, next(m for m in recipe.models if m.name == model.start.model), out)
+
+
+def ends_with(recipe: Recipe, model: ModelSpec, out: Path) -> str:
+    """The checkpoint that a model is once it is trained. Raises VsreError where nothing of it is."""
+    if model.stages:
+        return str(stage_folders(model.parsed_stages(), model_folder(model, out))[-1] / MODEL)
+    checkpoint = begins_with(recipe, model, out)
+    if checkpoint is None:
+        raise VsreError(f"{model.name}: fresh adapters are never diagnosed untrained. Give it stages.")
+    return resolve_checkpoint(checkpoint)
+
+
+def data_folders(recipe: Recipe, out: Path) -> dict[str, DataSource]:
+    """Triplets and questions of each data set, where they are once they are made."""
+    found = {}
+    for name, spec in recipe.data.items():
+        folder = out / "data" / name
+        own = spec.general is not None or spec.repaint is not None
+        found[name] = DataSource(
+            triplets=folder / "triplets" if own else out / "triplets" / "train", questions=folder / "questions"
+        )
+    return found
+
+
+def train_here(recipe: Recipe, model: ModelSpec, out: Path, console: Console) -> dict[str, Any]:
+    """Train a model whose data are made; returns the figures of `run_stages`. One of several processes may call it."""
+    start, checkpoint = model.start, begins_with(recipe, model, out)
+    stages, folder = model.stages_on(data_folders(recipe, out)), model_folder(model, out)
+    if recipe.root(model).start.vlm is not None:
+        net, processor = open_vlm(str(checkpoint))
+        return run_vlm_stages(net, processor, stages, folder, seed=recipe.seed, console=console)
+    net, processor = open_model(checkpoint, start.llm, start.encoders, fusion=start.fusion, seed=recipe.seed)
+    kept: Path | bool = out / "features" if recipe.feature_cache else False
+    return run_stages(net, processor, stages, folder, seed=recipe.seed, console=console, feature_cache=kept)
+
+
+def train_in_processes(recipe: Recipe, model: ModelSpec, out: Path, configuration: str) -> dict[str, Any]:
+    """The same in the processes of an accelerate configuration. Raises VsreError where they fail."""
+    written = out / RECIPE
+    written.write_text(as_yaml(recipe), encoding="utf-8")
+    command = launch_command(
+        config_file(configuration), ["run", str(written), "--out", str(out), "--train-only", model.name]
+    )
+    folders = stage_folders(model.parsed_stages(), model_folder(model, out))
+    code = launch(command, lambda: sum((f / DONE).is_file() for f in folders), len(folders))
+    if code:
+        raise VsreError(
+            f"{model.name}: training in several processes ended with code {code}; what it said stands above."
+        )
+    stages = [read_json(folder / DONE) for folder in folders]
+    return {
+        "out_dir": str(folders[0].parent),
+        "model": str(folders[-1] / MODEL),
+        "seconds": round(sum(stage["train_seconds"] for stage in stages), 3),
+        "stages": stages,
+    }
+
+
+def processes_of(configuration: str) -> int:
+    """How many processes share a step. Raises VsreError for a configuration of several machines."""
+    config: Any = load_config_from_file(str(config_file(configuration)))
+    if config.num_machines > 1:
+        raise VsreError(
+            f"--accelerate {configuration}: a recipe makes its data on one machine and trains there. For several, run "
+            "its stages by vsre train on each (docs/recipes.md)."
+        )
+    return int(config.num_processes)

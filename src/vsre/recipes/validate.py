@@ -1,0 +1,197 @@
+"""Is a recipe sound, before anything is loaded: its checkpoints, data, packs, token budgets and batches.
+
+Every fault is found, not only the first. What could not be checked is a note.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vsre.errors import VsreError
+from vsre.model import ENCODERS
+from vsre.model.build import ROOM_FOR_TEXT
+from vsre.recipes.hub import Checkpoints, OutOfReach
+from vsre.recipes.near import nearest
+from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, VsrSource
+from vsre.recipes.shape import Shape, shape_of
+from vsre.recipes.workload import Questions, question_lengths
+from vsre.rewrite.packs import load_pack, shipped_packs
+from vsre.sources.vsr import SPLITS
+
+MARKS = re.compile(r"\{%-?\s*generation\b")
+"""What says in a chat template which words are the assistant's."""
+
+
+@dataclass
+class Findings:
+    """What is wrong, what could not be checked, and what was learnt on the way: shapes by model, lengths by data."""
+
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    shapes: dict[str, Shape] = field(default_factory=dict)
+    lengths: dict[str, Questions] = field(default_factory=dict)
+
+    def fault(self, text: str) -> None:
+        if text not in self.faults:
+            self.faults.append(text)
+
+    def note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def check(recipe: Recipe, *, online: bool, gpus: int = 1, paths: bool = True, to_run: bool = False) -> Findings:
+    """Look at every part of a recipe.
+
+    `online`: the hub may be asked. `gpus`: processes that share a step. `paths`: the source's files are needed.
+    `to_run`: what is neither here nor on the hub is a fault, not a note.
+    """
+    found, checkpoints = Findings(), Checkpoints(online=online)
+    if paths:
+        _check_paths(recipe, found)
+    _check_packs(recipe, found)
+    for model in recipe.models:
+        _check_start(recipe, model, checkpoints, found, to_run=to_run)
+        _check_template(model, checkpoints, found)
+        for stage in model.parsed_stages():
+            try:
+                stage.micro_batch(gpus)
+            except VsreError as error:
+                found.fault(f"{model.name}: {error}")
+    for model in recipe.models:
+        _check_budget(recipe, model, found)
+    return found
+
+
+def _check_paths(recipe: Recipe, found: Findings) -> None:
+    source = recipe.source
+    wanted: list[Path] = []
+    if isinstance(source, VsrSource):
+        wanted = [*source.train, *source.test, *source.images, *source.instances]
+    elif isinstance(source, LayoutSource):
+        files = (file for side in SPLITS[source.split].values() for file in side)
+        wanted = [*(source.annotations / file for file in files), *source.instances]
+    for path in wanted:
+        if not path.exists():
+            found.fault(f"source: {path} is not there.{_path_hint(path)}")
+
+
+def _path_hint(path: Path) -> str:
+    """What stands beside a path that is not there, where its folder is."""
+    there = next((p for p in path.parents if p.is_dir()), None)
+    if there is None or there == Path():
+        return " Set your own path."
+    first = path.relative_to(there).parts[0]
+    near = difflib.get_close_matches(first, [p.name for p in there.iterdir()], n=1)
+    return f" Did you mean {there / near[0]}?" if near else f" {there} has no {first}."
+
+
+def _check_packs(recipe: Recipe, found: Findings) -> None:
+    for name, spec in recipe.data.items():
+        for fault in _pack_faults([spec.pack] if spec.pack else []):
+            found.fault(f"data {name}: {fault}")
+        try:
+            found.lengths[name] = question_lengths(spec)
+            if spec.pack and spec.per_triplet and spec.per_triplet > (n := len(load_pack(spec.pack).templates)):
+                found.fault(
+                    f"data {name}: per_triplet {spec.per_triplet} is more than the {n} templates of {spec.pack}."
+                )
+        except VsreError:
+            continue
+    for fault in _pack_faults(recipe.diagnose.packs):
+        found.fault(f"diagnose: {fault}")
+
+
+def _pack_faults(packs: Iterable[str]) -> Iterator[str]:
+    for pack in packs:
+        if not pack.endswith((".yaml", ".yml")) and pack not in shipped_packs():
+            yield f"there is no template pack {pack!r}. {nearest(pack, shipped_packs())}"
+            continue
+        try:
+            load_pack(pack)
+        except VsreError as error:
+            yield str(error)
+
+
+def _check_start(recipe: Recipe, model: ModelSpec, checkpoints: Checkpoints, found: Findings, *, to_run: bool) -> None:
+    """Are a model's checkpoints there, can its shape be told, and can it be asked."""
+    for name in _checkpoints_of(model):
+        try:
+            there = checkpoints.find(name)
+            if to_run and there.source in (None, "package"):
+                found.fault(f"{model.name}: {name} is not in the local cache, and the hub cannot be reached.")
+            elif there.note:
+                found.note(f"{name}: {there.note}")
+        except VsreError as error:
+            found.fault(f"{model.name}: {error}")
+    if model.start.model is not None or any(checkpoints.known(name) is None for name in _checkpoints_of(model)):
+        return
+    try:
+        alike = (found.shapes.get(m.name) for m in recipe.models if m.start == model.start)
+        found.shapes[model.name] = next(filter(None, alike), None) or shape_of(model.start, checkpoints)
+    except OutOfReach as error:
+        found.note(f"{model.name}: {error}")
+    except VsreError as error:
+        found.fault(f"{model.name}: {error}")
+
+
+def _checkpoints_of(model: ModelSpec) -> list[str]:
+    """The checkpoints that a model names; a word that is no encoder is left for its shape to refuse."""
+    start = model.start
+    encoders = [ENCODERS[c.id].checkpoint if c.id in ENCODERS else c.id for c in start.encoders]
+    named = [name for name in encoders if "/" in name or ":" in name]
+    return [name for name in (start.checkpoint, start.llm, start.vlm, *named) if name is not None]
+
+
+def _check_template(model: ModelSpec, checkpoints: Checkpoints, found: Findings) -> None:
+    """Can what a model begins with be asked; VSRE on a language model brings its own chat template."""
+    name = model.start.checkpoint or model.start.vlm or model.start.llm
+    if name is None or checkpoints.known(name) is None:
+        return
+    template = checkpoints.template(name)
+    if model.start.llm is not None:
+        if template == "":
+            found.note(f"{name}: has no chat template of its own; VSRE brings one, in LLaVA-1.5's form.")
+    elif template is None:
+        found.note(f"{name}: its chat template was not checked.")
+    elif not template:
+        found.fault(
+            f"{model.name}: {name} has no chat template, so it is unknown how it is asked. Put a chat_template.jinja "
+            "beside its config, or take a checkpoint that was tuned to answer."
+        )
+    elif model.stages and model.start.checkpoint is not None and not MARKS.search(template):
+        found.fault(
+            f"{model.name}: the chat template of {name} has no {{% generation %}} marks, so it does not say what is to "
+            "be learnt. Put the marks round the assistant's text, or begin with `vlm` in place of `checkpoint`."
+        )
+
+
+def _check_budget(recipe: Recipe, model: ModelSpec, found: Findings) -> None:
+    """Do picture and question fit into the language model's positions."""
+    shape = found.shapes.get(recipe.root(model).name)
+    if shape is None:
+        return
+    if shape.guessed:
+        found.note(
+            f"{recipe.root(model).name}: its visual tokens are not known; {shape.picture_tokens:,} are reckoned."
+        )
+        return
+    if shape.picture_tokens + ROOM_FOR_TEXT > shape.positions:
+        found.fault(
+            f"{model.name}: {shape.picture_tokens} visual tokens leave {shape.positions - shape.picture_tokens} of the "
+            f"language model's {shape.positions} positions for text, fewer than {ROOM_FOR_TEXT}. Use fewer encoders, a "
+            "budget of tokens, or a language model with a longer context."
+        )
+        return
+    for stage in model.stages:
+        for name in stage["data"]:
+            lengths = found.lengths.get(name)
+            if lengths and shape.picture_tokens + lengths.longest > shape.positions:
+                found.fault(
+                    f"{model.name}: a picture ({shape.picture_tokens} tokens) and the longest question of {name} "
+                    f"(about {lengths.longest:.0f}) are more than {shape.positions} positions. Use shorter templates."
+                )

@@ -1,0 +1,135 @@
+"""How much a recipe asks: the length of its questions and, where the data are at hand, how many there are.
+
+Tokens are reckoned from the packs' wordings about one long statement: four for three words, one for each digit or mark.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vsre.recipes.memory import OneSequence
+from vsre.recipes.schema import DataSpec, LayoutSource, Recipe, VsrSource
+from vsre.recipes.shape import Shape
+from vsre.rewrite import load_pack
+from vsre.rewrite.asking import ask
+from vsre.sources.vsr import find_splits
+from vsre.train import Stage
+from vsre.triplets import Triplet
+
+CHAT_TOKENS = 12
+"""What a chat template writes around question and answer."""
+
+GENERAL = (24.0, 40.0, 4.0)
+"""Tokens of a general question with its answer on average and at most, and of its answer (zoo.yaml's wordings)."""
+
+_BOX = (0.12, 0.34, 0.56, 0.78)
+LONG = Triplet(
+    image_id="",
+    image_name="",
+    subject="potted plant",
+    relation="at the right side of",
+    object="dining table",
+    caption="The potted plant is at the right side of the dining table.",
+    label=False,
+    split="train",
+    origin="",
+    subject_box=_BOX,
+    object_box=_BOX,
+)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Tokens of one question with its answer, on average and at most, and of its answer at most."""
+
+    mean: float
+    longest: float
+    learnt: float
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pictures and questions of a data set."""
+
+    pictures: int
+    questions: int
+
+
+def tokens(text: str) -> float:
+    """About how many tokens a text has."""
+    return len(re.findall(r"[^\W\d_]+", text)) * 4 / 3 + len(re.findall(r"\d|[^\w\s]", text))
+
+
+def question_lengths(spec: DataSpec) -> Questions:
+    """The lengths of a data set's questions. Raises VsreError for a pack that is not there."""
+    if spec.pack is None:
+        mean, longest, learnt = GENERAL
+        return Questions(mean + CHAT_TOKENS, longest + CHAT_TOKENS, learnt)
+    asked = [ask(template, LONG) for template in load_pack(spec.pack).templates]
+    answers = [tokens(q.answer) + 1 for q in asked]
+    whole = [tokens(q.prompt) + a + CHAT_TOKENS for q, a in zip(asked, answers, strict=True)]
+    return Questions(sum(whole) / len(whole), max(whole), max(answers))
+
+
+def source_counts(recipe: Recipe) -> Counts | None:
+    """Training triplets and pictures of the source before the protocol takes any out; None where it is not at hand."""
+    source = recipe.source
+    if isinstance(source, VsrSource):
+        files = source.train
+    elif isinstance(source, LayoutSource):
+        try:
+            files = find_splits(source.annotations, source.split)["train"]
+        except Exception:  # what is wrong with the paths is said elsewhere
+            return None
+    else:
+        return None
+    if not all(file.is_file() for file in files):
+        return None
+    rows = {row for file in files for row in _rows(file)}
+    return Counts(len({image for image, _ in rows}), len(rows))
+
+
+def data_counts(spec: DataSpec, source: Counts | None) -> Counts | None:
+    """Pictures and questions of a data set. A repainted picture counts with one caption, though more may be kept."""
+    if spec.general is not None:
+        return Counts(spec.general.pictures, spec.general.pictures * spec.general.questions)
+    if source is None:
+        return None
+    each = spec.per_triplet or len(load_pack(str(spec.pack)).templates)
+    if spec.repaint is None:
+        return Counts(source.pictures, source.questions * each)
+    triplets = min(source.questions, spec.repaint.limit or source.questions)
+    painted = triplets * len(spec.repaint.settings) * spec.repaint.per_triplet
+    return Counts(painted, painted * each)
+
+
+def longest_sequence(shape: Shape, stage: Stage, lengths: Iterable[Questions]) -> OneSequence:
+    """The longest sequence that a stage can meet: what its memory is reckoned for."""
+    found = list(lengths)
+    k = questions_a_sequence(shape, stage)
+    return OneSequence(
+        shape.picture_tokens,
+        k * max(q.longest for q in found),
+        k * max(q.learnt for q in found),
+        packed=k > 1,
+    )
+
+
+def questions_a_sequence(shape: Shape, stage: Stage) -> int:
+    """How many questions may stand in one sequence."""
+    return stage.questions_per_image if shape.packs else 1
+
+
+def _rows(file: Path) -> Iterable[tuple[str, str]]:
+    """(image, caption) of each row of a VSR file; a line that is no row is set aside when it is read in earnest."""
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+                yield str(row["image"]), str(row["caption"])
+            except (ValueError, KeyError, TypeError):
+                continue

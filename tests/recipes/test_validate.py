@@ -1,0 +1,339 @@
+"""What can be known of a recipe before anything is loaded: every fault at once, with what was meant or what to do."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import HfApi
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from rich.console import Console
+from typer.testing import CliRunner
+
+from tiny_families_tiles import tiny_idefics3
+from tiny_models import tiny_llava, tiny_llm
+from vsre.cli import app
+from vsre.errors import VsreError
+from vsre.recipes import Recipe, RecipeFaults, load_recipe, recipe_names, run_recipe
+from vsre.recipes.estimate import Machine, StageEstimate, estimate
+from vsre.recipes.memory import GB
+from vsre.recipes.schema import DataSpec, LayoutSource, VsrSource
+from vsre.recipes.validate import Findings, check
+from vsre.recipes.workload import data_counts, question_lengths, source_counts, tokens
+from vsre.rewrite.packs import shipped_packs
+
+RUN = CliRunner()
+MISSING = re.compile(r"source: .* is not there\. ")
+ROWS = [{"image": f"{i // 2}.jpg", "caption": f"The cat is {r} the dog."} for i, r in enumerate(["on", "under"] * 3)]
+
+
+def recipe(models: list[dict[str, Any]], **more: Any) -> Recipe:
+    usual: dict[str, Any] = {
+        "name": "mine",
+        "title": "Mine",
+        "source": {"kind": "scenes", "train_units": 4, "test_units": 2},
+        "data": {"turn-g": {"pack": "pool"}},
+        "models": models,
+    }
+    return Recipe.model_validate(usual | more)
+
+
+def model(start: dict[str, Any], **stage: Any) -> dict[str, Any]:
+    usual = {"name": "tune", "train": ["adapters", "llm"], "data": ["turn-g"], "batch_images": 8, "max_steps": 2}
+    return {"name": "m", "start": start, "stages": [usual | stage]}
+
+
+def found_in(*models: dict[str, Any], gpus: int = 1, **more: Any) -> Findings:
+    return check(recipe(list(models), **more), online=False, gpus=gpus)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_shipped_recipe_is_sound_on_eight_gpus(name: str) -> None:
+    """Real sizes: the shapes of the hub's models are in the package. Data are the user's, so paths are missing."""
+    shipped = load_recipe(name)
+    found = check(shipped, online=False, gpus=8)
+    rows = estimate(shipped, found, Machine())
+    faults = [fault for fault in found.faults if not MISSING.match(fault)]
+    assert not faults
+    assert bool(found.faults) == isinstance(shipped.source, VsrSource | LayoutSource)
+    assert len(rows) == sum(len(m.stages) for m in shipped.models), "every stage is reckoned"
+    assert all(r.fits and 3 * GB < r.memory.total < 80 * GB for r in rows)
+    if name in ("table-1", "table-2", "encoders"):
+        assert {r.sharding for r in rows if r.stage != "align" and "13B" in r.model} <= {"full"}
+        assert all(r.memory.total > 15 * GB for r in rows)
+    if name == "encoders":
+        eight = 8 * question_lengths(DataSpec(pack="pool")).longest
+        tuned = {r.tokens for r in rows if r.model.startswith("VSRE 13B, all four") and r.stage == "tune"}
+        assert tuned == {math.ceil(1817 + eight)}
+
+
+def test_one_gpu_is_too_few_for_a_whole_13b_and_lora_is_suggested() -> None:
+    shipped = load_recipe("table-1").rows(["23"])
+    found = check(shipped, online=False, gpus=1)
+    rows = estimate(shipped, found, Machine(gpus=1))
+    align, tune = rows
+    assert align.fits and not tune.fits
+    assert "It would fit with lora: {}, micro_batch_images:" in tune.advice
+    assert any(tune.advice in fault for fault in found.faults)
+
+
+def test_a_batch_that_is_too_large_and_one_that_fits() -> None:
+    start = {"llm": "llava-hf/llava-1.5-7b-hf", "encoders": ["clip", "siglip", "dinov2", "sam"]}
+
+    def reckoned(**stage: Any) -> StageEstimate:
+        wide = recipe([model(start, bf16=True, batch_images=128, **stage)])
+        found = check(wide, online=False, gpus=8)
+        (row,) = estimate(wide, found, Machine())
+        return row
+
+    row = reckoned()
+    assert row.memory.micro_batch == 16 and not row.fits
+    micro = int(
+        re.findall(r"It would fit with micro_batch_images: (\d+), spread over the GPUs by FSDP\.", row.advice)[0]
+    )
+    assert reckoned(micro_batch_images=micro).fits
+    assert not reckoned(micro_batch_images=2 * micro).fits
+    assert "gradient_checkpointing: true" in reckoned(micro_batch_images=8, questions_per_image=400).advice
+
+
+def test_low_rank_layers_are_not_spread() -> None:
+    shipped = recipe([model({"checkpoint": "llava-hf/llava-1.5-7b-hf"}, lora={}, bf16=True)])
+    found = check(shipped, online=False, gpus=8)
+    (row,) = estimate(shipped, found, Machine(room=10 * GB))
+    assert row.sharding == "none" and not row.fits
+
+
+def test_words_that_were_not_meant() -> None:
+    found = found_in(
+        model({"llm": "zoo:base", "encoders": ["sigllip"]}),
+        model({"checkpoint": "zoo:vrse"}) | {"name": "b"},
+        model({"llm": "zoo:base", "encoders": ["zoo:clp", "zoo:sam"]}) | {"name": "c"},
+        data={"turn-g": {"pack": "pol"}, "many": {"pack": "pool", "per_triplet": 51}},
+        diagnose={"packs": ["tests"]},
+    )
+    for meant in ("'siglip'", "'zoo:vsre'", "'zoo:clip'", "'pool'", "'test-s'"):
+        assert any(f"Did you mean {meant}?" in fault for fault in found.faults), (meant, found.faults)
+    assert any("per_triplet 51 is more than the 50 templates" in fault for fault in found.faults)
+    assert len(found.faults) == 6
+
+
+def test_a_batch_that_the_gpus_cannot_share() -> None:
+    assert not found_in(model({"checkpoint": "zoo:base"}), gpus=8).faults
+    (fault,) = found_in(model({"checkpoint": "zoo:base"}), gpus=3).faults
+    assert "batch_images 8 is not a multiple of" in fault
+
+
+def test_too_many_visual_tokens_for_the_language_model() -> None:
+    (fault,) = found_in(model({"llm": "zoo:base", "encoders": ["clip", "siglip", "dinov2", "sam"]})).faults
+    assert "1817 visual tokens leave 231 of the language model's 2048 positions" in fault
+    budget = [{"id": "clip", "tokens": 256}, {"id": "siglip", "tokens": 256}, "dinov2", "sam"]
+    assert not found_in(model({"llm": "zoo:base", "encoders": budget})).faults
+
+
+def test_paths_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "zeroshot").mkdir()
+    (tmp_path / "zeroshot" / "train.jsonl").touch()
+    source = {
+        "kind": "vsr",
+        "train": [str(tmp_path / "zeroshot" / "trian.jsonl")],
+        "test": [str(tmp_path / "zeroshot" / "train.jsonl")],
+        "images": [str(tmp_path / "zero-shot")],
+    }
+    found = found_in(model({"checkpoint": "zoo:base"}), source=source)
+    assert [re.findall("Did you mean (.*)\\?", fault) for fault in found.faults] == [
+        [str(tmp_path / "zeroshot" / "train.jsonl")],
+        [str(tmp_path / "zeroshot")],
+    ]
+
+
+def without_template(folder: Path) -> Path:
+    for file in folder.rglob("*"):
+        if file.name == "chat_template.jinja":
+            file.unlink()
+        elif file.suffix == ".json":
+            content = json.loads(file.read_text())
+            if isinstance(content, dict) and content.pop("chat_template", None):
+                file.write_text(json.dumps(content))
+    return folder
+
+
+def test_a_model_without_a_chat_template(tmp_path: Path) -> None:
+    llava = tiny_llava(tmp_path)
+    assert not found_in(model({"checkpoint": str(llava)})).faults
+    bare = str(without_template(shutil.copytree(llava, tmp_path / "bare")))
+    for start in ({"checkpoint": bare}, {"vlm": bare}):
+        (fault,) = found_in(model(start)).faults
+        assert "has no chat template" in fault and "chat_template.jinja" in fault
+    # VSRE brings its own, so a language model needs none.
+    found = found_in(model({"llm": str(tiny_llm(tmp_path / "llm")), "encoders": ["zoo:clip"]}))
+    assert not found.faults and any("VSRE brings one" in note for note in found.notes)
+
+
+def test_a_chat_template_without_marks_is_for_a_vlm(tmp_path: Path) -> None:
+    llava = tiny_llava(tmp_path)
+    template = llava / "chat_template.jinja"
+    template.write_text(re.sub(r"\{%- (end)?generation -%\}", "", template.read_text()))
+    (fault,) = found_in(model({"checkpoint": str(llava)})).faults
+    assert "marks" in fault and "`vlm`" in fault
+    assert not found_in(model({"vlm": str(llava)})).faults
+
+
+def test_what_is_out_of_reach_is_a_note_and_before_a_run_a_fault() -> None:
+    unknown = [model({"vlm": "nobody/nothing"})]
+    found = check(recipe(unknown), online=False)
+    assert not found.faults and not found.shapes
+    assert any("nobody/nothing: not checked on the hub: offline" in note for note in found.notes)
+    (fault,) = check(recipe(unknown), online=False, to_run=True).faults
+    assert "nobody/nothing is not in the local cache" in fault
+
+
+def refusing(error: Callable[[], Exception]) -> Callable[..., Any]:
+    def model_info(self: HfApi, repo: str, **_: Any) -> Any:
+        raise error()
+
+    return model_info
+
+
+def answered(kind: type, status: int) -> Callable[[], Exception]:
+    import httpx2
+
+    request = httpx2.Request("GET", "https://hub.test/api")
+    return lambda: kind("no", response=httpx2.Response(status, request=request))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "says"),
+    [
+        ("llava-hf/llava-1.5-7b", answered(RepositoryNotFoundError, 404), "no such model.*'llava-hf/llava-1.5-7b-hf'"),
+        ("google/gemma-3-4b-it", answered(GatedRepoError, 403), "accepted its licence"),
+        ("a b/c", lambda: AssertionError("never asked"), "'a b/c'|not a|Repo id"),
+    ],
+)
+def test_the_hub_says_no(name: str, error: Callable[[], Exception], says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "never asked" not in str(error()):
+        monkeypatch.setattr(HfApi, "model_info", refusing(error))
+    found = check(recipe([model({"vlm": name})]), online=True)
+    assert any(re.search(says, fault) for fault in found.faults), found
+
+
+def test_an_unreachable_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def model_info(self: HfApi, repo: str, **_: Any) -> Any:
+        asked.append(repo)
+        raise ConnectionError
+
+    monkeypatch.setattr(HfApi, "model_info", model_info)
+    start = {"llm": "llava-hf/llava-1.5-7b-hf", "encoders": ["clip", "siglip"]}
+    found = check(recipe([model(start)]), online=True)
+    assert len(asked) == 1 and not found.faults
+    assert sum("cannot be reached (ConnectionError)" in note for note in found.notes) == 3
+
+
+def test_a_processor_is_tried_for_its_visual_tokens(tmp_path: Path) -> None:
+    found = found_in(model({"vlm": str(tiny_idefics3(tmp_path / "m"))}))
+    shape = found.shapes["m"]
+    assert not shape.guessed and not shape.packs and 20 < shape.picture_tokens < 400 and not found.faults
+    for file in (tmp_path / "m").glob("*processor*"):
+        file.unlink()
+    guessed = found_in(model({"vlm": str(tmp_path / "m")}))
+    assert guessed.shapes["m"].guessed and any("1,024 are reckoned" in note for note in guessed.notes)
+
+
+def test_questions_and_pictures_are_counted(tmp_path: Path) -> None:
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*ROWS, ROWS[0]]) + "no row\n")
+    source = {"kind": "vsr", "train": [str(file)], "test": [str(file)], "images": [str(tmp_path)]}
+    data = {
+        "one": {"pack": "test-s"},
+        "all": {"pack": "pool"},
+        "painted": {"repaint": {"limit": 4, "per_triplet": 5}, "pack": "stage1", "per_triplet": 1},
+        "general": {"general": {"pictures": 7, "questions": 3}},
+    }
+    counted = recipe([model({"checkpoint": "zoo:base"}, data=["one"])], source=source, data=data)
+    rows = source_counts(counted)
+    assert rows is not None and (rows.pictures, rows.questions) == (3, 6)
+    found = {name: data_counts(spec, rows) for name, spec in counted.data.items()}
+    assert {k: v and (v.pictures, v.questions) for k, v in found.items()} == {
+        "one": (3, 6),
+        "all": (3, 300),
+        "painted": (60, 60),
+        "general": (7, 21),
+    }
+
+
+def test_hours_follow_the_data(tmp_path: Path) -> None:
+    """Twice the epochs, twice the hours; with the data out of reach there are none."""
+    file = tmp_path / "train.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    source = {"kind": "vsr", "train": [str(file)], "test": [str(file)], "images": [str(tmp_path)]}
+
+    def hours(**stage: Any) -> float | None:
+        stage = {"max_steps": None, "bf16": True, "batch_images": 1, **stage}
+        chosen = recipe([model({"checkpoint": "llava-hf/llava-1.5-7b-hf"}, **stage)], source=source)
+        (row,) = estimate(chosen, check(chosen, online=False), Machine(gpus=1))
+        return row.hours
+
+    one, two = hours(epochs=1), hours(epochs=2)
+    assert one and two and 1.9 < two / one < 2.1
+    assert hours(max_steps=27) == pytest.approx(one), "3 pictures, 100 questions each, 12 a sequence"
+    file.unlink()
+    assert hours(epochs=1) is None
+
+
+def test_tokens_of_a_text() -> None:
+    assert tokens("The cat is here.") == pytest.approx(4 * 4 / 3 + 1)
+    assert tokens("[0.12]") == 3 + 3
+    assert all(question_lengths_of(pack) for pack in shipped_packs())
+
+
+def question_lengths_of(pack: str) -> bool:
+    found = question_lengths(DataSpec(pack=pack))
+    return 0 < found.learnt < found.mean <= found.longest < 400
+
+
+def test_a_run_stops_before_any_work(tmp_path: Path) -> None:
+    wrong = recipe(
+        [model({"llm": "zoo:base", "encoders": ["sigllip"]}), model({"checkpoint": "zoo:x"}) | {"name": "n"}]
+    )
+    with pytest.raises(RecipeFaults) as caught:
+        run_recipe(wrong, tmp_path / "out", console=Console(quiet=True))
+    assert len(caught.value.faults) == 2 and not list((tmp_path / "out").iterdir())
+
+
+def test_the_verbs(tmp_path: Path) -> None:
+    raw = {**recipe([model({"checkpoint": "zoo:base"})]).model_dump(mode="json", exclude_defaults=True)}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    out = RUN.invoke(app, ["recipes", "validate", str(path), "--offline", "--json", str(tmp_path / "v.json")])
+    assert out.exit_code == 0 and "mine: sound" in out.output
+    assert json.loads((tmp_path / "v.json").read_text())["stages"][0]["fits"] is True
+    raw["models"] += [
+        model({"checkpoint": "zoo:bse"}) | {"name": "o"},
+        model({"llm": "zoo:base", "encoders": ["clp"]}) | {"name": "p"},
+    ]
+    path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(RecipeFaults, match=r"(?s)2 things to mend.*zoo:base.*'clip'") as caught:
+        RUN.invoke(app, ["recipes", "validate", str(path), "--offline"], catch_exceptions=False)
+    assert isinstance(caught.value, VsreError), "which the command line turns into exit code 2"
+    for option, meant in (("--gpu=h10", "'h100'"), ("--sharding=ful", "'full'")):
+        with pytest.raises(VsreError, match=f"Did you mean {meant}"):
+            RUN.invoke(app, ["recipes", "validate", str(path), "--offline", option], catch_exceptions=False)
+    listed = RUN.invoke(app, ["recipes", "ls", "table-1", "--json", str(tmp_path / "l.json")])
+    rows = json.loads((tmp_path / "l.json").read_text())
+    assert listed.exit_code == 0 and rows[9]["published"] == {"test_g": 66.4, "test_s": 74.7}
+    shown = RUN.invoke(app, ["recipes", "show", "table-1", "--row", "10", "--protocol", "paper"])
+    written = yaml.safe_load(shown.output)
+    assert written["protocol"] == "paper" and [s["name"] for s in written["models"][0]["stages"]] == [
+        "align",
+        "tune",
+        "last",
+    ]
+    assert RUN.invoke(app, ["recipes", "run", "--help"]).output.count("--row") >= 1
