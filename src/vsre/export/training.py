@@ -1,0 +1,130 @@
+"""What a model was trained on, and how, as the folders of `vsre train` and of the data say it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from vsre.errors import VsreError
+from vsre.export.origins import data_licence
+from vsre.model import resolve_checkpoint
+from vsre.report.text import duration
+from vsre.train.checkpoints import DONE, read_json
+from vsre.triplets import parquet_files
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """A finished stage. `rows` are name and value for people; `sources` the folders of its triplets and questions."""
+
+    name: str
+    rows: dict[str, Any]
+    sources: tuple[str, ...]
+
+
+def stages_of(checkpoint: str | Path, training: str | Path | None = None) -> list[StageFacts]:
+    """The finished stages of a run of `vsre train`, in order, up to the one that the checkpoint is of.
+
+    `training` is the run's folder; None: the one around a checkpoint that lies in it (RUN/NN-STAGE/model), else there
+    are none. Raises VsreError where the folder named holds no finished stage.
+    """
+    model = Path(checkpoint).expanduser().resolve()
+    own = model.parent if (model.parent / DONE).is_file() else None
+    if training is None and own is None:
+        return []
+    run = Path(training) if training is not None else model.parent.parent
+    done = sorted(run.glob(f"[0-9]*/{DONE}"))
+    if not done:
+        raise VsreError(f"{run}: no finished stage here. Give the folder that `vsre train --out` wrote.")
+    last = own.name if own is not None and own.parent.resolve() == run.resolve() else done[-1].parent.name
+    return [_stage(read_json(file)) for file in done if file.parent.name <= last]
+
+
+def _stage(done: dict[str, Any]) -> StageFacts:
+    config = done["config"]
+    limit, lora = config.get("max_steps"), config.get("lora")
+    rows = {
+        "trains": ", ".join(config["train"]),
+        "low-rank layers": f"rank {lora['rank']}, alpha {lora['alpha']:g}" if lora else "–",
+        "data": ", ".join(_short(source["questions"]) for source in config["data"]),
+        "questions": done["questions"],
+        "pictures": done["images"],
+        "steps": done["steps"],
+        "epochs": config["epochs"] if limit is None else f"until step {limit}",
+        "pictures a step": config["batch_images"],
+        "questions a picture": config["questions_per_image"],
+        "learning rate": config["lr"],
+        "optimizer": config["optimizer"],
+        "schedule": f"{config['schedule']}, warm-up {config['warmup']}",
+        "time": duration(done["train_seconds"]),
+        "last loss": round(done["last_loss"], 4),
+    }
+    sources = dict.fromkeys(str(source[kind]) for source in config["data"] for kind in ("triplets", "questions"))
+    return StageFacts(str(done["stage"]), rows, tuple(sources))
+
+
+def made_by(checkpoint: str | Path) -> dict[str, Any]:
+    """What the card.json of a shipped model says of its making; empty for any other checkpoint."""
+    try:
+        card = read_json(Path(resolve_checkpoint(checkpoint)) / "card.json")
+        return {"objective": card["settings"]["objective"], **card["made"]}
+    except (VsreError, OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """A source of training data: its name, what is in it, the protocol it was kept apart by, its licence."""
+
+    name: str
+    content: str
+    protocol: str = ""
+    licence: str = ""
+
+
+def describe_data(source: str) -> DataFacts:
+    """What a folder of triplets or questions holds; words that name no folder stand for themselves.
+
+    A folder that is gone is only named: a card can be written after the data were deleted.
+    """
+    folder = Path(source)
+    try:
+        table = pads.dataset([str(file) for file in parquet_files(folder)], format="parquet")
+    except (VsreError, OSError, pa.ArrowInvalid):
+        return DataFacts(_short(source) if folder.is_absolute() else source, "not looked at")
+    columns = set(table.schema.names)
+    if {"origin", "image_id"} <= columns:
+        found = table.to_table(columns=["origin", "image_id"])
+        origins = Counter(found["origin"].to_pylist())
+        told = ", ".join(f"{n:,} of {origin}" for origin, n in origins.most_common())
+        pictures = len(set(found["image_id"].to_pylist()))
+        licences = "; ".join(dict.fromkeys(f"{o}: {data_licence(o)}" for o in origins))
+        return DataFacts(_short(source), f"triplets: {told}; {pictures:,} pictures", noted_protocol(folder), licences)
+    if {"template", "pack"} <= columns:
+        found = table.to_table(columns=["template", "pack"])
+        packs, templates = set(found["pack"].to_pylist()), set(found["template"].to_pylist())
+        asked = f"questions: {len(found):,}, pack {', '.join(sorted(packs))}"
+        # Free questions have a template each, which says nothing.
+        shared = 2 * len(templates) <= len(found)
+        return DataFacts(_short(source), asked + (f", {len(templates)} templates" if shared else ""))
+    raise VsreError(f"{folder}: neither triplets nor questions, by its columns. Name a folder that vsre wrote.")
+
+
+def noted_protocol(triplets: Path) -> str:
+    """The protocol in the summary.json beside a split folder; empty where none was noted."""
+    try:
+        noted = json.loads((triplets.parent / "summary.json").read_text("utf-8"))["protocol"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return noted if isinstance(noted, str) else ""
+
+
+def _short(path: str) -> str:
+    """The last two names of a path: what lies above means nothing elsewhere."""
+    return "/".join(Path(path).parts[-2:])
