@@ -18,7 +18,21 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", str(int(not sys.stderr.isa
 
 import typer
 
-from vsre.cli import audit, benchmarks, compare, data, diagnosis, experiments, geometry, lmms, models, repaint
+from vsre.cli import (
+    audit,
+    benchmarks,
+    compare,
+    data,
+    diagnosis,
+    experiments,
+    export,
+    features,
+    geometry,
+    lmms,
+    models,
+    repaint,
+    verify,
+)
 from vsre.cli.output import errors
 from vsre.errors import VsreError
 
@@ -30,7 +44,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for group in (data, geometry, repaint, audit, models, diagnosis, benchmarks, experiments, compare, lmms):
+for group in (
+    data,
+    geometry,
+    repaint,
+    verify,
+    audit,
+    models,
+    diagnosis,
+    benchmarks,
+    features,
+    experiments,
+    compare,
+    lmms,
+    export,
+):
     group.register(app)
 
 
