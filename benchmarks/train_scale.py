@@ -184,6 +184,7 @@ def train(model: Any, stage: Stage, setting: Setting, batches: Batches, micro: i
             if not (full := out_of_memory(error)):
                 raise
     trainer.optimizer = trainer.lr_scheduler = None
+    model.__dict__.pop("forward", None)  # accelerate's bf16 round it would be put round it again
     model.zero_grad()
     gc.collect()
     if full:

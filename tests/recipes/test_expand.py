@@ -230,6 +230,19 @@ def test_what_a_shipped_recipe_claims_to_stand_for_is_published(name: str) -> No
         assert model.paper is None or published_figures(model.paper), model.name
 
 
+def test_the_document_prints_what_the_paper_does() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    models = load_recipe("table-1").models
+    seen = 0
+    for row in (r for r in table if len(r) == 6 and r[0].isdigit()):
+        for number, shown in ((row[0], row[4]), (row[1], row[5])):
+            figures = published_figures(models[int(number) - 1].paper)
+            assert shown == (f"{figures['test_g']} / {figures['test_s']}" if figures else "–"), row
+            seen += 1
+    assert seen == len(models)
+
+
 def test_encoders_are_all_combinations() -> None:
     recipe = load_recipe("encoders")
     combinations = {frozenset(choice.id for choice in m.start.encoders) for m in recipe.models}

@@ -189,7 +189,7 @@ def test_what_is_out_of_reach_is_a_note_and_before_a_run_a_fault() -> None:
     unknown = [model({"vlm": "nobody/nothing"})]
     found = check(recipe(unknown), online=False)
     assert not found.faults and not found.shapes
-    assert any("nobody/nothing: not checked on the hub: offline" in note for note in found.notes)
+    assert found.notes == ["not checked on the hub (offline): nobody/nothing"]
     (fault,) = check(recipe(unknown), online=False, to_run=True).faults
     assert "nobody/nothing is not in the local cache" in fault
 
@@ -234,7 +234,10 @@ def test_an_unreachable_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> No
     start = {"llm": "llava-hf/llava-1.5-7b-hf", "encoders": ["clip", "siglip"]}
     found = check(recipe([model(start)]), online=True)
     assert len(asked) == 1 and not found.faults
-    assert sum("cannot be reached (ConnectionError)" in note for note in found.notes) == 3
+    (note,) = (note for note in found.notes if "cannot be reached (ConnectionError)" in note)
+    assert note.endswith(
+        "llava-hf/llava-1.5-7b-hf, openai/clip-vit-large-patch14-336, google/siglip-so400m-patch14-384"
+    )
 
 
 def test_a_processor_is_tried_for_its_visual_tokens(tmp_path: Path) -> None:
@@ -320,9 +323,17 @@ def test_the_verbs(tmp_path: Path) -> None:
         model({"llm": "zoo:base", "encoders": ["clp"]}) | {"name": "p"},
     ]
     path.write_text(yaml.safe_dump(raw))
-    with pytest.raises(RecipeFaults, match=r"(?s)2 things to mend.*zoo:base.*'clip'") as caught:
+    with pytest.raises(RecipeFaults, match=r"(?s)2 things to mend.*zoo:base.*'clip'"):
+        RUN.invoke(app, ["recipes", "validate", str(path), "--offline"], catch_exceptions=False)
+    # What is misspelt in one part does not hide what is wrong in another.
+    raw["models"].append({"name": "q", "strat": {}})
+    raw["models"][0]["stages"][0]["data"] = ["turn-gg"]
+    path.write_text(yaml.safe_dump(raw | {"protocl": "clean"}))
+    with pytest.raises(RecipeFaults) as caught:
         RUN.invoke(app, ["recipes", "validate", str(path), "--offline"], catch_exceptions=False)
     assert isinstance(caught.value, VsreError), "which the command line turns into exit code 2"
+    meant = ["'protocol'", "'start'", "'turn-g'", "'zoo:base'", "'clip'"]
+    assert [re.findall(r"Did you mean (.*)\?", fault) for fault in caught.value.faults] == [[m] for m in meant]
     for option, meant in (("--gpu=h10", "'h100'"), ("--sharding=ful", "'full'")):
         with pytest.raises(VsreError, match=f"Did you mean {meant}"):
             RUN.invoke(app, ["recipes", "validate", str(path), "--offline", option], catch_exceptions=False)

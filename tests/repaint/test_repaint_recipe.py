@@ -56,7 +56,7 @@ def test_a_recipe_paints_with_a_diffusion_model(small_world: Path, tmp_path: Pat
     config = tiny_config(tiny_sdxl_folder).model_dump(mode="json", exclude_none=True)
     overrides = {k: config[k] for k in ("model", "size", "t2i", "i2i", "inpaint", "device", "dtype", "offline")}
     recipe = recipe_of(small_world, tmp_path / "out", painter="sdxl", overrides=overrides, settings=["i2i"], limit=2)
-    _, summaries = _data(recipe, tmp_path / "out", Steps(tmp_path / "out", Console(quiet=True)))
+    summaries = _data(recipe, tmp_path / "out", Steps(tmp_path / "out", Console(quiet=True)))
     assert summaries["mine"]["repaint"]["by_truth"] == {"intended": 2}
     assert all(t.origin == "repaint:i2i" for t in read_triplets(tmp_path / "out" / "data" / "mine" / "triplets"))
 
@@ -87,6 +87,6 @@ def test_a_recipe_stopped_while_it_paints_goes_on(
 
 def test_a_recipe_keeps_what_its_verifier_bears_out(small_world: Path, tmp_path: Path) -> None:
     recipe = recipe_of(small_world, tmp_path / "out", verifier="scene-truth", settings=["t2i"], limit=3)
-    _, summaries = _data(recipe, tmp_path / "out", Steps(tmp_path / "out", Console(quiet=True)))
+    summaries = _data(recipe, tmp_path / "out", Steps(tmp_path / "out", Console(quiet=True)))
     assert summaries["mine"]["repaint"]["by_truth"] == {"verified": 3}
     assert summaries["mine"]["repaint"]["verifier"] == "scene-truth/1"

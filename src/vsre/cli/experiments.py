@@ -208,11 +208,16 @@ def recipes_validate(
     """Check ids, data, packs, token budget, memory and hours before anything is loaded; every fault is named."""
     from vsre.recipes import RecipeFaults
     from vsre.recipes.estimate import Machine, estimate
+    from vsre.recipes.files import read_recipe
     from vsre.recipes.validate import check
 
-    chosen = _load(recipe, rows, protocol)
     machine = Machine.of(gpus=gpus, gpu=gpu, memory=gpu_memory, utilisation=mfu, sharding=sharding)
+    whole, faults = read_recipe(recipe, protocol=protocol)
+    if whole is None:
+        raise RecipeFaults(recipe, faults)
+    chosen = whole.rows(rows) if rows and not faults else whole
     found = check(chosen, online=not offline, gpus=gpus)
+    found.faults[:0] = faults
     estimates = [e.as_dict() for e in estimate(chosen, found, machine)]
     if estimates:
         _print_estimates(estimates)

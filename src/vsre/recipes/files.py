@@ -13,7 +13,7 @@ from vsre.errors import VsreError
 from vsre.recipes.consistency import cross_faults
 from vsre.recipes.expand import FILE_KEYS, expand
 from vsre.recipes.near import nearest
-from vsre.recipes.schema import Recipe
+from vsre.recipes.schema import UNTIED, Recipe
 
 _SHIPPED = Path(str(resources.files("vsre.recipes").joinpath("data")))
 
@@ -50,6 +50,17 @@ def load_recipe(name_or_path: str, *, protocol: str | None = None) -> Recipe:
 
     Raises VsreError for a file that cannot be read, and RecipeFaults with every mistake and its place in the recipe.
     """
+    recipe, faults = read_recipe(name_or_path, protocol=protocol)
+    if recipe is None or faults:
+        raise RecipeFaults(name_or_path, faults)
+    return recipe
+
+
+def read_recipe(name_or_path: str, *, protocol: str | None = None) -> tuple[Recipe | None, list[str]]:
+    """As `load_recipe`, with the mistakes beside what is sound of the recipe, so that the rest can be looked at too.
+
+    Models with a mistake of their own are left out; without a sound source or data there is no recipe.
+    """
     raw, where = _read(name_or_path)
     faults: list[str] = []
     whole = expand(raw, where, _read_from, faults)
@@ -58,16 +69,24 @@ def load_recipe(name_or_path: str, *, protocol: str | None = None) -> Recipe:
         faults.append(f"unknown key {key!r}. {nearest(str(key), (*Recipe.model_fields, *FILE_KEYS))}")
     if protocol is not None:
         whole["protocol"] = protocol
+    tied = [*cross_faults(whole)]
+    recipe: Recipe | None
     try:
-        recipe = Recipe.model_validate(whole)
+        recipe: Recipe | None = Recipe.model_validate(whole, context=UNTIED)
     except ValidationError as error:
-        found = [_sentence(e, whole) for e in error.errors()]
-        # What ties the parts together is checked by the schema only where every part is sound.
-        tied = [*cross_faults(whole)]
-        raise RecipeFaults(where, [*faults, *(f for f in found if f not in tied), *tied]) from error
-    if faults:
-        raise RecipeFaults(where, faults)
-    return recipe
+        errors = error.errors()
+        faults += [_sentence(e, whole) for e in errors]
+        recipe = _without_faulty_models(whole, [e["loc"] for e in errors])
+    return recipe, [*faults, *tied]
+
+
+def _without_faulty_models(whole: dict[str, Any], places: list[tuple[int | str, ...]]) -> Recipe | None:
+    """The recipe less the models that these errors lie in; None where one lies elsewhere."""
+    if any(place[:1] != ("models",) or len(place) < 2 for place in places):
+        return None
+    faulty = {place[1] for place in places}
+    models = [model for at, model in enumerate(whole["models"]) if at not in faulty]
+    return Recipe.model_validate(whole | {"models": models}, context=UNTIED)
 
 
 def as_yaml(recipe: Recipe) -> str:

@@ -114,7 +114,7 @@ class Checkpoints:
         from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
         if not self.online or self._unreachable:
-            return f"not checked on the hub: {self._unreachable or 'offline'}"
+            return f"not checked on the hub ({self._unreachable or 'offline'})"
         known = [*shapes(), *(spec.checkpoint for spec in ENCODERS.values())]
         try:
             HfApi().model_info(name, timeout=TIMEOUT)
@@ -129,7 +129,7 @@ class Checkpoints:
             raise VsreError(f"{name}: no folder and no hub id ({first_line(error)}). {nearest(name, known)}") from error
         except Exception as error:  # whatever the network says: the recipe is not at fault
             self._unreachable = f"it cannot be reached ({type(error).__name__})"
-            return f"not checked on the hub: {self._unreachable}"
+            return f"not checked on the hub ({self._unreachable})"
         return ""
 
     def _file(self, name: str, file: str) -> Path | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from vsre.errors import VsreError
 from vsre.model import fusion_from
@@ -222,6 +222,10 @@ class DiagnoseSpec(Strict):
     blank: bool = Field(default=False, description="ask test-s again with a grey frame in place of each picture")
 
 
+UNTIED = {"tied": False}
+"""The context in which a recipe's parts are validated each for itself; `cross_faults` says what ties them."""
+
+
 class Recipe(Strict):
     """A whole experiment. `sources` say where its numbers come from, `notes` what is not known or done otherwise."""
 
@@ -239,15 +243,15 @@ class Recipe(Strict):
     diagnose: DiagnoseSpec = DiagnoseSpec()
 
     @model_validator(mode="after")
-    def _consistent(self) -> Recipe:
-        if faults := [*cross_faults(self.model_dump())]:
+    def _consistent(self, info: ValidationInfo) -> Recipe:
+        if info.context != UNTIED and (faults := [*cross_faults(self.model_dump())]):
             raise ValueError("; ".join(faults))
         return self
 
     def root(self, model: ModelSpec) -> ModelSpec:
         """The model of the recipe that a model's weights begin with: itself, unless it goes on from an earlier one."""
         by_name = {m.name: m for m in self.models}
-        while model.start.model is not None:
+        while model.start.model in by_name:
             model = by_name[model.start.model]
         return model
 

@@ -34,6 +34,8 @@ class Findings:
     notes: list[str] = field(default_factory=list)
     shapes: dict[str, Shape] = field(default_factory=dict)
     lengths: dict[str, Questions] = field(default_factory=dict)
+    unchecked: dict[str, dict[str, None]] = field(default_factory=dict)
+    """Names by the reason why something of them was not checked, in order."""
 
     def fault(self, text: str) -> None:
         if text not in self.faults:
@@ -64,6 +66,8 @@ def check(recipe: Recipe, *, online: bool, gpus: int = 1, paths: bool = True, to
                 found.fault(f"{model.name}: {error}")
     for model in recipe.models:
         _check_budget(recipe, model, found)
+    for reason, names in found.unchecked.items():
+        found.note(f"{reason}: {', '.join(names)}")
     return found
 
 
@@ -125,7 +129,7 @@ def _check_start(recipe: Recipe, model: ModelSpec, checkpoints: Checkpoints, fou
             if to_run and there.source in (None, "package"):
                 found.fault(f"{model.name}: {name} is not in the local cache, and the hub cannot be reached.")
             elif there.note:
-                found.note(f"{name}: {there.note}")
+                found.unchecked.setdefault(there.note, {})[name] = None
         except VsreError as error:
             found.fault(f"{model.name}: {error}")
     if model.start.model is not None or any(checkpoints.known(name) is None for name in _checkpoints_of(model)):
@@ -157,7 +161,7 @@ def _check_template(model: ModelSpec, checkpoints: Checkpoints, found: Findings)
         if template == "":
             found.note(f"{name}: has no chat template of its own; VSRE brings one, in LLaVA-1.5's form.")
     elif template is None:
-        found.note(f"{name}: its chat template was not checked.")
+        found.unchecked.setdefault("chat template not checked", {})[name] = None
     elif not template:
         found.fault(
             f"{model.name}: {name} has no chat template, so it is unknown how it is asked. Put a chat_template.jinja "
