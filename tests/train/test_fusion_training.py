@@ -15,6 +15,7 @@ from tiny_models import tiny_encoders, tiny_llm
 from vsre.model import ChannelFusion, EncoderSpec, Fusion, InterleaveFusion, build_vsre, spec_from_checkpoint
 from vsre.train import run_stages
 from vsre.train.logs import read_log
+from vsre.train.vision import frozen_vision
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +68,19 @@ def test_the_same_losses_with_and_without_kept_features(
     assert len(set(losses[True])) == 3 and losses[True][-1] < losses[True][0]
     for a, b in zip(ended[True].parameters(), ended[False].parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_features_are_kept_once_for_all_fusions_and_anew_for_a_budget(specs: list[EncoderSpec], tmp_path: Path) -> None:
+    llm = tiny_llm(tmp_path)
+
+    def revisions(fusion: Fusion, encoders: list[EncoderSpec]) -> dict[str, str]:
+        model, processor = build_vsre(llm, encoders, fusion=fusion)
+        vision = frozen_vision(model, processor, bf16=False)
+        assert vision is not None
+        return vision.revisions
+
+    first = revisions(ChannelFusion(grid=5), specs)
+    assert revisions(InterleaveFusion(grid=3), specs) == first
+    smaller = [spec.at(tokens=9) if spec.name == "sam" else spec for spec in specs]
+    changed = revisions(ChannelFusion(grid=5), smaller)
+    assert [name for name in first if changed[name] != first[name]] == ["sam"]

@@ -70,7 +70,6 @@ def read_recipe(name_or_path: str, *, protocol: str | None = None) -> tuple[Reci
     if protocol is not None:
         whole["protocol"] = protocol
     tied = [*cross_faults(whole)]
-    recipe: Recipe | None
     try:
         recipe: Recipe | None = Recipe.model_validate(whole, context=UNTIED)
     except ValidationError as error:
