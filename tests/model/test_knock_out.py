@@ -11,6 +11,7 @@ from model_pictures import picture
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tiny_models import tiny_encoders, tiny_llm
+from vsre.diagnose import TransformersEngine
 from vsre.errors import VsreError
 from vsre.model import (
     ChannelFusion,
@@ -105,3 +106,13 @@ def test_each_encoder_of_the_shipped_expert_counts() -> None:
         with model.knocked_out([name]):
             logits.append(model(**inputs).logits)
     assert len(logits) == 5 and all(not torch.equal(a, b) for i, a in enumerate(logits) for b in logits[:i])
+
+
+def test_a_diagnosis_knows_who_was_knocked_out() -> None:
+    engine = TransformersEngine("zoo:vsre", device="cpu")
+    whole = engine.settings()
+    with engine.model.knocked_out(["sam"]):
+        assert engine.settings()["vision"]["knocked_out"] == {"sam": "zeros"}
+        assert engine.settings() != whole
+    assert engine.settings() == whole
+    assert whole["vision"]["fusion"]["kind"] == "sequence" and "checkpoint" not in str(whole["vision"])

@@ -140,6 +140,7 @@ class TransformersEngine:
             "image_processor": type(self.processor.image_processor).__name__,
             "quantization": self.quantization,
             "attn_implementation": self.attn_implementation,
+            **({"vision": self.model.vision_settings()} if hasattr(self.model, "vision_settings") else {}),
         }
 
     def notes(self) -> dict[str, Any]:

@@ -119,6 +119,16 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
             seen[name] = torch.zeros_like(own) if instead is None else instead.to(own).expand_as(own)
         return self.fusion.join(self.specs, self.adapters, seen)
 
+    def vision_settings(self) -> dict[str, Any]:
+        """What decides the visual tokens beside the weights, as JSON: encoder specs, fusion, and who is knocked out: by
+        zeros, or by features of this sum."""
+        specs = [{k: v for k, v in spec.to_dict().items() if k != "checkpoint"} for spec in self.specs]
+        silent = {
+            name: "zeros" if instead is None else instead.detach().double().sum().item()
+            for name, instead in self._knocked_out.items()
+        }
+        return {"encoders": specs, "fusion": self.fusion.to_dict(), "knocked_out": silent}
+
     @contextmanager
     def knocked_out(self, encoders: Iterable[str] | Mapping[str, torch.Tensor]) -> Iterator[None]:
         """Within it the visual tokens tell nothing of what these encoders see; for ablations.
