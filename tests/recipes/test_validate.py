@@ -124,6 +124,36 @@ def test_words_that_were_not_meant() -> None:
     assert len(found.faults) == 6
 
 
+def test_one_fault_does_not_hide_another_of_the_same_model() -> None:
+    found = found_in(model({"llm": "zoo:bse", "encoders": ["sigllip", "zoo:clp"]}, micro_batch_images=3))
+    assert [re.findall("Did you mean (.*)\\?", fault) for fault in found.faults[:3]] == [
+        ["'zoo:base'"],
+        ["'zoo:clip'"],
+        ["'siglip'"],
+    ]
+    assert len(found.faults) == 4 and "micro_batch_images 3" in found.faults[3]
+    untrained = {"name": "n", "start": {"llm": "zoo:base", "encoders": ["zoo:clip"]}}
+    assert found_in(untrained).faults == ["n: fresh adapters are never diagnosed untrained. Give it stages."]
+
+
+def test_a_hub_model_in_the_local_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    llava = tiny_llava(tmp_path)
+    monkeypatch.setattr("vsre.recipes.hub.cached_file", lambda name, file, **_: str(llava / file))
+    found = check(recipe([model({"checkpoint": "some/llava"})]), online=False, to_run=True)
+    assert not found.faults and found.shapes["m"].picture_tokens == 36
+    assert found.notes == ["not checked on the hub (offline): some/llava"]
+
+
+def test_a_gguf_file_is_not_fetched_to_look_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gguf")
+    monkeypatch.setattr(HfApi, "model_info", lambda *_, **__: None)
+    start = {"llm": "some/model/file.gguf", "encoders": ["zoo:clip"]}
+    found = check(recipe([model(start)]), online=True, to_run=True)
+    assert not found.faults and any("nothing can be reckoned" in note for note in found.notes)
+    away = check(recipe([model(start)]), online=False, to_run=True)
+    assert away.faults == ["m: some/model/file.gguf is not in the local cache, and the hub cannot be reached."]
+
+
 def test_a_batch_that_the_gpus_cannot_share() -> None:
     assert not found_in(model({"checkpoint": "zoo:base"}), gpus=8).faults
     (fault,) = found_in(model({"checkpoint": "zoo:base"}), gpus=3).faults

@@ -27,6 +27,7 @@ def small_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random SDXL of toy size, saved once a session; treat it as read-only."""
+    pytest.importorskip("diffusers", reason='needs diffusers: pip install "vsre[diffusion]"')
     from tiny_sdxl import tiny_sdxl
 
     return tiny_sdxl(tmp_path_factory.mktemp("tiny-sdxl"))

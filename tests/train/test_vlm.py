@@ -175,6 +175,16 @@ def test_a_second_text_is_not_told_the_answer() -> None:
     assert made["pixel_values"].shape == (2, 3, 4)
 
 
+def test_checkpointing_changes_nothing(world: dict[str, Path], tmp_path: Path) -> None:
+    losses = []
+    for way in (False, True):
+        model, processor = opened(tiny_idefics3, tmp_path / f"model-{way}")
+        figures = run(model, processor, world, tmp_path / f"run-{way}", max_steps=2, gradient_checkpointing=way)
+        losses.append(figures["stages"][0]["last_loss"])
+        assert not any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_low_rank_layers_are_all_that_trains_and_are_merged(world: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("peft")
     model, processor = opened(tiny_gemma3, tmp_path / "model")

@@ -73,10 +73,13 @@ def estimate(recipe: Recipe, found: Findings, machine: Machine) -> list[StageEst
         shape = found.shapes.get(recipe.root(model).name)
         for stage, raw in zip(model.parsed_stages(), model.stages, strict=True):
             lengths = [found.lengths[name] for name in raw["data"] if name in found.lengths]
-            if shape is None or len(lengths) < len(raw["data"]) or stage.batch_images % machine.gpus:
+            if shape is None or len(lengths) < len(raw["data"]):
                 continue
-            longest = longest_sequence(shape, stage, lengths)
-            row = _fit(model, stage, shape, longest, machine)
+            try:
+                micro, _ = stage.micro_batch(machine.gpus)
+            except VsreError:  # said by `check`
+                continue
+            row = _fit(model, stage, shape, longest_sequence(shape, stage, lengths), micro, machine)
             hours = _hours(shape, stage, raw["data"], found, counts, machine, recipe.feature_cache)
             rows.append(StageEstimate(**vars(row) | {"hours": hours}))
             if not row.fits:
@@ -86,9 +89,10 @@ def estimate(recipe: Recipe, found: Findings, machine: Machine) -> list[StageEst
     return rows
 
 
-def _fit(model: ModelSpec, stage: Stage, shape: Shape, longest: OneSequence, machine: Machine) -> StageEstimate:
+def _fit(
+    model: ModelSpec, stage: Stage, shape: Shape, longest: OneSequence, micro: int, machine: Machine
+) -> StageEstimate:
     """The stage under the lightest sharding that it fits under, or with advice where it fits under none."""
-    micro, _ = stage.micro_batch(machine.gpus)
     tries = [
         (sharding, stage_memory(shape, stage, longest, micro, gpus=machine.gpus, sharding=sharding))
         for sharding in _allowed(stage, machine)

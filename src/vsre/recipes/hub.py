@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from huggingface_hub import HfApi, try_to_load_from_cache
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
@@ -81,7 +82,9 @@ class Checkpoints:
 
     def template(self, name: str) -> str | None:
         """The chat template; empty where there is none, None where its files are out of reach."""
-        path, _ = locate(name)
+        path, more = locate(name)
+        if more:  # a GGUF file has its own, if any, within
+            return None
         if Path(path).is_dir():
             return next((t for t in map(_template, (Path(path) / f for f in TEMPLATE_FILES)) if t), "")
         found, reached = "", False
@@ -96,21 +99,21 @@ class Checkpoints:
             raise VsreError(f"{name}: no such model in the zoo. {nearest(name, [ZOO_PREFIX + n for n in zoo_names()])}")
         path, more = locate(name)
         if Path(path).is_dir():
-            try:
-                return Found(AutoConfig.from_pretrained(path, trust_remote_code=False, **more), "folder")
-            except (OSError, ValueError, KeyError) as error:
-                raise VsreError(f"{name}: its config.json cannot be read ({first_line(error)}).") from error
+            return Found(_config(name, path, **more), "folder")
         note = self._ask_hub(path)
-        local = None if more else self._file(path, "config.json")
+        there: Source = "cache" if note else "hub"
+        if more:  # a GGUF file is large: it is not fetched to look at it
+            cached = isinstance(try_to_load_from_cache(path, more["gguf_file"]), str)
+            config = _config(name, path, local_files_only=True, **more) if cached else None
+            return Found(config, there if cached or not note else None, note)
+        local = self._file(path, "config.json")
         if local is not None:
-            config = AutoConfig.from_pretrained(local, trust_remote_code=False)
-            return Found(config, "hub" if self.online and not note else "cache", note)
-        config = _packaged(name)
-        return Found(config, None if config is None else "package", note)
+            return Found(_config(name, str(local)), there, note)
+        packaged = _packaged(name)
+        return Found(packaged, None if packaged is None else "package", note)
 
     def _ask_hub(self, name: str) -> str:
         """Empty where the hub has this model, else why that was not checked. Raises VsreError where it has not."""
-        from huggingface_hub import HfApi
         from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
         if not self.online or self._unreachable:
@@ -146,6 +149,13 @@ class Checkpoints:
         except OSError:
             return None
         return Path(found) if found else None
+
+
+def _config(name: str, path: str, **more: Any) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=False, **more)
+    except (OSError, ValueError, KeyError) as error:
+        raise VsreError(f"{name}: its config cannot be read ({first_line(error)}).") from error
 
 
 def _packaged(name: str) -> PreTrainedConfig | None:

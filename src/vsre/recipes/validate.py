@@ -17,7 +17,7 @@ from vsre.model.build import ROOM_FOR_TEXT
 from vsre.recipes.hub import Checkpoints, OutOfReach
 from vsre.recipes.near import nearest
 from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, VsrSource
-from vsre.recipes.shape import Shape, shape_of
+from vsre.recipes.shape import Shape, encoder, shape_of
 from vsre.recipes.workload import Questions, question_lengths
 from vsre.rewrite.packs import load_pack, shipped_packs
 from vsre.sources.vsr import SPLITS
@@ -122,7 +122,9 @@ def _pack_faults(packs: Iterable[str]) -> Iterator[str]:
 
 
 def _check_start(recipe: Recipe, model: ModelSpec, checkpoints: Checkpoints, found: Findings, *, to_run: bool) -> None:
-    """Are a model's checkpoints there, can its shape be told, and can it be asked."""
+    """Are a model's checkpoints there, and can its shape be told."""
+    if model.start.llm is not None and not model.stages:
+        found.fault(f"{model.name}: fresh adapters are never diagnosed untrained. Give it stages.")
     for name in _checkpoints_of(model):
         try:
             there = checkpoints.find(name)
@@ -130,6 +132,13 @@ def _check_start(recipe: Recipe, model: ModelSpec, checkpoints: Checkpoints, fou
                 found.fault(f"{model.name}: {name} is not in the local cache, and the hub cannot be reached.")
             elif there.note:
                 found.unchecked.setdefault(there.note, {})[name] = None
+        except VsreError as error:
+            found.fault(f"{model.name}: {error}")
+    for choice in model.start.encoders:
+        try:
+            encoder(choice, checkpoints)
+        except OutOfReach:
+            continue  # noted with the checkpoint
         except VsreError as error:
             found.fault(f"{model.name}: {error}")
     if model.start.model is not None or any(checkpoints.known(name) is None for name in _checkpoints_of(model)):

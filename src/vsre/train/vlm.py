@@ -110,7 +110,9 @@ def _run_stage(model: Any, processor: Any, stage: Stage, folder: Path, seed: int
     if main:
         trainer.add_callback(progress)
     if stage.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if not model.supports_gradient_checkpointing:
+            raise VsreError(f"stage {stage.name}: {type(model).__name__} knows no gradient_checkpointing. Take it out.")
+        model.activation_checkpointing_enable()
     unseen, full = None, False
     try:
         if last and step_of(last) >= trainer.args.max_steps:
@@ -127,7 +129,7 @@ def _run_stage(model: Any, processor: Any, stage: Stage, folder: Path, seed: int
     finally:
         progress.close()
         if stage.gradient_checkpointing:
-            model.gradient_checkpointing_disable()
+            model.activation_checkpointing_disable()
     if lora:
         lora.merge()
     if main:
