@@ -6,6 +6,7 @@ OUT/data/NAME/         a question source: triplets (repainted ones have their ow
 OUT/pools/             scenes of general questions, for training and for measuring
 OUT/features/          features of frozen encoders, shared by all models; may be deleted
 OUT/models/NAME/       training: stages, checkpoints, logs, final weights
+OUT/recipe.yaml        where several processes trained: the recipe as they read it
 OUT/runs/NAME/         diagnosis: run.json, samples, metrics.json
 OUT/report.html, OUT/results.json
 """

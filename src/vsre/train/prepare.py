@@ -24,7 +24,7 @@ from vsre.train.logs import JsonLog, Meter
 from vsre.train.lora import lora_parameters
 from vsre.train.memory import fixed_bytes
 from vsre.train.packing import Packer
-from vsre.train.processes import name_layers, processes
+from vsre.train.processes import name_layers, processes, sharded
 from vsre.train.stages import Stage
 from vsre.train.store import open_store
 from vsre.train.trainer import VsreTrainer
@@ -173,6 +173,7 @@ def disk_needed(model: Any, todo: dict[Path, Stage]) -> int:
     for folder, stage in todo.items():
         freeze(model, stage)
         checkpoint = checkpoint_bytes(model) + (12 * lora_parameters(model, stage.lora) if stage.lora else 0)
+        checkpoint += weights if sharded() else 0  # those of FSDP and DeepSpeed hold what is frozen too
         largest = max(largest, checkpoint)
         needed += stage.keep_checkpoints * checkpoint + weights
         there += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
