@@ -184,7 +184,8 @@ def train(model: Any, stage: Stage, setting: Setting, batches: Batches, micro: i
             if not (full := out_of_memory(error)):
                 raise
     trainer.optimizer = trainer.lr_scheduler = None
-    model.__dict__.pop("forward", None)  # accelerate's bf16 round it would be put round it again
+    for mark in ("forward", "_original_forward", "_is_accelerate_prepared"):  # the next Trainer prepares it anew
+        model.__dict__.pop(mark, None)
     model.zero_grad()
     gc.collect()
     if full:

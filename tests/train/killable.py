@@ -55,11 +55,12 @@ MOMENTS: dict[str, tuple[Any, str, int, str]] = {
 
 
 def stages(source: dict[str, Path], lora: bool) -> list[dict[str, Any]]:
-    """Both stages; the second with Muon, or with LoRA and its dropout."""
+    """Both stages; the second with Muon, or with LoRA, its dropout, and bf16, which the first does without."""
     common = {"data": [source], "questions_per_image": 4, "save_every": 3}
     align = {"batch_images": 4, "micro_batch_images": 2, "epochs": 2}
     tune = {"batch_images": 3, "max_steps": 7, "lr": 1e-3}
-    tune |= {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}} if lora else {"optimizer": "muon"}
+    low_rank = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.2}, "bf16": True}
+    tune |= low_rank if lora else {"optimizer": "muon"}
     return [
         {"name": "align", "train": ["adapters"], **align, **common},
         {"name": "tune", "train": ["adapters", "llm"], **tune, **common},

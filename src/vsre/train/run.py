@@ -100,7 +100,7 @@ def run_stages(
         stage, folder = stages[number], folders[number]
         reserved = disk_needed(model, {folders[n]: stages[n] for n in range(number, len(stages))})
         asleep = freeze(model, stage)
-        with explain_full_disk(folder), _as_it_was(model), _lora(model, stage, seed + number) as lora:
+        with explain_full_disk(folder), as_it_was(model), _lora(model, stage, seed + number) as lora:
             run = prepare(
                 model,
                 processor,
@@ -219,16 +219,19 @@ def _finish(run: Run, resumed_from: int, state: dict[str, Any] | None) -> None:
 
 
 @contextmanager
-def _as_it_was(model: Any) -> Iterator[None]:
-    """Afterwards the model generates and computes as before: the Trainer turns the cache off in its configuration, and
-    accelerate leaves bf16 round its forward pass, where the next stage's packing would be proved in it.
+def as_it_was(model: Any) -> Iterator[None]:
+    """Afterwards the model generates and computes as before.
+
+    The Trainer turns the cache off in its configuration. accelerate puts the stage's precision round its forward pass
+    and a mark on it, by which the next stage would compute in that precision too, whatever it asks for.
     """
-    cache, forward = model.config.__dict__.get("use_cache"), model.__dict__.get("forward")
+    marks = {"forward", "_original_forward", "_is_accelerate_prepared"}
+    kept = [(owner.__dict__, names) for owner, names in ((model.config, {"use_cache"}), (model, marks))]
+    before = [{name: values[name] for name in names & values.keys()} for values, names in kept]
     try:
         yield
     finally:
-        for owner, name, value in ((model.config, "use_cache", cache), (model, "forward", forward)):
-            owner.__dict__.pop(name, None)
-            if value is not None:
-                setattr(owner, name, value)
-        model.__dict__.pop("_original_forward", None)
+        for (values, names), old in zip(kept, before, strict=True):
+            for name in names:
+                values.pop(name, None)
+            values.update(old)

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
-from transformers import PrinterCallback, TrainingArguments
+from transformers import PrinterCallback
 
 from vsre.errors import VsreError
 from vsre.train.checkpoints import (
@@ -37,8 +35,9 @@ from vsre.train.data import PackedQuestions, PackSampler
 from vsre.train.fingerprint import claim_folder, describe_run, source_fingerprint
 from vsre.train.logs import LOG, ConsoleProgress, JsonLog, Meter, draw_curve, read_log
 from vsre.train.memory import check_memory, fixed_bytes, out_of_memory, too_large
+from vsre.train.prepare import training_arguments
 from vsre.train.processes import processes, sharded
-from vsre.train.run import MODEL, check_stages, stage_folders
+from vsre.train.run import MODEL, as_it_was, check_stages, stage_folders
 from vsre.train.stages import Stage, parse_stages
 from vsre.train.store import open_store
 from vsre.train.vlm_data import TextEncoder, VlmCollator
@@ -82,7 +81,7 @@ def run_vlm_stages(
         load_weights(model, folders[first - 1] / MODEL)
     for number in range(first, len(stages)):
         stage, folder = stages[number], folders[number]
-        with explain_full_disk(folder), _config_kept(model):
+        with explain_full_disk(folder), as_it_was(model):
             _run_stage(model, processor, stage, folder, seed + number, console)
     model.eval()
     return {
@@ -149,30 +148,7 @@ def build_trainer(model: Any, processor: Any, stage: Stage, folder: Path, seed: 
     micro, passes = stage.micro_batch(devices)
     sampler = PackSampler(data, 1, seed, stage.batch_images, micro * devices if devices > 1 else 1)
     steps = stage.max_steps or math.ceil(stage.epochs * math.ceil(math.ceil(len(sampler) / (micro * devices)) / passes))
-    args = TrainingArguments(
-        output_dir=str(folder),
-        seed=seed,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=passes,
-        max_steps=steps,
-        learning_rate=stage.lr,
-        lr_scheduler_type=stage.schedule,
-        warmup_steps=math.ceil(stage.warmup * steps),
-        weight_decay=stage.weight_decay,
-        max_grad_norm=stage.max_grad_norm,
-        bf16=stage.bf16,
-        use_cpu=not torch.accelerator.is_available(),
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=stage.save_every,
-        remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
-        disable_tqdm=True,
-        report_to=[],
-        push_to_hub=False,
-    )
-    args._n_gpu = min(args.n_gpu, 1)  # several devices are one process each (torchrun), never DataParallel
+    args = training_arguments(stage, folder, micro, passes, steps, seed)
     meter = Meter()
     trainer = VlmTrainer(
         model=model,
@@ -225,15 +201,3 @@ def _finish(trainer: VlmTrainer, processor: Any, stage: Stage, folder: Path, mor
         "config": stage.model_dump(mode="json"),
     }
     write_json(folder / DONE, figures | more)
-
-
-@contextmanager
-def _config_kept(model: Any) -> Iterator[None]:
-    """The Trainer turns the cache off in the configuration; the saved model should generate as before."""
-    before = model.config.__dict__.get("use_cache")
-    try:
-        yield
-    finally:
-        model.config.__dict__.pop("use_cache", None)
-        if before is not None:
-            model.config.use_cache = before
