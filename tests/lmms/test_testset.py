@@ -211,6 +211,7 @@ def test_row_groups_stay_small_when_unpacked(tmp_path: Path, monkeypatch: pytest
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [100, 100, 100]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_questions(tmp_path: Path) -> None:
     """Ten times the questions, the same peak."""
     program = textwrap.dedent("""

@@ -140,7 +140,6 @@ def test_a_worker_that_dies_is_replaced(source: Path, whole: Path, tmp_path: Pat
     assert mark.exists() and same(out, whole)
 
 
-@pytest.mark.slow
 def test_workers_that_keep_dying_are_told(source: Path, tmp_path: Path) -> None:
     painter = partial(DiesOnce, mark=tmp_path / "died", always=True)
     with pytest.raises(VsreError, match="died 3 times"):
