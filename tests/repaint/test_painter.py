@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from vsre.repaint import Painted, PaintJob, Statement, Vocabulary
+from vsre.repaint.painter import Parameters
 from vsre.sources.protocols import SOURCE_IMAGE, image_names
 from vsre.triplets import Triplet, image_content_id
 
@@ -22,8 +23,12 @@ JOB = PaintJob(CAT, "t2i", 7, "painter/1", {"steps": 30}, True)
 
 def test_the_job_id_is_stable_and_depends_on_all_that_changes_the_picture() -> None:
     assert JOB.id == PaintJob(CAT, "t2i", 7, "painter/1", {"steps": 30}, True).id
+    assert JOB.id == replace(JOB, parameters=Parameters(JOB.parameters)).id == "bac52a3c8dd317c0", (
+        "and from version to version"
+    )
     changed = [
         replace(JOB, setting="i2i"),
+        replace(JOB, noise=1),
         replace(JOB, seed=8),
         replace(JOB, painter="painter/2"),
         replace(JOB, parameters={"steps": 31}),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from vsre.errors import VsreError
-from vsre.repaint.painter import SETTINGS, Painter, PaintJob, Setting, Vocabulary, class_pair
+from vsre.repaint.painter import SETTINGS, Painter, PaintJob, Parameters, Setting, Vocabulary, class_pair
 from vsre.sources.protocols import image_names
 from vsre.triplets import parquet_files, read_triplets
 
@@ -103,7 +103,7 @@ def jobs(
     where it takes part, "t2i" draws the caption true. Without it, "t2i" takes the source's label and its
     opposite in turn.
     """
-    parameters = {setting: dict(painter.parameters_for(setting)) for setting in settings}
+    parameters = {setting: Parameters(painter.parameters_for(setting)) for setting in settings}
     for row, triplet in enumerate(read_triplets(triplets, images=False)):
         if not taken(row, count=count, limit=limit):
             continue

@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 from vsre.errors import VsreError
 from vsre.triplets import Triplet, from_row, parquet_files
 
+_json = json.JSONEncoder(sort_keys=True).encode
+
 _PARQUET_END = 8
 """Bytes of a Parquet file after its footer: the footer's length and a mark."""
 
@@ -41,7 +43,7 @@ def row_digest(triplet: Triplet) -> str:
         *(triplet.object, triplet.caption, triplet.label, triplet.split, triplet.origin),
         *(triplet.subject_box, triplet.object_box, triplet.provenance),
     ]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(_json(said).encode()).hexdigest()[:16]
 
 
 class SourceRows:

@@ -59,8 +59,8 @@ def _logits(trainer: Any, rows: Any, examples: list[Example]) -> torch.Tensor:
     """Logits at the learnt tokens of one sequence, (tokens, V), in the order of the questions."""
     batch = trainer.data_collator([(rows, examples)])
     del batch["rows"], batch["tokens"]
-    # Weights that are bf16 already take no other inputs; the rest is compared in full precision.
-    half = any(p.dtype == torch.bfloat16 for p in trainer.model.parameters())
+    # Weights that are held in bf16 or four bits compute in bf16; all others are compared in full precision.
+    half = any(p.dtype in (torch.bfloat16, torch.uint8) for p in trainer.model.parameters())
     with (
         trainer.attention.active() if "branch" in batch else nullcontext(),
         trainer.accelerator.autocast() if half else nullcontext(),
