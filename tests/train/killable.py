@@ -14,8 +14,7 @@ import torch
 from rich.console import Console
 from train_world import load
 
-import vsre.train.run as run_module
-from vsre.train import checkpoints, run_stages, store, trainer
+from vsre.train import carry, checkpoints, run_stages, store, trainer
 from vsre.train.features import FeatureCache
 from vsre.train.trainer import VsreTrainer
 
@@ -30,9 +29,9 @@ MOMENTS: dict[str, tuple[Any, str, int, str]] = {
     "in a checkpoint, while it is forced to the disk": (checkpoints, "_sync", 2, "01-align/checkpoint-3"),
     "in a checkpoint, before its marker": (checkpoints, "write_json", 1, "complete.json"),
     "while an old checkpoint is removed": (checkpoints.shutil, "rmtree", 1, "checkpoint-3"),
-    "between the last checkpoint and the final weights": (run_module, "save_model", 1, ""),
+    "between the last checkpoint and the final weights": (carry, "save_model", 1, ""),
     "while the final weights are written": (checkpoints, "_sync", 2, "model.part"),
-    "before the first stage is marked done": (run_module, "write_json", 1, "done.json"),
+    "before the first stage is marked done": (carry, "write_json", 1, "done.json"),
     "in the second stage's first step": (VsreTrainer, "training_step", 1, "02-tune"),
     "in the second stage": (VsreTrainer, "training_step", 4, "02-tune"),
     "in a checkpoint of the second stage, after the weights": (
@@ -49,7 +48,7 @@ MOMENTS: dict[str, tuple[Any, str, int, str]] = {
     ),
     "in the second stage's last step": (VsreTrainer, "training_step", 7, "02-tune"),
     "while the second stage's weights are written": (checkpoints, "_sync", 1, "02-tune/model.part"),
-    "before the second stage is marked done": (run_module, "write_json", 1, "02-tune"),
+    "before the second stage is marked done": (carry, "write_json", 1, "02-tune"),
 }
 """Gone at the n-th call of a function whose arguments mention a word."""
 

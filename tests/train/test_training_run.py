@@ -232,7 +232,7 @@ class Attack:
 def test_optimizer_state_cannot_run_code(llava: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = stage(llava[1], max_steps=4)
     with monkeypatch.context() as patch:
-        patch.setattr("vsre.train.run.save_model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("vsre.train.carry.save_model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(llava, tmp_path / "run", one)
     last = complete_checkpoints(tmp_path / "run" / "01-tune")

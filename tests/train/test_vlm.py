@@ -31,11 +31,11 @@ from vsre.train.checkpoints import trained
 from vsre.train.data import PackedQuestions
 from vsre.train.logs import read_log
 from vsre.train.packing import IGNORE
+from vsre.train.parts import freeze_parts, parts_of
 from vsre.train.store import open_store
 from vsre.train.trainer import VsreTrainer
 from vsre.train.vlm import build_trainer, run_vlm_stages
 from vsre.train.vlm_data import TextEncoder, VlmCollator, decode, with_answers
-from vsre.train.vlm_parts import freeze_parts, parts_of
 
 QUIET = Console(file=io.StringIO())
 SELDOM = ("llava-next", "gemma3", "llama3.2-vision")

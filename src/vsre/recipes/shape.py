@@ -28,7 +28,7 @@ from vsre.model.specs import check_spec, vision_config
 from vsre.recipes.hub import Checkpoints, OutOfReach, shapes
 from vsre.recipes.near import nearest
 from vsre.recipes.schema import EncoderChoice, Start
-from vsre.train.vlm_parts import parts_of
+from vsre.train.parts import parts_of
 
 UNKNOWN = 1024
 """Visual tokens reckoned for a picture where nothing says how many there are."""

@@ -19,9 +19,10 @@ from vsre.recipes.schema import ModelSpec, Recipe
 from vsre.recipes.start import open_model, open_vlm
 from vsre.recipes.steps import folder_name
 from vsre.train import DataSource, run_stages
+from vsre.train.carry import MODEL
 from vsre.train.checkpoints import DONE, read_json
 from vsre.train.launch import config_file, launch, launch_command
-from vsre.train.run import MODEL, stage_folders
+from vsre.train.run import stage_folders
 from vsre.train.vlm import run_vlm_stages
 
 RECIPE = "recipe.yaml"

@@ -1,13 +1,14 @@
 """Low-rank layers in a model's language model: put in for a stage, merged at its end (LoRA, and QLoRA in 4 bits).
 
-The model stays what it is, a VSRE or LLaVA with some linear layers replaced by peft's, so everything that trains a
-whole language model trains these too. Frozen weights beneath them are held in bf16 where the stage computes in it
-(which rounds them anyway), or in NF4.
+The model stays what it is, with some linear layers replaced by peft's, so everything that trains a whole language
+model trains these too. Frozen weights beneath them are held in bf16 where the stage computes in it (which rounds them
+anyway), or in NF4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import nn
 
 from vsre.errors import VsreError
-from vsre.model import module_groups
+from vsre.train.parts import parts_of
 from vsre.train.processes import processes
 from vsre.train.stages import Lora, Stage
 
@@ -45,7 +46,7 @@ class LoraLayers:
         from peft import LoraConfig
         from peft.tuners.lora import LoraLayer, LoraModel
 
-        llm = module_groups(model)["llm"][0]
+        llm = parts_of(model).llm
         targets = options.targets if options.targets == "all-linear" else list(options.targets)
         config = LoraConfig(
             r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout, target_modules=targets
@@ -57,33 +58,46 @@ class LoraLayers:
             torch.manual_seed(seed)
             self._peft = LoraModel(llm, config, "default")
         self._layers: list[Any] = [m for m in llm.modules() if isinstance(m, LoraLayer)]
-        for layer in self._layers:
+        self._dtypes = [layer.base_layer.weight.dtype for layer in self._layers]
+        for layer, dtype in zip(self._layers, self._dtypes, strict=True):
             base = layer.base_layer
-            self._dtype = base.weight.dtype
             if options.quantise == "4bit":
-                layer.base_layer = _in_four_bits(base, torch.bfloat16 if bf16 else self._dtype)
+                layer.base_layer = _in_four_bits(base, torch.bfloat16 if bf16 else dtype)
             elif bf16:
                 base.to(torch.bfloat16)
 
     def merge(self) -> None:
         """Add what was learnt to the weights beneath, in the dtype that they came in, and take the layers out."""
-        for layer in self._layers:
-            layer.base_layer = _floating(layer.base_layer, self._dtype)
+        self._float()
         self._peft.merge_and_unload(safe_merge=False)
         self._layers = []
 
     def remove(self) -> None:
         """Take the layers out with what they learnt; nothing where they were merged."""
         if self._layers:
-            for layer in self._layers:
-                layer.base_layer = _floating(layer.base_layer, self._dtype)
+            self._float()
             self._peft.unload()
             self._layers = []
+
+    def _float(self) -> None:
+        for layer, dtype in zip(self._layers, self._dtypes, strict=True):
+            layer.base_layer = _floating(layer.base_layer, dtype)
+
+
+@contextmanager
+def lora_layers(model: nn.Module, stage: Stage, seed: int) -> Iterator[LoraLayers | None]:
+    """A stage's low-rank layers, gone from the model afterwards whatever happened; None for a stage without `lora`."""
+    layers = LoraLayers(model, stage.lora, seed=seed, bf16=stage.bf16) if stage.lora else None
+    try:
+        yield layers
+    finally:
+        if layers:
+            layers.remove()
 
 
 def lora_parameters(model: nn.Module, options: Lora) -> int:
     """How many values the low-rank layers of a model have: rank x (inputs + outputs) of each targeted layer."""
-    layers = _targeted(module_groups(model)["llm"][0], options)
+    layers = _targeted(parts_of(model).llm, options)
     return sum(options.rank * (layer.in_features + layer.out_features) for layer in layers)
 
 

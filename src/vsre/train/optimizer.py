@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from vsre.model import module_groups
+from vsre.train.parts import parts_of
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -58,7 +58,7 @@ def parameter_groups(
     """The trainable parameters of a model as an optimizer takes them: adapters with a learning rate of their own, and
     weight decay for those whose name is in `decayed`.
     """
-    adapters = {id(p) for module in module_groups(model)["adapters"] for p in module.parameters()}
+    adapters = {id(p) for p in parts_of(model).groups["adapters"]}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

@@ -69,18 +69,15 @@ def prepare(
             open_store(s, encoder, cache / source_fingerprint(s, text, longest)[:16], longest) for s in stage.data
         ]
     data = PackedQuestions(stores)
-    devices = processes().num_processes
-    micro, passes = stage.micro_batch(devices)
-    whole = micro * devices if devices > 1 else 1
-    sampler = PackSampler(data, stage.questions_per_image, seed, stage.batch_images, whole)
-    steps = stage.max_steps or math.ceil(stage.epochs * math.ceil(math.ceil(len(sampler) / (micro * devices)) / passes))
+    sampler, args = schedule(
+        data, stage, folder, seed, questions_per_image=stage.questions_per_image, report_to=report_to
+    )
     packer = Packer(
         image_token_id=encoder.image_token_id,
         visual_tokens=encoder.visual_tokens,
         pad_id=encoder.pad_id,
     )
     name_layers(model)
-    args = training_arguments(stage, folder, micro, passes, steps, seed, report_to)
     meter = Meter()
     vision = None if "encoders" in stage.train else frozen_vision(model, processor, bf16=stage.bf16)
     trainer = VsreTrainer(
@@ -102,7 +99,7 @@ def prepare(
     trainer.remove_callback(PrinterCallback)
     facts = {
         "stage": stage.name,
-        "steps": steps,
+        "steps": args.max_steps,
         "images": data.n_images,
         "questions": len(data),
         "sequences": len(sampler.starts),
@@ -111,7 +108,28 @@ def prepare(
         "questions_per_step": round(stage.batch_images * len(data) / len(sampler.starts), 1),
         "longest_question_tokens": int(data.lengths.max()) + encoder.visual_tokens - 1,
     }
-    return Run(stage, folder, trainer, processor, steps, facts)
+    return Run(stage, folder, trainer, processor, args.max_steps, facts)
+
+
+def schedule(
+    data: PackedQuestions,
+    stage: Stage,
+    folder: Path,
+    seed: int,
+    *,
+    questions_per_image: int,
+    report_to: Sequence[str] = (),
+) -> tuple[PackSampler, TrainingArguments]:
+    """The order of a stage's data, shared by all processes, and what the Trainer is told of it.
+
+    Raises VsreError for a batch that the processes cannot share.
+    """
+    devices = processes().num_processes
+    micro, passes = stage.micro_batch(devices)
+    whole = micro * devices
+    sampler = PackSampler(data, questions_per_image, seed, stage.batch_images, whole if devices > 1 else 1)
+    steps = stage.max_steps or math.ceil(stage.epochs * math.ceil(math.ceil(len(sampler) / whole) / passes))
+    return sampler, training_arguments(stage, folder, micro, passes, steps, seed, report_to)
 
 
 def training_arguments(

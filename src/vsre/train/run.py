@@ -13,38 +13,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from vsre.errors import VsreError
+from vsre.train.carry import MODEL, carry_out, finish
 from vsre.train.checkpoints import (
     DONE,
     check_disk,
-    complete_checkpoints,
     explain_full_disk,
-    load_trained,
     load_weights,
     read_json,
-    save_model,
-    step_of,
-    write_json,
 )
 from vsre.train.examples import ChatEncoder
 from vsre.train.features import use_features
 from vsre.train.fingerprint import claim_folder, describe_run
 from vsre.train.freezing import freeze
-from vsre.train.logs import LOG, ConsoleProgress, check_trackers, draw_curve, read_log, trackers
-from vsre.train.lora import LoraLayers, check_lora
-from vsre.train.memory import check_memory, out_of_memory, too_large
+from vsre.train.logs import check_trackers, trackers
+from vsre.train.lora import LoraLayers, check_lora, lora_layers
+from vsre.train.memory import check_memory
 from vsre.train.prepare import Run, announce, disk_needed, prepare
 from vsre.train.processes import processes, sharded
 from vsre.train.proof import prove_packing
 from vsre.train.stages import Stage, parse_stages
-
-MODEL = "model"
 
 
 def run_stages(
@@ -100,7 +94,7 @@ def run_stages(
         stage, folder = stages[number], folders[number]
         reserved = disk_needed(model, {folders[n]: stages[n] for n in range(number, len(stages))})
         asleep = freeze(model, stage)
-        with explain_full_disk(folder), as_it_was(model), _lora(model, stage, seed + number) as lora:
+        with explain_full_disk(folder), as_it_was(model), lora_layers(model, stage, seed + number) as lora:
             run = prepare(
                 model,
                 processor,
@@ -145,77 +139,22 @@ def stage_folders(stages: Sequence[Stage], out_dir: Path) -> list[Path]:
     return [out_dir / f"{number:02d}-{stage.name}" for number, stage in enumerate(stages, 1)]
 
 
-@contextmanager
-def _lora(model: Any, stage: Stage, seed: int) -> Iterator[LoraLayers | None]:
-    """A stage's low-rank layers, gone from the model afterwards whatever happened."""
-    layers = LoraLayers(model, stage.lora, seed=seed, bf16=stage.bf16) if stage.lora else None
-    try:
-        yield layers
-    finally:
-        if layers:
-            layers.remove()
-
-
 def _train(run: Run, console: Console, lora: LoraLayers | None) -> None:
-    stage, trainer, model = run.stage, run.trainer, run.trainer.model
+    stage, trainer = run.stage, run.trainer
     if trainer.is_world_process_zero():
         announce(run, console)
-    with processes().main_process_first():
-        checkpoints = complete_checkpoints(run.folder)
-    if sharded():  # only a running engine reads its own checkpoints: the last steps are made again
-        checkpoints = [c for c in checkpoints if step_of(c) < run.steps]
-    last = checkpoints[-1] if checkpoints else None
-    progress = ConsoleProgress(console, stage.name)
-    if trainer.is_world_process_zero():
-        trainer.add_callback(progress)
-    if stage.gradient_checkpointing:
-        model.activation_checkpointing_enable()
-    full = False
-    try:
-        if last and step_of(last) >= run.steps:
-            load_trained(model, last)  # killed between its last checkpoint and its end
-        else:
-            with (
-                trainer.vision.taken() if trainer.vision else nullcontext(),
-                trackers(trainer.args.report_to, run.folder.parent.name),
-            ):
-                try:
-                    run.facts["packing_difference"] = prove_packing(trainer)
-                    trainer.train(resume_from_checkpoint=str(last) if last else None)
-                except RuntimeError as error:
-                    if not (full := out_of_memory(error)):
-                        raise
-                if full:  # asked once the error has let go of what it held
-                    raise too_large(trainer, stage)
-    finally:
-        progress.close()
-        if stage.gradient_checkpointing:
-            model.activation_checkpointing_disable()
-    if lora:
-        lora.merge()
-    state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded() else None
-    if trainer.is_world_process_zero():
-        _finish(run, step_of(last) if last else 0, state)
-    processes().wait_for_everyone()
-
-
-def _finish(run: Run, resumed_from: int, state: dict[str, Any] | None) -> None:
-    log = read_log(run.folder / LOG)
-    draw_curve(log, run.folder / "loss.png", run.stage.name)
-    save_model(run.trainer.accelerator.unwrap_model(run.trainer.model), run.processor, run.folder / MODEL, state)
-    tail = [line["loss"] for line in log[-max(1, len(log) // 20) :]]
-    figures = {
-        "resumed_from": resumed_from,
-        "first_loss": log[0]["loss"],
-        "last_loss": sum(tail) / len(tail),
-        "train_seconds": round(sum(line["seconds"] for line in log), 3),
-        "tokens_per_s": sum(line["tokens_per_s"] * line["seconds"] for line in log)
-        / sum(line["seconds"] for line in log),
-        "damaged_features": run.trainer.data_collator.damaged,
-        "model": str(run.folder / MODEL),
-        "config": run.stage.model_dump(mode="json"),
-    }
-    write_json(run.folder / DONE, {**run.facts, **figures})
+    with trackers(trainer.args.report_to, run.folder.parent.name):
+        notes = carry_out(
+            trainer,
+            stage,
+            console,
+            prove=prove_packing,
+            proof="packing_difference",
+            lora=lora,
+            around=trainer.vision.taken() if trainer.vision else None,
+        )
+    damaged = {"damaged_features": trainer.data_collator.damaged}
+    finish(trainer, run.processor, stage, {**run.facts, **notes, **damaged})
 
 
 @contextmanager

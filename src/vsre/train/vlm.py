@@ -7,7 +7,6 @@ resumed, read and diagnosed the same way.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,31 +16,28 @@ from rich.console import Console
 from transformers import PrinterCallback
 
 from vsre.errors import VsreError
+from vsre.train.carry import MODEL, carry_out, finish
 from vsre.train.checkpoints import (
     DONE,
     check_disk,
     checkpoint_bytes,
-    complete_checkpoints,
     explain_full_disk,
-    load_trained,
     load_weights,
     read_json,
-    save_model,
-    step_of,
     trained,
-    write_json,
 )
-from vsre.train.data import PackedQuestions, PackSampler
+from vsre.train.data import PackedQuestions
 from vsre.train.fingerprint import claim_folder, describe_run, source_fingerprint
-from vsre.train.logs import LOG, ConsoleProgress, JsonLog, Meter, draw_curve, read_log
-from vsre.train.memory import check_memory, fixed_bytes, out_of_memory, too_large
-from vsre.train.prepare import training_arguments
+from vsre.train.logs import JsonLog, Meter
+from vsre.train.lora import lora_layers
+from vsre.train.memory import check_memory, fixed_bytes
+from vsre.train.parts import freeze_parts
+from vsre.train.prepare import schedule
 from vsre.train.processes import processes, sharded
-from vsre.train.run import MODEL, as_it_was, check_stages, stage_folders
+from vsre.train.run import as_it_was, check_stages, stage_folders
 from vsre.train.stages import Stage, parse_stages
 from vsre.train.store import open_store
 from vsre.train.vlm_data import TextEncoder, VlmCollator
-from vsre.train.vlm_parts import LowRank, freeze_parts, parts_of
 from vsre.train.vlm_trainer import VlmTrainer, prove_answers_unseen
 
 
@@ -94,46 +90,19 @@ def run_vlm_stages(
 
 def _run_stage(model: Any, processor: Any, stage: Stage, folder: Path, seed: int, console: Console) -> None:
     asleep = freeze_parts(model, stage)
-    lora = LowRank(model, stage.lora, seed=seed, bf16=stage.bf16) if stage.lora else None
-    trainer = build_trainer(model, processor, stage, folder, seed, asleep)
-    check_memory(trainer, stage.name)
-    weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
-    check_disk(folder, (stage.keep_checkpoints + 1) * checkpoint_bytes(model) + weights)
-    main = trainer.is_world_process_zero()
-    if main:
-        console.print(_announcement(trainer, stage), highlight=False)
-    with processes().main_process_first():
-        checkpoints = complete_checkpoints(folder)
-    last = checkpoints[-1] if checkpoints else None
-    progress = ConsoleProgress(console, stage.name)
-    if main:
-        trainer.add_callback(progress)
-    if stage.gradient_checkpointing:
-        if not model.supports_gradient_checkpointing:
-            raise VsreError(f"stage {stage.name}: {type(model).__name__} knows no gradient_checkpointing. Take it out.")
-        model.activation_checkpointing_enable()
-    unseen, full = None, False
-    try:
-        if last and step_of(last) >= trainer.args.max_steps:
-            load_trained(model, last)  # killed between its last checkpoint and its end
-        else:
-            try:
-                unseen = prove_answers_unseen(trainer)
-                trainer.train(resume_from_checkpoint=str(last) if last else None)
-            except RuntimeError as error:
-                if not (full := out_of_memory(error)):
-                    raise
-            if full:  # asked once the error has let go of what it held
-                raise too_large(trainer, stage)
-    finally:
-        progress.close()
-        if stage.gradient_checkpointing:
-            model.activation_checkpointing_disable()
-    if lora:
-        lora.merge()
-    if main:
-        _finish(trainer, processor, stage, folder, {"resumed_from": step_of(last) if last else 0, "unseen": unseen})
-    processes().wait_for_everyone()
+    if stage.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise VsreError(f"stage {stage.name}: {type(model).__name__} knows no gradient_checkpointing. Take it out.")
+    with lora_layers(model, stage, seed) as lora:
+        trainer = build_trainer(model, processor, stage, folder, seed, asleep)
+        check_memory(trainer, stage.name)
+        weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
+        check_disk(folder, (stage.keep_checkpoints + 1) * checkpoint_bytes(model) + weights)
+        if trainer.is_world_process_zero():
+            console.print(_announcement(trainer, stage), highlight=False)
+        notes = carry_out(trainer, stage, console, prove=prove_answers_unseen, proof="unseen", lora=lora)
+    data = trainer.train_dataset
+    counts = {"steps": trainer.args.max_steps, "images": data.n_images, "questions": len(data)}
+    finish(trainer, processor, stage, {"stage": stage.name, **counts, **notes})
 
 
 def build_trainer(model: Any, processor: Any, stage: Stage, folder: Path, seed: int, asleep: list[Any]) -> VlmTrainer:
@@ -144,11 +113,7 @@ def build_trainer(model: Any, processor: Any, stage: Stage, folder: Path, seed: 
         names = [cache / source_fingerprint(s, "text", None)[:16] for s in stage.data]
         stores = [open_store(s, encoder, at) for s, at in zip(stage.data, names, strict=True)]
     data = PackedQuestions(stores)
-    devices = processes().num_processes
-    micro, passes = stage.micro_batch(devices)
-    sampler = PackSampler(data, 1, seed, stage.batch_images, micro * devices if devices > 1 else 1)
-    steps = stage.max_steps or math.ceil(stage.epochs * math.ceil(math.ceil(len(sampler) / (micro * devices)) / passes))
-    args = training_arguments(stage, folder, micro, passes, steps, seed)
+    sampler, args = schedule(data, stage, folder, seed, questions_per_image=1)
     meter = Meter()
     trainer = VlmTrainer(
         model=model,
@@ -161,7 +126,6 @@ def build_trainer(model: Any, processor: Any, stage: Stage, folder: Path, seed: 
         meter=meter,
         keep_checkpoints=stage.keep_checkpoints,
         muon=stage.optimizer == "muon",
-        adapters=parts_of(model).groups["adapters"],
         adapters_lr=stage.adapters_lr,
         callbacks=[JsonLog(folder, stage.name, meter)],
     )
@@ -180,24 +144,3 @@ def _announcement(trainer: VlmTrainer, stage: Stage) -> str:
         f"lr {stage.lr:g}\n"
         f"weights, gradients and optimizer: {fixed_bytes(model) / 1e9:,.3f} GB; activations come on top"
     )
-
-
-def _finish(trainer: VlmTrainer, processor: Any, stage: Stage, folder: Path, more: dict[str, Any]) -> None:
-    log = read_log(folder / LOG)
-    draw_curve(log, folder / "loss.png", stage.name)
-    save_model(trainer.accelerator.unwrap_model(trainer.model), processor, folder / MODEL)
-    tail = [line["loss"] for line in log[-max(1, len(log) // 20) :]]
-    seconds = sum(line["seconds"] for line in log)
-    figures = {
-        "stage": stage.name,
-        "steps": trainer.args.max_steps,
-        "images": trainer.train_dataset.n_images,
-        "questions": len(trainer.train_dataset),
-        "first_loss": log[0]["loss"],
-        "last_loss": sum(tail) / len(tail),
-        "train_seconds": round(seconds, 3),
-        "tokens_per_s": sum(line["tokens_per_s"] * line["seconds"] for line in log) / seconds,
-        "model": str(folder / MODEL),
-        "config": stage.model_dump(mode="json"),
-    }
-    write_json(folder / DONE, figures | more)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from vsre.errors import VsreError
 from vsre.numerics import apart, tolerance
@@ -18,23 +16,7 @@ from vsre.train.trainer import VsreTrainer
 
 
 class VlmTrainer(VsreTrainer):
-    """One question a sequence, through the model's own masks and positions; logits from the first answer's on.
-
-    `adapters`: the parameters that `adapters_lr` is for.
-    """
-
-    def __init__(self, *, adapters: Sequence[nn.Parameter], adapters_lr: float | None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.adapters, self.own_rate = {id(p) for p in adapters}, adapters_lr
-
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
-        optimizer = super().create_optimizer(model)
-        if self.own_rate is not None:
-            for group in [*optimizer.param_groups]:
-                own = [p for p in group["params"] if id(p) in self.adapters]
-                group["params"] = [p for p in group["params"] if id(p) not in self.adapters]
-                optimizer.add_param_group({**group, "params": own, "lr": self.own_rate})
-        return optimizer
+    """One question a sequence, through the model's own masks and positions; logits from the first answer's on."""
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
