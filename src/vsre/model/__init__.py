@@ -28,6 +28,7 @@ from vsre.model.fusion import (
 from vsre.model.modeling import VsreForConditionalGeneration, VsreOutput
 from vsre.model.processing import VsreProcessor, chat_template, prepare_tokenizer
 from vsre.model.specs import ENCODERS, EncoderSpec, spec_from_checkpoint, spec_from_config
+from vsre.model.subset import config_with, keep_encoders
 
 AutoConfig.register("vsre", VsreConfig, exist_ok=True)
 AutoModelForImageTextToText.register(VsreConfig, VsreForConditionalGeneration, exist_ok=True)
@@ -57,9 +58,11 @@ __all__ = [
     "box_in_frame",
     "build_vsre",
     "chat_template",
+    "config_with",
     "count_parameters",
     "encoder_pixels",
     "fusion_from",
+    "keep_encoders",
     "module_groups",
     "plan",
     "plan_checkpoints",

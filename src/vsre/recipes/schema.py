@@ -125,7 +125,8 @@ class Start(Strict):
     fresh adapters on frozen encoders, or any vision-language model of transformers.
 
     `checkpoint` is a VSRE or LLaVA model, whose questions are packed by image; a `vlm` is trained one question a
-    sequence through its own processor and chat template, whatever its kind.
+    sequence through its own processor and chat template, whatever its kind. Beside a `checkpoint` that is a
+    VSRE model, `encoders` names those that it keeps: it is trained without the others and their adapters.
     """
 
     checkpoint: str | None = None
@@ -152,6 +153,10 @@ class Start(Strict):
             raise ValueError("give either `checkpoint`, or `model`, or `vlm`, or `llm` with `encoders`")
         if self.llm is not None and not self.encoders:
             raise ValueError("`llm` needs `encoders`, for example [zoo:clip, zoo:sam]")
+        if self.encoders and self.llm is None and self.checkpoint is None:
+            raise ValueError("`encoders` goes with `llm`, or with a VSRE `checkpoint`, of which it keeps some")
+        if self.checkpoint is not None and any(choice.image_size or choice.tokens for choice in self.encoders):
+            raise ValueError("a VSRE model keeps its encoders as they are: image_size and tokens go with `llm`")
         if self.llm is None and self.fusion != "sequence":
             raise ValueError("`fusion` says how new adapters join encoders: it goes with `llm`")
         return self

@@ -19,6 +19,7 @@ from vsre.model import (
     EncoderSpec,
     VsreConfig,
     VsreForConditionalGeneration,
+    config_with,
     count_parameters,
     fusion_from,
     spec_from_config,
@@ -78,6 +79,8 @@ def shape_of(start: Start, checkpoints: Checkpoints) -> Shape:
         config: PreTrainedConfig = VsreConfig.of(text, pairs, fusion=fusion_from(start.fusion))
     else:
         config = checkpoints.config(str(start.vlm or start.checkpoint))
+        if start.encoders:
+            config = config_with(config, [choice.id for choice in start.encoders])
     with torch.device("meta"):
         if isinstance(config, VsreConfig):
             model: Any = VsreForConditionalGeneration(config)

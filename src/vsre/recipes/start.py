@@ -15,6 +15,7 @@ from vsre.model import (
     Fusion,
     build_vsre,
     fusion_from,
+    keep_encoders,
     resolve_checkpoint,
     spec_from_checkpoint,
 )
@@ -41,13 +42,18 @@ def open_model(
     seed: int,
     keep_cls: bool = False,
 ) -> tuple[Any, Any]:
-    """The model to train and its processor, in float32; fresh adapters are drawn from `seed`."""
+    """The model to train and its processor, in float32; fresh adapters are drawn from `seed`.
+
+    Of a checkpoint that is a VSRE model the named `encoders` are kept, all where none is named.
+    """
     set_seed(seed)
     if llm is not None:
         return build_vsre(llm, encoder_specs(encoders), fusion=fusion_from(fusion), keep_cls=keep_cls)
     path = resolve_checkpoint(str(checkpoint))
     model = load_weights(AutoModelForImageTextToText, path, torch.float32)
-    return model, AutoProcessor.from_pretrained(path)
+    processor = AutoProcessor.from_pretrained(path)
+    kept = [EncoderChoice.model_validate(entry).id for entry in encoders]
+    return keep_encoders(model, processor, kept) if kept else (model, processor)
 
 
 def open_vlm(checkpoint: str) -> tuple[Any, Any]:

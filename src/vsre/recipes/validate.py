@@ -125,6 +125,8 @@ def _check_start(recipe: Recipe, model: ModelSpec, checkpoints: Checkpoints, fou
     """Are a model's checkpoints there, and can its shape be told."""
     if model.start.llm is not None and not model.stages:
         found.fault(f"{model.name}: fresh adapters are never diagnosed untrained. Give it stages.")
+    if model.start.checkpoint is not None and model.start.encoders and not model.stages:
+        found.fault(f"{model.name}: without some of its encoders a model is never diagnosed untrained. Give it stages.")
     for name in _checkpoints_of(model):
         try:
             there = checkpoints.find(name)
@@ -134,7 +136,7 @@ def _check_start(recipe: Recipe, model: ModelSpec, checkpoints: Checkpoints, fou
                 found.unchecked.setdefault(there.note, {})[name] = None
         except VsreError as error:
             found.fault(f"{model.name}: {error}")
-    for choice in model.start.encoders:
+    for choice in model.start.encoders if model.start.llm is not None else ():
         try:
             encoder(choice, checkpoints)
         except OutOfReach:
@@ -155,7 +157,8 @@ def _check_start(recipe: Recipe, model: ModelSpec, checkpoints: Checkpoints, fou
 def _checkpoints_of(model: ModelSpec) -> list[str]:
     """The checkpoints that a model names; a word that is no encoder is left for its shape to refuse."""
     start = model.start
-    encoders = [ENCODERS[c.id].checkpoint if c.id in ENCODERS else c.id for c in start.encoders]
+    fresh = start.encoders if start.llm is not None else []
+    encoders = [ENCODERS[c.id].checkpoint if c.id in ENCODERS else c.id for c in fresh]
     named = [name for name in encoders if "/" in name or ":" in name]
     return [name for name in (start.checkpoint, start.llm, start.vlm, *named) if name is not None]
 
