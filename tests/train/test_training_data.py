@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from train_world import load, write_world
 
 from tiny_models import tiny_llava
@@ -15,6 +18,7 @@ from vsre.errors import VsreError
 from vsre.train import ChatEncoder, DataSource, Packer
 from vsre.train.collate import Collator
 from vsre.train.data import PackedQuestions, PackSampler
+from vsre.train.stages import parse_stages
 from vsre.train.store import Store, open_store
 from vsre.triplets import read_triplets, write_triplets
 
@@ -169,6 +173,41 @@ def test_little_padding_and_equal_work_for_every_rank() -> None:
         assert idle < 0.12 and idle < random_idle / 2.5
         steps = tokens[16 : len(tokens) // 16 * 16].reshape(-1, 16).mean(1)
         assert abs(np.corrcoef(steps, np.arange(len(steps)))[0, 1]) < 0.35  # batches are not in order of length
+
+
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4),
+    weights=st.lists(st.integers(1, 9), min_size=4, max_size=4),
+    batch=st.integers(1, 8),
+    epochs=st.integers(1, 4),
+)
+def test_shares_decide_how_many_packs_are_of_each_store(
+    sizes: list[int], weights: list[int], batch: int, epochs: int
+) -> None:
+    """Each picture has three questions in two packs; a store's packs come in turn, none twice before all came once."""
+    stores = np.repeat(np.arange(len(sizes)), sizes)  # the store of each picture
+    data: Any = PackedSizes(np.repeat(np.arange(len(stores)), 3), np.full(3 * len(stores), 7))
+    data.bases = np.cumsum([0, *(3 * size for size in sizes)])
+    shares = weights[: len(sizes)]
+    sampler = PackSampler(data, 2, 5, batch, shares=shares)
+    seen: Counter[tuple[int, int]] = Counter()
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        packs = list(sampler)
+        assert len(packs) == len(sampler) == 2 * len(stores)
+        of = Counter(int(stores[data.image_of[pack[0]]]) for pack in packs)
+        for store, share in enumerate(shares):
+            assert abs(of[store] - len(packs) * share / sum(shares)) < 1
+        seen.update((int(data.image_of[pack[0]]), len(pack)) for pack in packs)
+        assert [p.tolist() for p in packs] == [p.tolist() for p in sampler]
+    for store in range(len(sizes)):
+        counts = [seen[image, size] for image in np.flatnonzero(stores == store) for size in (1, 2)]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_as_many_shares_as_data(source: DataSource) -> None:
+    with pytest.raises(VsreError, match="shares has 1 numbers for 2 entries of data"):
+        parse_stages([{"name": "tune", "train": ["adapters"], "data": [source, source], "shares": [1]}])
 
 
 def test_a_batch_names_its_questions_and_keeps_few_pictures(data: PackedQuestions, processor: Any) -> None:

@@ -20,7 +20,7 @@ from train_world import PROCESSES, write_world
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from tiny_families import tiny_blip2, tiny_paligemma
-from tiny_families_native import tiny_gemma3, tiny_mllama
+from tiny_families_native import tiny_gemma3, tiny_kosmos2, tiny_mllama
 from tiny_families_qwen import tiny_qwen_vl
 from tiny_families_tiles import tiny_idefics3, tiny_llava_next
 from tiny_models import tiny_llava, tiny_vsre
@@ -46,6 +46,7 @@ FAMILIES: dict[str, Callable[[Path], Any]] = {
     "llama3.2-vision": tiny_mllama,
     "qwen2.5-vl": partial(tiny_qwen_vl, version="2.5"),
     "blip2-t5": partial(tiny_blip2, language="t5"),
+    "kosmos2": tiny_kosmos2,
 }
 
 

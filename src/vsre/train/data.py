@@ -20,7 +20,7 @@ class PackedQuestions(Dataset):
 
     def __init__(self, stores: Sequence[Store]) -> None:
         self.stores = list(stores)
-        self._bases = np.cumsum([0, *(len(s) for s in stores)])
+        self.bases = np.cumsum([0, *(len(s) for s in stores)])
         images = np.cumsum([0, *(len(s.image_offsets) - 1 for s in stores)])
         self.image_of = np.concatenate([s.image_of + b for s, b in zip(stores, images, strict=False)])
         self.lengths = np.concatenate([np.diff(s.offsets) for s in stores])
@@ -32,8 +32,8 @@ class PackedQuestions(Dataset):
         return len(self.image_of)
 
     def _locate(self, row: int) -> tuple[Store, int]:
-        at = int(np.searchsorted(self._bases, row, side="right")) - 1
-        return self.stores[at], int(row - self._bases[at])
+        at = int(np.searchsorted(self.bases, row, side="right")) - 1
+        return self.stores[at], int(row - self.bases[at])
 
     def __getitem__(self, pack: Pack) -> tuple[Pack, list[Example]]:
         """The pack's rows and their examples; of a filler nothing is learnt."""
@@ -54,7 +54,7 @@ class PackedQuestions(Dataset):
     def question_ids(self, rows: Sequence[int]) -> list[str]:
         """KEY/TEMPLATE of each row, in order."""
         names: dict[int, str] = {}
-        for store, base in zip(self.stores, self._bases.tolist(), strict=False):
+        for store, base in zip(self.stores, self.bases.tolist(), strict=False):
             own = sorted({row for row in rows if base <= row < base + len(store)})
             names.update(zip(own, store.question_ids([row - base for row in own]), strict=True))
         return [names[row] for row in rows]
@@ -72,15 +72,33 @@ class PackSampler(Sampler[Pack]):
 
     Where processes share a step each must have as many packs in a pass, at an epoch's end too. Up to a multiple of
     `whole` packs it is filled with copies of the shortest, of which nothing is learnt.
+
+    With `shares`, one a store of the data, as many of an epoch's packs are of each store as its share says: some of a
+    large one's, which come in turn over the epochs, and a small one's several times.
     """
 
-    def __init__(self, data: PackedQuestions, k: int, seed: int, batch: int, whole: int = 1) -> None:
+    def __init__(
+        self,
+        data: PackedQuestions,
+        k: int,
+        seed: int,
+        batch: int,
+        whole: int = 1,
+        shares: Sequence[float] | None = None,
+    ) -> None:
         self.data, self.seed, self.batch, self.whole, self.epoch = data, seed, batch, whole, 0
         _, sizes = np.unique(data.image_of, return_counts=True)
         ends = np.cumsum(sizes)
         cuts = [np.arange(end - size, end, k) for size, end in zip(sizes.tolist(), ends.tolist(), strict=True)]
         self.starts = np.concatenate(cuts)
         self.stops = np.append(self.starts[1:], len(data))
+        self._taken: np.ndarray | None = None
+        if shares is not None:  # packs of each store an epoch; what rounding leaves goes to the largest remainders
+            self._first = np.searchsorted(self.starts, data.bases)  # each store's first pack, and the end
+            exact = len(self.starts) * np.array(shares) / sum(shares)
+            self._taken = np.floor(exact).astype(int)
+            most = np.argsort(self._taken - exact, kind="stable")[: len(self.starts) - self._taken.sum()]
+            self._taken[most] += 1
 
     def __len__(self) -> int:
         return len(self.starts) + self.fillers
@@ -97,19 +115,34 @@ class PackSampler(Sampler[Pack]):
         generator = np.random.default_rng((self.seed, self.epoch))
         rows = np.lexsort((generator.random(len(self.data)), self.data.image_of))
         tokens = np.add.reduceat(self.data.lengths[rows], self.starts)
-        for pack in self._order(tokens, generator):
+        packs = np.arange(len(tokens)) if self._taken is None else self._by_share(self._taken)
+        for pack in self._order(generator.permutation(packs), tokens, generator):
             yield rows[self.starts[pack] : self.stops[pack]]
         shortest = int(tokens.argmin())
         for _ in range(self.fillers):
             yield ~rows[self.starts[shortest] : self.stops[shortest]]
 
-    def _order(self, tokens: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """The packs, given the tokens of each."""
-        packs = generator.permutation(len(tokens))
+    def _by_share(self, taken: np.ndarray) -> np.ndarray:
+        """This epoch's packs: of each store the next ones of its packs in random order, over and over."""
+        parts = []
+        for store, count in enumerate(taken.tolist()):
+            low, high = int(self._first[store]), int(self._first[store + 1])
+            begin = self.epoch * count
+            rounds = range(begin // (high - low), -(-(begin + count) // (high - low)))
+            orders = [np.random.default_rng((self.seed, store, n, 1)).permutation(high - low) for n in rounds]
+            if orders:
+                skipped = begin - rounds.start * (high - low)
+                parts.append(low + np.concatenate(orders)[skipped : skipped + count])
+        return np.concatenate(parts)
+
+    def _order(self, packs: np.ndarray, tokens: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Packs as a random order has them, by the step, given the tokens of all there are."""
         longest = packs[:0]
         if self.epoch == 0:
-            longest = np.argsort(-tokens, kind="stable")[: self.batch]
-            packs = packs[~np.isin(packs, longest)]
+            there = np.unique(packs)
+            longest = there[np.argsort(-tokens[there], kind="stable")][: self.batch]
+            _, places = np.unique(packs, return_index=True)  # of a pack that comes several times the first is taken
+            packs = np.delete(packs, places[np.searchsorted(there, longest)])
         # At least four stretches, or a small data set would come sorted by length in every epoch alike.
         stretch = self.batch * min(50, max(1, len(packs) // (4 * self.batch)))
         order = [longest]

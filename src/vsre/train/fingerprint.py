@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from vsre.train.stages import IMMATERIAL, DataSource, Stage
 from vsre.triplets import parquet_files
 
 RUN = "run.json"
+START = "start"
+"""In a run's record: the checkpoints that it began with, as they were named. They are told, never compared: what counts
+is the model's fingerprint."""
 _STORE = "2"
 """What a store holds; a run made before a change of it makes its stores again."""
 
@@ -94,6 +97,7 @@ def claim_folder(folder: Path, run: dict[str, Any], *, resume: bool) -> None:
         if not resume:
             raise VsreError(f"{folder}: a run is already there. Resume it, or choose another folder.")
         there = json.loads(record.read_text())
+        there.pop(START, None)
         for stage in there["stages"]:  # of a run begun before these were left out
             for key in IMMATERIAL:
                 stage.pop(key, None)
@@ -102,3 +106,10 @@ def claim_folder(folder: Path, run: dict[str, Any], *, resume: bool) -> None:
             raise VsreError(f"{folder}: holds a run made otherwise:\n  {lines}\nChoose another folder, or remove it.")
     else:
         write_json(record, run)
+
+
+def note_start(folder: Path, start: Mapping[str, Any]) -> None:
+    """Add to the record of a run what it began with; what stands there already stays."""
+    content = json.loads((folder / RUN).read_text())
+    if START not in content:
+        write_json(folder / RUN, content | {START: dict(start)})

@@ -127,7 +127,8 @@ def schedule(
     devices = processes().num_processes
     micro, passes = stage.micro_batch(devices)
     whole = micro * devices
-    sampler = PackSampler(data, questions_per_image, seed, stage.batch_images, whole if devices > 1 else 1)
+    filled = whole if devices > 1 else 1
+    sampler = PackSampler(data, questions_per_image, seed, stage.batch_images, filled, stage.shares)
     steps = stage.max_steps or math.ceil(stage.epochs * math.ceil(math.ceil(len(sampler) / whole) / passes))
     return sampler, training_arguments(stage, folder, micro, passes, steps, seed, report_to)
 

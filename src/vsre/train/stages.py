@@ -83,13 +83,16 @@ class Stage(Strict):
     """One stage of training. Where `lr` or `batch_images` is left out, LLaVA-1.5's value for what trains is
     used.
 
+    shares               of the images a step shows, how many are of each entry of `data`, in proportion: [9, 1]. Left
+                         out, each comes as often as it has questions
     adapters_lr          learning rate of the adapters where it is not `lr`
     lora                 train low-rank layers in place of the language model's weights
     batch_images         images in one optimizer step, over all devices and accumulation
     micro_batch_images   images in one forward pass of one device; None: the whole share of the device at once
     questions_per_image  at most so many questions of an image share its prefix in one sequence; the rest of
                          its questions come in further sequences of the same epoch
-    epochs, max_steps    every question is asked once an epoch; max_steps, where given, decides instead
+    epochs, max_steps    every question is asked once an epoch (without `shares`); max_steps, where given, decides
+                         instead
     optimizer            adamw, or muon: Muon for matrices of hidden layers and AdamW for the rest (optimizer.py)
     warmup               share of the steps over which the learning rate rises
     save_every           steps between full-state checkpoints; the last step always makes one
@@ -98,6 +101,7 @@ class Stage(Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     train: Annotated[tuple[Group, ...], Field(min_length=1)]
     data: Annotated[tuple[DataSource, ...], Field(min_length=1)]
+    shares: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] | None = None
     lr: Annotated[float, Field(gt=0)]
     adapters_lr: Annotated[float, Field(gt=0)] | None = None
     lora: Lora | None = None
@@ -131,6 +135,8 @@ class Stage(Strict):
 
     @model_validator(mode="after")
     def _fits_what_trains(self) -> Stage:
+        if self.shares is not None and len(self.shares) != len(self.data):
+            raise ValueError(f"shares has {len(self.shares)} numbers for {len(self.data)} entries of data")
         if self.lora and "llm" not in self.train:
             raise ValueError("lora trains layers in the language model: put llm into train, or take lora out")
         if self.adapters_lr is not None and ("adapters" not in self.train or self.optimizer == "muon"):

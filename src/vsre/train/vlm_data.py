@@ -7,7 +7,8 @@ along the tokens (types, masks) goes on behind the prompt as it ends there, as `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -94,18 +95,19 @@ class VlmCollator:
         rendered = self.renderer.render(prompts)
         begin = self.tokenizer.bos_token
         written = bool(begin and rendered[0].startswith(begin))
-        tensors = dict(
-            self.processor(
-                images=[[picture] for picture in pictures],  # one list a prompt
-                text=rendered,
-                padding=True,
-                padding_side="right",
-                truncation=False,
-                max_length=None,
-                **({"add_special_tokens": False} if written else {}),
-                return_tensors="pt",
+        with padding_right(self.tokenizer):
+            tensors = dict(
+                self.processor(
+                    images=[[picture] for picture in pictures],  # one list a prompt
+                    text=rendered,
+                    padding=True,
+                    padding_side="right",
+                    truncation=False,
+                    max_length=None,
+                    **({"add_special_tokens": False} if written else {}),
+                    return_tensors="pt",
+                )
             )
-        )
         tensors.pop("labels", None)
         return tensors
 
@@ -136,6 +138,16 @@ class VlmCollator:
         if end is None:
             raise VsreError(f"{self.renderer.name}: its tokenizer has no end token, so an answer could not end.")
         return int(end)
+
+
+@contextmanager
+def padding_right(tokenizer: Any) -> Iterator[None]:
+    """A tokenizer that pads on the right, for a processor that asks it and not its caller for the side (Kosmos-2's)."""
+    side, tokenizer.padding_side = tokenizer.padding_side, "right"
+    try:
+        yield
+    finally:
+        tokenizer.padding_side = side
 
 
 def with_answers(
