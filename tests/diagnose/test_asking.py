@@ -34,11 +34,6 @@ DUMB = {
 }
 
 
-@pytest.fixture(scope="module")
-def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return strong_llava(tmp_path_factory.mktemp("llava"))
-
-
 @pytest.mark.parametrize("name", [*SPEAK, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE)])
 @torch.inference_mode()
 def test_without_the_picture(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

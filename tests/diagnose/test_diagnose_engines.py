@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 import torch
-from diagnose_data import make_triplets, picture, strong, strong_llava, strong_vsre
+from diagnose_data import make_triplets, picture, strong
 from PIL import Image
 from transformers.cache_utils import DynamicLayer
 
@@ -26,16 +26,6 @@ from vsre.rewrite import FORMATS, ask, load_pack
 from vsre.sources.images import load_image
 
 DECODING = Decoding(short_tokens=4, full_tokens=12)
-
-
-@pytest.fixture(scope="module", params=[strong_llava, strong_vsre], ids=["llava", "vsre"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return request.param(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return strong_llava(tmp_path_factory.mktemp("llava"))
 
 
 @pytest.fixture(scope="module")

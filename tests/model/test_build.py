@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -191,3 +192,14 @@ def test_checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({}, path / "pytorch_model.bin")
     with pytest.raises(VsreError, match=r"weights cannot be read .* safetensors"):
         build.load_encoder(spec, torch.float32)
+
+
+def test_weights_of_another_shape_than_the_config_says(tmp_path: Path) -> None:
+    path = tiny_llm(tmp_path)
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
+    with pytest.raises(VsreError) as error:
+        build.load_language_model(path, torch.float32)
+    said = str(error.value)
+    assert str(path) in said and "layers.0.mlp.down_proj.weight has the shape (32, 64)" in said
+    assert "(32, 48) by its config.json and 5 more" in said

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from vsre.errors import VsreError
-from vsre.repaint.presets import DiffusionConfig, load_config, preset_names
+from vsre.repaint.presets import PRESETS, DiffusionConfig, load_config
 from vsre.zoo.train import load_settings
 
 
@@ -12,7 +12,7 @@ def from_the_hub(name: str) -> bool:
     return not load_config(name).model.startswith("zoo:")
 
 
-@pytest.mark.parametrize("name", filter(from_the_hub, preset_names()))
+@pytest.mark.parametrize("name", filter(from_the_hub, PRESETS.names()))
 def test_every_default_of_a_preset_has_its_source(name: str) -> None:
     config = load_config(name)
     assert config.settings == ("t2i", "i2i", "inpaint") and config.about and config.licence

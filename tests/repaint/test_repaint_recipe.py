@@ -10,7 +10,8 @@ from rich.console import Console
 from tiny_sdxl import tiny_config
 
 from vsre.recipes import load_recipe, recipe_text
-from vsre.recipes.run import Steps, _data
+from vsre.recipes.data_sets import question_sources
+from vsre.recipes.run import Steps
 from vsre.recipes.schema import Recipe, Repaint
 from vsre.repaint import repaint, shards
 from vsre.repaint.specs import Diffusion, Scenes
@@ -56,7 +57,7 @@ def test_a_recipe_paints_with_a_diffusion_model(small_world: Path, tmp_path: Pat
     config = tiny_config(tiny_sdxl_folder).model_dump(mode="json", exclude_none=True)
     overrides = {k: config[k] for k in ("model", "size", "t2i", "i2i", "inpaint", "device", "dtype", "offline")}
     recipe = recipe_of(small_world, tmp_path / "out", painter="sdxl", overrides=overrides, settings=["i2i"], limit=2)
-    summaries = _data(recipe, tmp_path / "out", Steps(tmp_path / "out", Console(quiet=True)))
+    summaries = question_sources(recipe, tmp_path / "out", Steps(tmp_path / "out", Console(quiet=True)))
     assert summaries["mine"]["repaint"]["by_truth"] == {"intended": 2}
     assert all(t.origin == "repaint:i2i" for t in read_triplets(tmp_path / "out" / "data" / "mine" / "triplets"))
 
@@ -66,7 +67,7 @@ def test_a_recipe_stopped_while_it_paints_goes_on(
 ) -> None:
     recipe = recipe_of(small_world, tmp_path / "out", settings=["t2i"], limit=40)
     one = {"workers": 1}
-    monkeypatch.setattr("vsre.recipes.run.repaint", lambda *given, **more: repaint(*given, **(more | one)))
+    monkeypatch.setattr("vsre.recipes.data_sets.repaint", lambda *given, **more: repaint(*given, **(more | one)))
     paint, painted = ShardPainter.paint, []
 
     def stopped(self: ShardPainter, number: int, **more: Any) -> Any:
@@ -79,14 +80,14 @@ def test_a_recipe_stopped_while_it_paints_goes_on(
     monkeypatch.setattr(ShardPainter, "paint", stopped)
     steps = Steps(tmp_path / "out", Console(quiet=True))
     with pytest.raises(KeyboardInterrupt):
-        _data(recipe, tmp_path / "out", steps)
+        question_sources(recipe, tmp_path / "out", steps)
     assert shards.is_done(tmp_path / "out" / "data" / "mine" / "triplets", 0)
-    _data(recipe, tmp_path / "out", steps)
+    question_sources(recipe, tmp_path / "out", steps)
     assert painted.count(0) == 1, "what was painted is not painted again"
 
 
 def test_a_recipe_keeps_what_its_verifier_bears_out(small_world: Path, tmp_path: Path) -> None:
     recipe = recipe_of(small_world, tmp_path / "out", verifier="scene-truth", settings=["t2i"], limit=3)
-    summaries = _data(recipe, tmp_path / "out", Steps(tmp_path / "out", Console(quiet=True)))
+    summaries = question_sources(recipe, tmp_path / "out", Steps(tmp_path / "out", Console(quiet=True)))
     assert summaries["mine"]["repaint"]["by_truth"] == {"verified": 3}
     assert summaries["mine"]["repaint"]["verifier"] == "scene-truth/1"

@@ -1,6 +1,7 @@
 import importlib.util
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,21 @@ def test_without_a_verifier_there_is_no_rate(four: Path, tmp_path: Path) -> None
     [figures] = summary["variants"]
     assert "pass_rate" not in figures and figures["pictures"] == 2 and summary["verifier"] is None
     assert "no verifier" in (tmp_path / "out" / "sweep.html").read_text()
+
+
+def test_a_variants_pictures_are_looked_at_together(four: Path, tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    class Together(Scripted):
+        batch_size = 8
+
+        def verify_many(self, triplets: Sequence[Triplet]) -> list[Verification]:
+            asked.append(len(triplets))
+            return [self.verify(triplet.image or b"", triplet) for triplet in triplets]
+
+    variants = [flat("dark", shade=40), flat("light", shade=200, refuses=True)]
+    sweep(four, tmp_path / "out", variants, verifier=Together({}))
+    assert asked == [4, 3]
 
 
 def test_rates() -> None:

@@ -30,8 +30,8 @@ from vsre.repaint.verify import (
     check_many,
     confirms,
     iou,
+    kept_of,
     policy_of,
-    verified,
     verify_all,
 )
 from vsre.sources.scenes import CLASSES, DRAWABLE, draw_scene_for
@@ -40,6 +40,12 @@ from vsre.triplets import Triplet, read_triplets, write_triplets
 BOX, OTHER = (0.1, 0.1, 0.4, 0.4), (0.5, 0.5, 0.9, 0.9)
 BOTH = {"cat": BOX, "dog": OTHER}
 WORDS = Vocabulary(CLASSES, frozenset(DRAWABLE))
+
+
+def verified(painted: Painted, verifier: Any, policy: Policy | None = None) -> Painted | Refused:
+    """What is kept of one picture, as where many are judged."""
+    [checked] = check_many([painted], verifier, policy)
+    return kept_of(painted, checked, verifier.name, policy or policy_of(verifier))
 
 
 def statement(kind: Any) -> Statement:

@@ -6,14 +6,14 @@ from vsre.errors import VsreError
 from vsre.relations.photo_rules import shipped_rules
 from vsre.repaint.verify import SceneTruth
 from vsre.verify import build_verifier
-from vsre.verify.config import load_config, preset_names
+from vsre.verify.config import PRESETS, load_config
 from vsre.verify.rules import would_help
 
 
 def test_every_default_of_a_preset_has_a_source() -> None:
     """What a preset says itself and takes over: each model and each number."""
-    assert {"coco", "scenes", "grounding-dino"} <= set(preset_names())
-    for name in preset_names():
+    assert {"coco", "scenes", "grounding-dino"} <= set(PRESETS.names())
+    for name in PRESETS.names():
         config = load_config(name)
         wanted = set()
         for part in ("closed", "open", "depth", "masks"):

@@ -12,7 +12,7 @@ from PIL import Image
 from vsre.relations.photo_measures import DepthMap
 from vsre.relations.things import Verdict
 from vsre.repaint.painter import Painted, PaintJob, Refused, Statement
-from vsre.repaint.verify import BatchVerifier, verified_many
+from vsre.repaint.verify import BatchVerifier, check_many, kept_of
 from vsre.verify import build_verifier
 from vsre.verify.case import MISSING, NO_RULE, WHY_OPEN
 from vsre.verify.config import Depth, Judge, Masks, OpenVocabulary, VerifierConfig, load_config
@@ -292,7 +292,11 @@ def test_pictures_of_a_painter_are_verified_in_batches() -> None:
     by_name = {painted(name).triplets()[0].image_name.removesuffix(".png"): s for name, s in pictures.items()}
     fake = Fake(by_name, knows=("cat", "dog", "fox"))
     made = PictureVerifier(VerifierConfig(), known=fake)
-    results = dict(zip(pictures, verified_many([painted(name) for name in pictures], made), strict=True))
+    painted_ones = [painted(name) for name in pictures]
+    results = {
+        name: kept_of(one, checked, made.name, made.policy)
+        for name, one, checked in zip(pictures, painted_ones, check_many(painted_ones, made), strict=True)
+    }
     assert {n: [s.kind for s in r.statements] if isinstance(r, Painted) else "refused" for n, r in results.items()} == {
         "well": ["positive", "object-absent"],
         "elsewhere": ["object-absent"],

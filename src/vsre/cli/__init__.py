@@ -30,6 +30,7 @@ from vsre.cli import (
     geometry,
     lmms,
     models,
+    recipes,
     repaint,
     verify,
 )
@@ -55,6 +56,7 @@ for group in (
     benchmarks,
     features,
     experiments,
+    recipes,
     compare,
     lmms,
     export,

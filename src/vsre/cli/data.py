@@ -1,4 +1,4 @@
-"""Verbs that make and look at data: scenes, vsr, templates, rewrite."""
+"""Verbs that make and look at data: scenes, vsr, layouts, derive, templates, rewrite."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command()(scenes)
     app.command()(vsr)
     app.command()(layouts)
+    app.command()(derive)
     app.command()(templates)
     app.command()(rewrite)
 
@@ -31,6 +32,11 @@ def scenes(
         str,
         typer.Option(help="Who drew the test split: twemoji, or openmoji (pip install vsre[openmoji])."),
     ] = "twemoji",
+    train_objects: Annotated[
+        str | None,
+        typer.Option(help="Things in a scene of train and dev, as in 2 or 2-5; default: 2 to 5, mostly 3 or 4."),
+    ] = None,
+    test_objects: Annotated[str | None, typer.Option(help="Things in a scene of the test split.")] = None,
     seed: int = 0,
     workers: int = 2,
     json_file: JsonFile = None,
@@ -38,13 +44,28 @@ def scenes(
     """Draw the embedded world: scenes with true and false captions, in VSR's file format plus COCO instances."""
     from vsre.sources.scenes import write_world
 
+    objects = {}
+    if train_objects is not None:
+        objects["train"] = objects["dev"] = _object_range(train_objects)
+    if test_objects is not None:
+        objects["test"] = _object_range(test_objects)
     with progress_bar("scenes") as tick:
         summary = write_world(
             out, train_units=train, dev_units=dev, test_units=test, seed=seed, size=size, split=split,
-            test_style=test_style, workers=workers, progress=tick,
+            test_style=test_style, objects=objects, workers=workers, progress=tick,
         )  # fmt: skip
     key_table(f"scenes in {out}", summary)
     write_json(json_file, summary)
+
+
+def _object_range(text: str) -> tuple[int, int]:
+    """ "3" -> (3, 3), "2-5" -> (2, 5)."""
+    from vsre.errors import VsreError
+
+    least, _, most = text.partition("-")
+    if not (least.isdigit() and (most.isdigit() or text == least)):
+        raise VsreError(f"objects {text!r}: give a number or a range, such as 3 or 2-5.")
+    return int(least), int(most or least)
 
 
 def vsr(
@@ -138,6 +159,34 @@ def layouts(
         summary["floors"] = floor | {"box_forest": box_forest(train, test)}
         shown = {k: v for k, v in summary["floors"].items() if isinstance(v, dict)}
         key_table("test accuracy without a picture, and of a random forest on boxes", shown)
+    write_json(json_file, summary)
+
+
+def derive(
+    triplets: Annotated[Path, typer.Argument(help="Triplets: a split folder or a Parquet file.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the triplets with what is derived from them.")],
+    by: Annotated[
+        str, typer.Option(help="Rules, with commas between: inverse, swapped, opposite, mirrored.")
+    ] = "inverse,swapped,opposite,mirrored",
+    json_file: JsonFile = None,
+) -> None:
+    """Add what follows from triplets: from the object's side, by the antonym, in the mirrored picture."""
+    from vsre.sources.derive import derive as run
+
+    summary = run(triplets, out, [kind.strip() for kind in by.split(",") if kind.strip()])
+    table = Table(title=f"triplets in {out}", title_justify="left")
+    figures = {"original": summary["original"], **summary["derived"]}
+    why = list(dict.fromkeys(key for each in figures.values() for key in each if key not in ("rows", "true", "false")))
+    for column in ("", "rows", "true", *why):
+        table.add_column(column, justify="left" if not column else "right")
+    for name, each in figures.items():
+        share = f"{each['true'] / each['rows']:.1%}" if each["rows"] else "–"
+        table.add_row(name, f"{each['rows']:,}", share, *(f"{each.get(key, 0):,}" for key in why))
+    all_true = f"{summary['true']:.1%}" if summary["triplets"] else "–"
+    table.add_row("all", f"{summary['triplets']:,}", all_true, *("" for _ in why))
+    console.print(table)
+    if summary["set_aside"]["rows"]:
+        key_table(f"nothing derived, see {out / 'set_aside.jsonl'}", summary["set_aside"]["reasons"])
     write_json(json_file, summary)
 
 

@@ -34,8 +34,12 @@ def export(
         list[str] | None, typer.Option(help="More data it was trained on: a folder of triplets or questions, or words.")
     ] = None,
     base: Annotated[str | None, typer.Option(help="What a PEFT adapter is merged into; default: as it says.")] = None,
-    llm: Annotated[str | None, typer.Option(help="The language model's checkpoint, for the card.")] = None,
-    start: Annotated[str | None, typer.Option(help="The checkpoint that training began with, for the card.")] = None,
+    llm: Annotated[
+        str | None, typer.Option(help="The language model's checkpoint, for the card; default: as the run says.")
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="What training began with, for the card; default: as the run says.")
+    ] = None,
     licence: Annotated[
         str | None, typer.Option("--licence", "--license", help="What you publish under, for the card.")
     ] = None,

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 zoo = typer.Typer(help="The shipped tiny models: list them, or make one from nothing.", no_args_is_help=True)
 
 
+PAPER = "clip,siglip,dinov2,sam"
+"""The paper's encoders."""
+
+
 def register(app: typer.Typer) -> None:
     app.command()(train)
     app.add_typer(zoo, name="zoo")
@@ -30,7 +34,13 @@ def train(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; a second call goes on from here.")],
     checkpoint: Annotated[str | None, typer.Option(help="Tune this model: a hub id, a folder, or zoo:base.")] = None,
     llm: Annotated[str | None, typer.Option(help="Build VSRE on this language model ...")] = None,
-    encoders: Annotated[str, typer.Option(help="... and these encoders, by comma.")] = "clip,siglip,dinov2,sam",
+    encoders: Annotated[
+        str | None,
+        typer.Option(
+            help="... and these encoders, by comma; default: clip,siglip,dinov2,sam. Of a VSRE --checkpoint keep only "
+            "these; default: all."
+        ),
+    ] = None,
     keep_cls: Annotated[bool, typer.Option(help="Keep the CLS tokens of CLIP and DINOv2.")] = False,
     image_size: Annotated[
         list[str] | None, typer.Option(metavar="ENCODER=PIXELS", help="Another input size of an encoder; repeatable.")
@@ -68,6 +78,7 @@ def train(
     from vsre.recipes.schema import EncoderChoice
     from vsre.recipes.start import encoder_specs, open_model
     from vsre.train import load_stages, run_stages
+    from vsre.train.fingerprint import note_start
     from vsre.train.processes import processes
     from vsre.train.run import check_stages
 
@@ -78,7 +89,8 @@ def train(
     check_stages(todo, trackers)
     if accelerate is not None and not plan_only:
         raise typer.Exit(_in_processes(accelerate, todo, out))
-    names = [e.strip() for e in encoders.split(",") if e.strip()]
+    listed = encoders if encoders is not None else "" if llm is None else PAPER
+    names = [e.strip() for e in listed.split(",") if e.strip()]
     sizes, budgets = (_of_encoders(*given, names) for given in (("image-size", image_size), ("tokens", tokens)))
     chosen = [EncoderChoice(id=n, image_size=sizes.get(n), tokens=budgets.get(n)) for n in names]
     joined = fusion_from({"kind": fusion} | {k: v for k, v in (("grid", grid), ("by", by)) if v is not None})
@@ -94,6 +106,7 @@ def train(
     summary = run_stages(model, processor, todo, out, seed=seed, feature_cache=kept, report_to=trackers)
     if not speaks:
         return None
+    note_start(out, {"checkpoint": checkpoint} if llm is None else {"llm": llm, "encoders": names})
     shown = {f"{i:02d}": {k: v for k, v in s.items() if k != "config"} for i, s in enumerate(summary["stages"], 1)}
     key_table(f"trained: {summary['model']}", shown)
     write_json(json_file, summary)

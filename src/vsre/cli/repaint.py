@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
-from typer.core import TyperGroup
 
+from vsre.cli.groups import running_group
 from vsre.cli.output import JsonFile, errors, key_table, progress_bar, write_json
 from vsre.cli.repaint_exchange import export, import_
 from vsre.cli.repaint_options import (
@@ -53,17 +53,8 @@ if TYPE_CHECKING:
 Planned = Annotated[Path, typer.Argument(help="The folder of a plan.")]
 
 
-class _RunsByDefault(TyperGroup):
-    """`vsre repaint TRIPLETS OUT` is `vsre repaint run TRIPLETS OUT`; a folder called "sweep" is said "./sweep"."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] != "--help":
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(cls=_RunsByDefault, no_args_is_help=True, help=_HELP, rich_markup_mode="markdown")
+    group = running_group(_HELP)
     for verb in (run, plan, work, finish, statistics, spot_check, export, sweep, masks, presets):
         group.command()(verb)
     group.command("import")(import_)

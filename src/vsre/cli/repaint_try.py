@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from vsre.cli.groups import PresetName, show_presets
 from vsre.cli.output import JsonFile, console, key_table, progress_bar, write_json
 from vsre.cli.repaint_options import (
     BatchSize,
@@ -129,29 +130,22 @@ def masks(
     write_json(json_file, summary)
 
 
-def presets(
-    name: Annotated[str | None, typer.Argument(help="A preset or YAML file: show all of it, with sources.")] = None,
-    json_file: JsonFile = None,
-) -> None:
+def presets(name: PresetName = None, json_file: JsonFile = None) -> None:
     """List the diffusion presets, or show one with where each of its defaults is from."""
-    from vsre.repaint.presets import load_config, preset_names
+    from vsre.repaint.presets import PRESETS
 
-    if name is not None:
-        shown = load_config(name).model_dump(mode="json", exclude_none=True)
-        key_table(name, shown)
-        return write_json(json_file, shown)
-    configs = {preset: load_config(preset) for preset in preset_names()}
-    table = Table("preset", "size", "t2i", "i2i", "inpaint", "licence")
-    for preset, config in configs.items():
-        numbers = [_numbers(config, s) for s in ("t2i", "i2i", "inpaint")]
-        size = f"{config.size[0]} x {config.size[1]}"
-        table.add_row(*(escape(text) for text in (preset, size, *numbers, config.licence)))
-    console.print(table)
-    console.print("steps, guidance, strength; `vsre repaint presets NAME` shows where each default is from")
-    write_json(
-        json_file, {preset: config.model_dump(mode="json", exclude_none=True) for preset, config in configs.items()}
+    show_presets(
+        PRESETS,
+        name,
+        json_file,
+        head=("preset", "size", "t2i", "i2i", "inpaint", "licence"),
+        cells=lambda config: (
+            f"{config.size[0]} x {config.size[1]}",
+            *(_numbers(config, setting) for setting in ("t2i", "i2i", "inpaint")),
+            config.licence,
+        ),
+        notes=("steps, guidance, strength; `vsre repaint presets NAME` shows where each default is from",),
     )
-    return None
 
 
 def _numbers(config: DiffusionConfig, setting: Any) -> str:

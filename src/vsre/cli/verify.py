@@ -9,30 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 from rich.table import Table
-from typer.core import TyperGroup
 
+from vsre.cli.groups import PresetName, running_group, show_presets
 from vsre.cli.output import JsonFile, console, errors, key_table, progress_bar, write_json
 from vsre.errors import VsreError
 
 if TYPE_CHECKING:
     from vsre.repaint.verify import Verifier
+    from vsre.verify.config import VerifierConfig
 
 _OUTCOMES = ("pass", "fail", "missing", "undecided")
 _CLASSES = 20
 """Classes that are shown; verify.json has them all."""
 
 
-class _RunsByDefault(TyperGroup):
-    """`vsre verify TRIPLETS` is `vsre verify run TRIPLETS`; a folder called "presets" is said "./presets"."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] != "--help":
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
-
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(cls=_RunsByDefault, no_args_is_help=True, help=_HELP, rich_markup_mode="markdown")
+    group = running_group(_HELP)
     for verb in (run, presets):
         group.command()(verb)
     app.add_typer(group, name="verify")
@@ -100,30 +92,25 @@ def _by_boxes(triplets: Path, boxes: list[Path], verifier: str | None, options: 
     return PictureVerifier(config, known=KnownBoxes(read_objects(boxes, names)))
 
 
-def presets(
-    name: Annotated[str | None, typer.Argument(help="A preset or YAML file: show all of it, with sources.")] = None,
-    json_file: JsonFile = None,
-) -> None:
+def presets(name: PresetName = None, json_file: JsonFile = None) -> None:
     """List the verifiers, or show one with where each of its defaults is from."""
-    from vsre.verify.config import load_config, preset_names
+    from vsre.verify.config import PRESETS
 
-    if name is not None:
-        shown = load_config(name).model_dump(mode="json", exclude_none=True)
-        key_table(name, shown)
-        return write_json(json_file, shown)
-    configs = {preset: load_config(preset) for preset in preset_names()}
-    table = Table("preset", "what it looks with", "thresholds of its detectors")
-    for preset, config in configs.items():
-        detectors = [part for part in (config.closed, config.open) if part]
-        thresholds = "; ".join(f"{part.present:g}, {part.absent:g}" for part in detectors)
-        table.add_row(*map(escape, (preset, config.about, thresholds)))
-    console.print(table)
-    console.print("thresholds: a box counts; a box makes absence doubtful")
-    console.print("`vsre verify presets NAME` shows all of it, with where each default is from")
-    write_json(
-        json_file, {preset: config.model_dump(mode="json", exclude_none=True) for preset, config in configs.items()}
+    show_presets(
+        PRESETS,
+        name,
+        json_file,
+        head=("preset", "what it looks with", "thresholds of its detectors"),
+        cells=lambda config: (config.about, _thresholds(config)),
+        notes=(
+            "thresholds: a box counts; a box makes absence doubtful",
+            "`vsre verify presets NAME` shows all of it, with where each default is from",
+        ),
     )
-    return None
+
+
+def _thresholds(config: VerifierConfig) -> str:
+    return "; ".join(f"{part.present:g}, {part.absent:g}" for part in (config.closed, config.open) if part)
 
 
 def _show(summary: Mapping[str, Any], out: Path) -> None:

@@ -26,8 +26,8 @@ from vsre.diagnose.prompts import Prompt, Renderer
 from vsre.diagnose.replies import Reply
 from vsre.diagnose.shared_prefix import Group, SharedPrefix
 from vsre.diagnose.split import SplitBranches
-from vsre.diagnose.ways import Images, Job, first_line, free_memory
-from vsre.errors import VsreError
+from vsre.diagnose.ways import Images, Job, free_memory
+from vsre.errors import VsreError, kind_and_line
 from vsre.numerics import apart, tolerance
 from vsre.sources.images import load_image
 
@@ -223,9 +223,9 @@ class TransformersEngine:
         try:
             difference = largest_difference(self._shared, self._plain, kind, images, group, most=most)
         except torch.OutOfMemoryError as error:
-            problem, smaller = first_line(error), len(group.numbers) > 1
+            problem, smaller = kind_and_line(error), len(group.numbers) > 1
         except Exception as error:  # whatever stops the faster way, the plain one may still work
-            problem, smaller = first_line(error), False
+            problem, smaller = kind_and_line(error), False
         if difference is None:
             free_memory()  # out of the handler, whose traceback holds what the failed call had
             if smaller:

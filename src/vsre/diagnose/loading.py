@@ -23,9 +23,9 @@ from vsre.diagnose.devices import (
     memory_limits,
     quantized,
 )
-from vsre.diagnose.ways import first_line
-from vsre.errors import VsreError
+from vsre.errors import VsreError, kind_and_line
 from vsre.model import resolve_checkpoint  # the import also registers our classes with the Auto classes
+from vsre.model.checkpoints import check_shapes
 
 _SAMPLED = 4096
 """Values of each weight tensor that enter the fingerprint."""
@@ -71,8 +71,9 @@ def load_model(
     With `trust_remote_code` a checkpoint's own Python code is run, and kernels from the hub may be named as attention;
     weights are read from safetensors all the same.
 
-    Raises VsreError for a folder without a model, weights that are not safetensors, a model that needs code of its own
-    or a package that is missing, one without a processor or chat template, and options that cannot be met.
+    Raises VsreError for a folder without a model, weights that are not safetensors or not of the config's shapes, a
+    model that needs code of its own or a package that is missing, one without a processor or chat template, and options
+    that cannot be met.
     """
     if dtype not in DTYPES:
         raise VsreError(f"Unknown dtype {dtype!r}. Give one of {', '.join(DTYPES)}.")
@@ -100,11 +101,18 @@ def load_model(
     try:
         processor = AutoProcessor.from_pretrained(source, **same)
         model, found = AutoModelForImageTextToText.from_pretrained(
-            source, dtype=wanted, use_safetensors=True, output_loading_info=True, **same, **more
+            source,
+            dtype=wanted,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, with both shapes
+            **same,
+            **more,
         )
     # A broken folder can fail anywhere in transformers; the reason reaches the person as one message.
     except Exception as error:
         raise VsreError(f"{name}: {_why_not(error)}") from error
+    check_shapes(name, found)
     if missing := sorted(found["missing_keys"]):
         raise VsreError(
             f"{name}: the checkpoint lacks {len(missing)} of the model's weights ({', '.join(missing[:3])}), which "
@@ -128,14 +136,14 @@ def _why_not(error: Exception) -> str:
     text = str(error)
     for package in PACKAGES:
         if package in text.lower() and find_spec(package) is None:
-            return f"this model needs {package}, which is not installed ({first_line(error)}). {_install(package)}"
+            return f"this model needs {package}, which is not installed ({kind_and_line(error)}). {_install(package)}"
     if "trust_remote_code" in text:
         return (
             "this model needs code of its own, and code from a checkpoint is run only on your word "
-            f"({first_line(error)}). Read that code, and allow it by trust_remote_code if you trust it."
+            f"({kind_and_line(error)}). Read that code, and allow it by trust_remote_code if you trust it."
         )
     return (
-        f"cannot be loaded as an image-text model ({first_line(error)}). Expected a folder or hub id with "
+        f"cannot be loaded as an image-text model ({kind_and_line(error)}). Expected a folder or hub id with "
         "config.json, model.safetensors, tokenizer and processor files, as save_pretrained writes them."
     )
 

@@ -17,7 +17,8 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from vsre.diagnose.decoding import until_end
 from vsre.diagnose.prompts import Prompt
 from vsre.diagnose.replies import Reply
-from vsre.diagnose.ways import Images, Job, Way, first_line
+from vsre.diagnose.ways import Images, Job, Way
+from vsre.errors import kind_and_line
 from vsre.numerics import apart, tolerance
 
 
@@ -84,7 +85,7 @@ class Plain(Way):
         try:
             self.logits({}, Job(0, Prompt(""), self.renderer.render(["?"])[0]))
         except Exception as error:  # whatever a processor or model says to inputs it was not made for
-            return first_line(error)
+            return kind_and_line(error)
         return None
 
     def logits(self, images: Images, job: Job, told: Sequence[int] = ()) -> torch.Tensor:

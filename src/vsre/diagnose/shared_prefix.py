@@ -13,8 +13,8 @@ from vsre.diagnose.branches import Branches, Prefilled, prefill
 from vsre.diagnose.decoding import decode
 from vsre.diagnose.prompts import Prefix
 from vsre.diagnose.replies import Reply
-from vsre.diagnose.ways import Images, Job, Way, first_line, free_memory
-from vsre.errors import VsreError
+from vsre.diagnose.ways import Images, Job, Way, free_memory
+from vsre.errors import VsreError, kind_and_line
 
 
 @dataclass(eq=False)
@@ -58,7 +58,7 @@ class SharedPrefix(Way):
             try:
                 prefixes[number] = self.renderer.prefix(image)
             except Exception as error:  # an image processor may raise anything on an odd picture
-                self.no_prefix = first_line(error)
+                self.no_prefix = kind_and_line(error)
         waiting = []
         asked = [job for job in jobs if job.image in prefixes]
         suffixes = self.renderer.suffixes([job.rendered for job in asked]) if asked else []
@@ -89,9 +89,9 @@ class SharedPrefix(Way):
             try:
                 return self._branch_off(group, kind, self.prefill(group.prefixes))
             except torch.OutOfMemoryError as error:
-                problem, self.most_images = first_line(error), max(1, len(group.numbers) // 2)
+                problem, self.most_images = kind_and_line(error), max(1, len(group.numbers) // 2)
             except Exception as error:  # as in `attempt`
-                problem = first_line(error)
+                problem = kind_and_line(error)
             free_memory()  # out of the handler, whose traceback holds what the failed call had
         if len(group.numbers) == 1:
             self.no_prefix = problem

@@ -20,6 +20,7 @@ from vsre.diagnose.decoding import Decoding
 from vsre.diagnose.devices import input_device
 from vsre.diagnose.prompts import Prompt, Renderer
 from vsre.diagnose.replies import Reply, Score
+from vsre.errors import kind_and_line
 
 Images = dict[int, Image.Image]
 
@@ -111,22 +112,17 @@ class Way(ABC):
         try:
             return run(jobs)
         except torch.OutOfMemoryError as error:
-            reason = f"out of memory: {first_line(error)}"
+            reason = f"out of memory: {kind_and_line(error)}"
             self.batch = max(1, min(self.batch, len(jobs) // 2))
         # Models raise anything; whatever it is, it must cost these prompts only.
         except Exception as error:
-            reason = first_line(error)
+            reason = kind_and_line(error)
         free_memory()
         if len(jobs) == 1:
             self.give_up(jobs[0], reason)
             return
         for half in (jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :]):
             self.attempt(half, run)
-
-
-def first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 def free_memory() -> None:

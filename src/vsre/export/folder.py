@@ -16,7 +16,7 @@ from vsre.export.card import CardFacts, write_card
 from vsre.export.opening import open_for_export
 from vsre.export.origins import model_parts, public_name
 from vsre.export.results import measured
-from vsre.export.training import describe_data, made_by, stages_of
+from vsre.export.training import began_with, describe_data, made_by, stages_of
 from vsre.model import VsreConfig, VsreForConditionalGeneration, VsreImageProcessor, VsreProcessor
 from vsre.train.checkpoints import no_bars, write_json
 
@@ -54,7 +54,7 @@ def export_model(
     weights is shown as a comparison. `training` is a folder of `vsre train`, found by itself where the checkpoint lies
     in one. `data` are folders of triplets or questions, or words. `llm` is the language model's checkpoint, where the
     model does not name it, `start` the checkpoint that training started from, `licence` the one under which you publish
-    (an id of the hub).
+    (an id of the hub). The first two are found by themselves where the run's record has them.
 
     The folder appears when it is whole. Raises VsreError for a model or run that cannot be read, and where `out` holds
     anything but an earlier export.
@@ -65,7 +65,7 @@ def export_model(
     for run in runs:
         if not (run / "metrics.json").is_file():
             raise VsreError(f"{run}: no metrics.json here, so nothing was measured. Give a folder of `vsre diagnose`.")
-    stages = stages_of(checkpoint, training)
+    stages, began = stages_of(checkpoint, training), began_with(checkpoint, training)
     loaded = open_for_export(checkpoint, base=base, dtype=dtype)
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -79,7 +79,7 @@ def export_model(
     facts = CardFacts(
         name=name or _name_of(checkpoint),
         own_code=own,
-        parts=model_parts(loaded.model.config, checkpoint, llm, start),
+        parts=model_parts(loaded.model.config, checkpoint, llm or began.get("llm"), start or began.get("checkpoint")),
         parameters=loaded.model.num_parameters(),
         dtype=str(loaded.dtype).removeprefix("torch."),
         visual_tokens=loaded.model.config.image_tokens if own else None,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vsre.errors import VsreError
+from vsre.errors import VsreError, first_line
 from vsre.export.folder import RECORD
-from vsre.model.checkpoints import first_line
 
 _STALE = ["*.safetensors", "*.safetensors.index.json", "*.py"]
 """What an earlier upload may have left that would be loaded beside this one."""

@@ -10,8 +10,8 @@ from transformers import AutoProcessor
 
 from vsre.diagnose.devices import DTYPES
 from vsre.diagnose.loading import Loaded, load_model
-from vsre.errors import VsreError
-from vsre.model.checkpoints import first_line, load_config
+from vsre.errors import VsreError, first_line
+from vsre.model.checkpoints import load_config
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"

@@ -16,6 +16,7 @@ from vsre.export.origins import data_licence
 from vsre.model import resolve_checkpoint
 from vsre.report.text import duration
 from vsre.train.checkpoints import DONE, read_json
+from vsre.train.fingerprint import RUN, START
 from vsre.triplets import parquet_files
 
 
@@ -34,16 +35,31 @@ def stages_of(checkpoint: str | Path, training: str | Path | None = None) -> lis
     `training` is the run's folder; None: the one around a checkpoint that lies in it (RUN/NN-STAGE/model), else there
     are none. Raises VsreError where the folder named holds no finished stage.
     """
-    model = Path(checkpoint).expanduser().resolve()
-    own = model.parent if (model.parent / DONE).is_file() else None
-    if training is None and own is None:
+    own, run = _folders(checkpoint, training)
+    if run is None:
         return []
-    run = Path(training) if training is not None else model.parent.parent
     done = sorted(run.glob(f"[0-9]*/{DONE}"))
     if not done:
         raise VsreError(f"{run}: no finished stage here. Give the folder that `vsre train --out` wrote.")
     last = own.name if own is not None and own.parent.resolve() == run.resolve() else done[-1].parent.name
     return [_stage(read_json(file)) for file in done if file.parent.name <= last]
+
+
+def began_with(checkpoint: str | Path, training: str | Path | None = None) -> dict[str, Any]:
+    """What a run of `vsre train` began with, as its record says: `checkpoint`, or `llm` and `encoders`; empty where
+    nothing is known. `training` is as for `stages_of`."""
+    _, run = _folders(checkpoint, training)
+    try:
+        return {} if run is None else dict(read_json(run / RUN)[START])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _folders(checkpoint: str | Path, training: str | Path | None) -> tuple[Path | None, Path | None]:
+    """The stage's folder that a checkpoint lies in, and its run's, or the run that was named."""
+    model = Path(checkpoint).expanduser().resolve()
+    own = model.parent if (model.parent / DONE).is_file() else None
+    return own, Path(training) if training is not None else own.parent if own is not None else None
 
 
 def _stage(done: dict[str, Any]) -> StageFacts:

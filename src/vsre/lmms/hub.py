@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vsre.errors import VsreError
+from vsre.errors import VsreError, kind_and_line
 from vsre.lmms.folder import read_summary
 
 PUBLISHED = ["README.md", "testset.json", "*/test-*.parquet"]
@@ -33,7 +33,7 @@ def push(folder: str | Path, repo: str, *, private: bool = True) -> str:
         )
     except Exception as error:  # requests, its own and the network's: all mean that it is not there
         raise VsreError(
-            f"{folder}: cannot be pushed to the data set {repo} ({_first_line(error)}). "
+            f"{folder}: cannot be pushed to the data set {repo} ({kind_and_line(error)}). "
             "Log in with `hf auth login` or set HF_TOKEN, and name a repository you may write to (OWNER/NAME)."
         ) from error
     return f"https://huggingface.co/datasets/{repo}"
@@ -51,11 +51,6 @@ def hub_folder(repo: str, config: str | None = None) -> Path:
         return Path(snapshot_download(repo, repo_type="dataset", allow_patterns=wanted))
     except Exception as error:
         raise VsreError(
-            f"{repo}: neither a folder here nor a data set that the hub gives ({_first_line(error)}). "
+            f"{repo}: neither a folder here nor a data set that the hub gives ({kind_and_line(error)}). "
             "Name the folder that `vsre testset` wrote, or OWNER/NAME of one that was pushed."
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__

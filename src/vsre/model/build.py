@@ -161,7 +161,8 @@ def build_vsre(
     language_model, tokenizer = load_language_model(llm_from or llm, dtype)
     prepare_tokenizer(tokenizer)
     if len(tokenizer) > language_model.get_input_embeddings().num_embeddings:
-        language_model.resize_token_embeddings(len(tokenizer))
+        # The mean of all rows, transformers' default, would hang on the number of threads; no placeholder is ever read.
+        language_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
 
     towers = {spec.name: load_encoder(spec, dtype) for spec in specs}
     language_model.config.name_or_path = ""  # a path of this machine means nothing elsewhere

@@ -6,6 +6,7 @@ Weights are safetensors only, and no code from a checkpoint is ever run. A langu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import is_gguf_available
 
 import vsre
-from vsre.errors import VsreError
+from vsre.errors import VsreError, first_line
 
 ZOO = Path(vsre.__file__).parent / "zoo" / "weights"
 ZOO_PREFIX = "zoo:"
@@ -89,18 +90,30 @@ def load_config(checkpoint: str | Path) -> tuple[PreTrainedConfig, str]:
 def load_weights(loader: Any, path: str, dtype: torch.dtype, **kwargs: Any) -> Any:
     """What `loader.from_pretrained` makes of a resolved checkpoint, from safetensors only (or `gguf_file`).
 
-    Raises VsreError when there are none or they are damaged.
+    Raises VsreError when there are none, they are damaged, or their shapes are not those of the config.
     """
     try:
-        return loader.from_pretrained(path, dtype=dtype, use_safetensors=True, **kwargs)
+        model, found = loader.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+        )
     except (OSError, SafetensorError) as error:
         raise VsreError(
             f"{path}: its weights cannot be read ({first_line(error)}). Only safetensors are read: save the "
             "model with save_pretrained, or copy or download its model.safetensors again."
         ) from error
+    check_shapes(path, found)
+    return model
 
 
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its kind."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def check_shapes(checkpoint: str | Path, found: Mapping[str, Any]) -> None:
+    """Refuse a model some of whose weights have another shape in the checkpoint than by its config.
+
+    `found` is transformers' loading info under `ignore_mismatched_sizes`. Raises VsreError with the first of them.
+    """
+    if wrong := sorted(found["mismatched_keys"]):
+        name, has, wants = wrong[0]
+        others = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise VsreError(
+            f"{checkpoint}: {name} has the shape {tuple(has)} in the checkpoint, {tuple(wants)} by its config.json"
+            f"{others}. Put the config.json and the weights of one save together."
+        )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vsre.recipes.near import nearest
+from vsre.recipes.steps import folder_name
 from vsre.sources.protocols import PROTOCOLS
 
 
@@ -36,6 +37,23 @@ def cross_faults(raw: Mapping[str, Any]) -> Iterator[str]:
                         str(source), data
                     )
         before.append(name)
+    yield from _further_sets(raw)
+
+
+def _further_sets(raw: Mapping[str, Any]) -> Iterator[str]:
+    """`diagnose.also`: sets of scenes need a world, and each a folder of its own."""
+    sets = _mapping(_mapping(raw.get("diagnose")).get("also"))
+    kind = _mapping(raw.get("source")).get("kind")
+    if sets and kind != "scenes":
+        yield f"diagnose.also: {', '.join(map(str, sets))}: test sets of scenes go with source.kind scenes, not {kind}."
+    folders: dict[str, str] = {}
+    for name in map(str, sets):
+        folder = folder_name(name)
+        if not folder:
+            yield f"diagnose.also: {name!r} has no letter or digit to name a folder by."
+        elif folder in folders:
+            yield f"diagnose.also: {folders[folder]!r} and {name!r} have the same folder, {folder}."
+        folders.setdefault(folder, name)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -1,10 +1,12 @@
 """From a recipe file to the plain recipe it stands for: what it extends, its named stages and its grids.
 
     extends: table-1                     a shipped recipe, or a file beside this one; what stands here goes over it
-    stages:                              stages by name, as in a stages file but for their data
+    stages:                              stages by name, as in a stages file but for their data; null: left out
       tune: {train: [adapters, llm], bf16: true}
+    starts:                              starts by name, where they differ between recipes that share their models
+      merged: {checkpoint: "zoo:merged"}
     models:                              a stage `use`s a named one and may change it
-      - {name: mine, start: {...}, stages: [{use: tune, data: [turn-g-11k], lr: 1.0e-5}]}
+      - {name: mine, start: {use: merged}, stages: [{use: tune, data: [turn-g-11k], lr: 1.0e-5}]}
     grid:                                each entry makes models: every combination of one item of each of its axes
       - size:
           - {name: 7B, start: {vlm: llava-hf/llava-1.5-7b-hf}}
@@ -27,7 +29,7 @@ from typing import Any
 from vsre.errors import VsreError
 from vsre.recipes.near import nearest
 
-FILE_KEYS = ("extends", "stages", "grid")
+FILE_KEYS = ("extends", "stages", "starts", "grid")
 """What a recipe file may have beside the keys of a recipe."""
 
 ADDED = ("sources", "notes")
@@ -41,18 +43,20 @@ Read = Callable[[str, str], tuple[dict[str, Any], str]]
 
 
 def expand(raw: dict[str, Any], where: str, read: Read, faults: list[str]) -> dict[str, Any]:
-    """The recipe without `extends`, `stages` and `grid`; named stages that are not there are added to `faults`.
+    """The recipe without `extends`, `stages`, `starts` and `grid`; names that are not there are added to `faults`.
 
     Raises VsreError naming the part that is of the wrong kind.
     """
     whole = _extended(raw, where, read, (where,))
-    named, grids = whole.pop("stages", {}), whole.pop("grid", [])
+    named, starts, grids = whole.pop("stages", {}), whole.pop("starts", {}), whole.pop("grid", [])
     _expect(named, Mapping, f"{where}: stages", "a mapping from names to stages")
+    _expect(starts, Mapping, f"{where}: starts", "a mapping from names to starts")
     models = whole.get("models", [])
     _expect(models, list, f"{where}: models", "a list of models")
-    models = [*models, *_grid_models(grids, where)]
+    models = [*models, *grid_models(grids, where)]
     if grids or "models" in whole:
-        whole["models"] = [_with_stages(model, named, where, faults) for model in models]
+        begun = [_with_start(model, starts, faults) for model in models]
+        whole["models"] = [_with_stages(model, named, where, faults) for model in begun]
     if "extends" in raw and isinstance(whole.get("data"), Mapping):
         named_data = [source for model in models for stage in _list(model, "stages") for source in _list(stage, "data")]
         if all(name in [*whole["data"]] for name in named_data):  # else the schema says which was meant
@@ -81,7 +85,8 @@ def _extended(raw: dict[str, Any], where: str, read: Read, parents: tuple[str, .
     return merge(below, {k: v for k, v in raw.items() if k != "extends"})
 
 
-def _grid_models(grids: Any, where: str) -> Iterator[dict[str, Any]]:
+def grid_models(grids: Any, where: str) -> Iterator[dict[str, Any]]:
+    """The models of grids, each a mapping from axes to lists of partial models."""
     _expect(grids, list, f"{where}: grid", "a list, each entry a mapping from axes to lists of partial models")
     for number, axes in enumerate(grids, 1):
         at = f"{where}: grid {number}"
@@ -98,6 +103,19 @@ def _grid_models(grids: Any, where: str) -> Iterator[dict[str, Any]]:
             yield model
 
 
+def _with_start(model: Any, named: Mapping[str, Any], faults: list[str]) -> Any:
+    """The model with its start written out; what is no mapping is left for the schema to refuse."""
+    start = model.get("start") if isinstance(model, Mapping) else None
+    if not isinstance(start, Mapping) or "use" not in start:
+        return model
+    own = {k: v for k, v in start.items() if k != "use"}
+    if not isinstance(named.get(start["use"]), Mapping):
+        name = str(start["use"])
+        faults.append(f"{model.get('name', 'a model')}: starts as {name!r}, not in `starts`. {nearest(name, named)}")
+        return {**model, "start": own}
+    return {**model, "start": merge(named[start["use"]], own)}
+
+
 def _with_stages(model: Any, named: Mapping[str, Any], where: str, faults: list[str]) -> Any:
     """The model with each stage written out; what is no mapping is left for the schema to refuse."""
     if not isinstance(model, Mapping):
@@ -107,7 +125,9 @@ def _with_stages(model: Any, named: Mapping[str, Any], where: str, faults: list[
     name = model.get("name", "a model")
     _expect(common, Mapping, f"{where}: {name}, each_stage", "a mapping of what every stage of the model has")
     if isinstance(model.get("stages"), list):
-        stages = [_stage(stage, common, named) for stage in model["stages"]]
+        off = [name for name, stage in named.items() if stage is None]
+        kept = [s for s in model["stages"] if not (isinstance(s, Mapping) and s.get("use") in off)]
+        stages = [_stage(stage, common, named) for stage in kept]
         written["stages"] = [s for s in stages if not (isinstance(s, Mapping) and "use" in s)]
         for use in (str(s["use"]) for s in stages if isinstance(s, Mapping) and "use" in s):
             faults.append(f"{name}: a stage uses {use!r}, which `stages` does not have. {nearest(use, named)}")

@@ -10,6 +10,7 @@ import torch
 
 from vsre.model import VsreConfig, fusion_from, plan_checkpoints
 from vsre.model.checkpoints import load_config
+from vsre.recipes.data_options import DERIVED, DRAWN, SUBSET
 from vsre.recipes.schema import Recipe
 from vsre.recipes.start import encoder_specs
 
@@ -40,9 +41,25 @@ def data_rows(summaries: dict[str, Any]) -> list[dict[str, Any]]:
             "pack": summary["rewrite"]["pack"],
             "templates": len(summary["rewrite"]["templates"]),
             "seed": summary["rewrite"]["seed"],
+            **_chosen(summary),
         }
         for name, summary in summaries.items()
     ]
+
+
+def _chosen(summary: dict[str, Any]) -> dict[str, str]:
+    """How triplets that are not simply the train split were chosen and added to; nothing for those that are."""
+    said = []
+    if drawn := summary.get(DRAWN):
+        removed = sum(drawn["removed"].values())
+        said.append(f"{drawn['pictures']:,} scenes of its own" + (f", {removed:,} rows removed" if removed else ""))
+    if subset := summary.get(SUBSET):
+        relations = ", ".join(subset["without"])
+        said.append(f"{subset['triplets']:,} of {subset['of']:,}" + (f", without {relations}" if relations else ""))
+    if derived := summary.get(DERIVED):
+        added = [f"{figures['rows']:,} {kind}" for kind, figures in derived["derived"].items()]
+        said.append(f"and {', '.join(added)}; {derived['true']:.1%} true")
+    return {"triplets are": "; ".join(said)} if said else {}
 
 
 def model_rows(recipe: Recipe, out: Path) -> list[dict[str, Any]]:

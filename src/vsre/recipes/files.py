@@ -61,7 +61,11 @@ def read_recipe(name_or_path: str, *, protocol: str | None = None) -> tuple[Reci
 
     Models with a mistake of their own are left out; without a sound source or data there is no recipe.
     """
-    raw, where = _read(name_or_path)
+    return recipe_from(*_read(name_or_path), protocol=protocol)
+
+
+def recipe_from(raw: dict[str, Any], where: str, *, protocol: str | None = None) -> tuple[Recipe | None, list[str]]:
+    """`read_recipe` of a recipe file's content; `where` is the name or path of what holds it."""
     faults: list[str] = []
     whole = expand(raw, where, _read_from, faults)
     for key in [key for key in whole if key not in Recipe.model_fields]:

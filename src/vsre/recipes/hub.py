@@ -18,9 +18,9 @@ from huggingface_hub import HfApi, try_to_load_from_cache
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.utils import cached_file
 
-from vsre.errors import VsreError
+from vsre.errors import VsreError, first_line
 from vsre.model import ENCODERS, zoo_names
-from vsre.model.checkpoints import ZOO_PREFIX, first_line, locate
+from vsre.model.checkpoints import ZOO_PREFIX, locate
 from vsre.model.reference import VISION
 from vsre.recipes.near import nearest
 

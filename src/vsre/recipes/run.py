@@ -2,12 +2,13 @@
 
 OUT/world/             the embedded world's files, in VSR's format (or your own VSR copy, read where it is)
 OUT/triplets/SPLIT/    the source as triplets, after the protocol; with layouts also their pictures, in images/
-OUT/data/NAME/         a question source: triplets (repainted ones have their own) and questions
+OUT/data/NAME/         a question source: triplets of its own, where it has them, and questions (vsre.recipes.data_sets)
 OUT/pools/             scenes of general questions, for training and for measuring
 OUT/features/          features of frozen encoders, shared by all models; may be deleted
 OUT/models/NAME/       training: stages, checkpoints, logs, final weights
 OUT/recipe.yaml        where several processes trained: the recipe as they read it
 OUT/runs/NAME/         diagnosis: run.json, samples, metrics.json
+OUT/also/              further test sets, and OUT/runs/NAME/also/ their diagnosis (`vsre.recipes.also`)
 OUT/report.html, OUT/results.json
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +27,18 @@ from rich.markup import escape
 from vsre.diagnose import BlankPictures, Engine, TransformersEngine, diagnose
 from vsre.diagnose.box_forest import box_forest
 from vsre.diagnose.run_folder import versions
+from vsre.recipes.also import diagnose_also
+from vsre.recipes.data_sets import question_sources
 from vsre.recipes.estimate import Machine, estimate
 from vsre.recipes.facts import data_rows, hardware, model_rows, source_rows, stage_rows
 from vsre.recipes.files import RecipeFaults
-from vsre.recipes.general import general_ability, general_mix, general_source
-from vsre.recipes.painted import look_at_painted
-from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, SceneSource, VsrSource
+from vsre.recipes.general import general_ability
+from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, SceneSource
 from vsre.recipes.steps import Steps, folder_name
 from vsre.recipes.training import ends_with, model_folder, processes_of, train_here, train_in_processes
 from vsre.recipes.validate import check
-from vsre.repaint import repaint
-from vsre.repaint.specs import VerifierSpec
 from vsre.report import ReportMeta, ReportRun, as_json, write_report
-from vsre.rewrite import rewrite
+from vsre.rewrite import TemplatePack
 from vsre.sources.layouts import write_layouts
 from vsre.sources.protocols import protocol_named
 from vsre.sources.scenes import write_world
@@ -60,21 +61,12 @@ def run_recipe(
     out.mkdir(parents=True, exist_ok=True)
     steps = Steps(out, console)
     _check(recipe, out, console, processes_of(accelerate) if accelerate else 1)
-    source = _source(recipe, out, steps)
-    data_summaries = _data(recipe, out, steps)
+    source, data_summaries = make_data(recipe, out, steps)
     runs: list[ReportRun] = []
     trained: dict[str, dict[str, Any]] = {}
     for model in recipe.models:
-        figures: dict[str, Any] = {}
-        if model.stages:
-            console.print(f"[bold]train: {escape(model.name)}[/]", highlight=False)
-            if accelerate is None:
-                figures = train_here(recipe, model, out, console)
-            else:
-                figures = train_in_processes(recipe, model, out, accelerate)
-        trained[model.name] = {"model": ends_with(recipe, model, out), **figures}
-        steps.times[f"train {model.name}"] = figures.get("seconds", 0.0)
-        runs.append(_diagnose(model, trained[model.name]["model"], recipe, out, steps))
+        trained[model.name], diagnosed = make_model(recipe, model, out, steps, accelerate)
+        runs.append(diagnosed)
     meta = ReportMeta(
         title=recipe.title,
         protocol=recipe.protocol,
@@ -108,6 +100,30 @@ def run_recipe(
     return result | {"runs": runs, "trained": trained}
 
 
+def make_data(recipe: Recipe, out: Path, steps: Steps) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recipe's source and data sets, made or found in `out`; what is known of the source, and of each data set."""
+    return _source(recipe, out, steps), question_sources(recipe, out, steps)
+
+
+def make_model(
+    recipe: Recipe, model: ModelSpec, out: Path, steps: Steps, accelerate: str | None = None
+) -> tuple[dict[str, Any], ReportRun]:
+    """Train and diagnose a model of the recipe, whose data and the model it starts from are made.
+
+    Returns its checkpoint with the stages' figures, and its run as the report takes it.
+    """
+    figures: dict[str, Any] = {}
+    if model.stages:
+        steps.console.print(f"[bold]train: {escape(model.name)}[/]", highlight=False)
+        if accelerate is None:
+            figures = train_here(recipe, model, out, steps.console)
+        else:
+            figures = train_in_processes(recipe, model, out, accelerate)
+    trained = {"model": ends_with(recipe, model, out), **figures}
+    steps.times[f"train {model.name}"] = figures.get("seconds", 0.0)
+    return trained, _diagnose(model, trained["model"], recipe, out, steps)
+
+
 def _check(recipe: Recipe, out: Path, console: Console, gpus: int) -> None:
     """Everything that can be known before any work is done: faults stop the run, what may not fit is told."""
     read = (out / "triplets" / "step.json").is_file()
@@ -124,7 +140,7 @@ def _check(recipe: Recipe, out: Path, console: Console, gpus: int) -> None:
 def _source(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
     """Draw or find the source, and read it to triplets under the protocol."""
     source, found = recipe.source, {}
-    settings = {"source": source.model_dump(), "protocol": recipe.protocol, "seed": recipe.seed}
+    settings = {"source": source.model_dump(exclude_none=True), "protocol": recipe.protocol, "seed": recipe.seed}
     if isinstance(source, LayoutSource):
         folder = out / "triplets"
         found["import"] = steps.once(
@@ -137,10 +153,11 @@ def _source(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
         units = {
             k: getattr(source, k) for k in ("train_units", "dev_units", "test_units", "size", "split", "test_style")
         }
+        objects = source.objects.by_split() if source.objects else {}
         found["world"] = steps.once(
             world,
             settings,
-            lambda: write_world(world, seed=recipe.seed, workers=2, **units),
+            lambda: write_world(world, seed=recipe.seed, workers=2, objects=objects, **units),
             "draw the scenes",
         )
         annotations: Any = world / "annotations" / source.split
@@ -173,65 +190,6 @@ def _draw_layouts(source: LayoutSource, folder: Path, recipe: Recipe) -> dict[st
     return summary | {"box_forest": box_forest(folder / "train", folder / "test", seed=recipe.seed)}
 
 
-def _data(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
-    """The recipe's question sources: repainted where it says so, then rewritten through their packs."""
-    summaries: dict[str, Any] = {}
-    scenes = out / "world" / "scenes.jsonl"
-    for name, spec in recipe.data.items():
-        folder, triplets = out / "data" / name, out / "triplets" / "train"
-        summaries[name] = {}
-        if spec.general is not None:
-            summaries[name]["rewrite"] = steps.once(
-                folder,
-                {"general": spec.general.model_dump(), "mix": general_mix(spec.general), "seed": recipe.seed},
-                lambda spec=spec, folder=folder: general_source(spec.general, out / "pools", folder, recipe.seed),  # type: ignore[misc]
-                f"general questions: {name}",
-            )
-            continue
-        if spec.repaint is not None:
-            painted, original = folder / "triplets", triplets
-            instances = recipe.source.instances if isinstance(recipe.source, VsrSource) else []
-            summaries[name]["repaint"] = steps.once(
-                # Beside what was painted: a repaint that was stopped goes on by itself.
-                folder / "repaint",
-                spec.repaint.model_dump() | {"seed": recipe.seed},
-                lambda original=original, painted=painted, spec=spec, instances=instances: repaint(  # type: ignore[misc]
-                    original,
-                    painted,
-                    settings=spec.repaint.settings,
-                    per_triplet=spec.repaint.per_triplet,
-                    limit=spec.repaint.limit,
-                    seed=recipe.seed,
-                    painter=spec.repaint.painter_spec(scenes if scenes.is_file() else None),
-                    verifier=VerifierSpec(verifier=spec.repaint.verifier) if spec.repaint.verifier else None,
-                    instances=instances,
-                    workers=2 if spec.repaint.painter == "scene" else 1,
-                ),
-                f"repaint: {name}",
-            )
-            if looks := spec.repaint.verifier:
-                drawn = isinstance(recipe.source, SceneSource)
-                summaries[name]["shown"] = steps.once(
-                    folder / "shown",
-                    {"verifier": looks, "seed": recipe.seed, "drawn": drawn},
-                    lambda painted=painted, looks=looks, drawn=drawn: look_at_painted(  # type: ignore[misc]
-                        painted, looks, drawn=drawn, seed=recipe.seed
-                    ),
-                    f"look at what was painted: {name}",
-                )
-            triplets = painted
-        questions = folder / "questions"
-        summaries[name]["rewrite"] = steps.once(
-            questions,
-            {"pack": spec.pack, "per_triplet": spec.per_triplet, "seed": recipe.seed},
-            lambda triplets=triplets, questions=questions, spec=spec: rewrite(  # type: ignore[misc]
-                triplets, questions, str(spec.pack), spec.per_triplet, recipe.seed
-            ),
-            f"rewrite: {name}",
-        )
-    return summaries
-
-
 def _diagnose(model: ModelSpec, checkpoint: str, recipe: Recipe, out: Path, steps: Steps) -> ReportRun:
     logs = sorted(model_folder(model, out).glob("*/log.jsonl"))
     folder = out / "runs" / folder_name(model.name)
@@ -240,19 +198,22 @@ def _diagnose(model: ModelSpec, checkpoint: str, recipe: Recipe, out: Path, step
     engine = TransformersEngine(checkpoint)
     spec = recipe.diagnose
 
-    def run(asked: Engine, packs: list[str], target: Path) -> dict[str, Any]:
+    def run(
+        asked: Engine, packs: Sequence[str | TemplatePack], target: Path, probes: int | None = None
+    ) -> dict[str, Any]:
         return diagnose(
             asked,
             out / "triplets" / "test",
             packs,
             target,
             limit=spec.limit,
+            probes=probes,
             seed=recipe.seed,
             protocol=recipe.protocol,
             train_path=out / "triplets" / "train",
         )
 
-    metrics = run(engine, spec.packs, folder)
+    metrics = run(engine, spec.asked(), folder, spec.probes)
     more: dict[str, Any] = {}
     if spec.blank:
         more["blank"] = run(BlankPictures(engine), ["test-s"], folder / "blank")["test_s"]
@@ -266,6 +227,7 @@ def _diagnose(model: ModelSpec, checkpoint: str, recipe: Recipe, out: Path, step
         )
     if more:
         write_json(folder / "metrics.json", metrics | more)
+    also = diagnose_also(engine, model, recipe, out, steps)
     steps.times[f"diagnose {model.name}"] = round(time.perf_counter() - began, 1)
-    row = ReportRun(name=model.name, folder=folder, role=model.role, logs=tuple(logs), note=model.note)
+    row = ReportRun(name=model.name, folder=folder, role=model.role, logs=tuple(logs), note=model.note, also=also)
     return row.model_copy(update={"against": tuple(model.against)})

@@ -11,6 +11,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from vsre.errors import VsreError
 from vsre.model import fusion_from
 from vsre.recipes.consistency import cross_faults
+from vsre.recipes.data_options import TripletOptions
+from vsre.recipes.diagnosis import DiagnoseSpec, ObjectCounts, Style, WorldSplit
 from vsre.recipes.near import nearest
 from vsre.repaint.presets import load_config
 from vsre.repaint.specs import Diffusion, Scenes
@@ -25,11 +27,10 @@ class SceneSource(Strict):
     train_units: int
     dev_units: int = 0
     test_units: int
-    split: Literal["caption-disjoint", "concept-disjoint"] = "caption-disjoint"
+    split: WorldSplit = "caption-disjoint"
     size: int = 192
-    test_style: Literal["twemoji", "openmoji"] = Field(
-        default="twemoji", description="who drew the things of the test pictures"
-    )
+    test_style: Style = Field(default="twemoji", description="who drew the things of the test pictures")
+    objects: ObjectCounts | None = None
 
 
 class VsrSource(Strict):
@@ -88,9 +89,9 @@ class GeneralQuestions(Strict):
     kind: Literal["general", "grounded"] = "grounded"
 
 
-class DataSpec(Strict):
-    """One question source: triplets (the train split, or repainted from it) asked through a template pack, or general
-    questions that keep what a model knew.
+class DataSpec(TripletOptions):
+    """One question source: triplets (the train split, a part of it, more than it, or repainted from it) asked through a
+    template pack, or general questions that keep what a model knew.
     """
 
     repaint: Repaint | None = None
@@ -104,6 +105,10 @@ class DataSpec(Strict):
             raise ValueError("give either `pack`, a template pack to ask triplets through, or `general`")
         if self.general is not None and (self.repaint is not None or self.per_triplet is not None):
             raise ValueError("`general` questions have scenes of their own: no `repaint`, no `per_triplet`")
+        if self.general is not None and (given := [*self.chosen(), *(["templates"] if self.templates else [])]):
+            raise ValueError(f"`general` questions are not asked about triplets: no `{'`, no `'.join(given)}`")
+        if self.templates and (self.per_triplet or 0) > self.templates:
+            raise ValueError(f"per_triplet {self.per_triplet} is more than the {self.templates} `templates` to take")
         return self
 
 
@@ -178,6 +183,9 @@ class ModelSpec(Strict):
     note: str = ""
     paper: PaperRow | None = None
     against: list[str] = Field(default=[], description="models before it to compare it with; default: the last one")
+    factors: dict[str, str | float] = Field(
+        default={}, description="what it is an arm of, for an experiment's tables and plots"
+    )
     start: Start
     stages: list[dict[str, Any]] = []
 
@@ -216,15 +224,6 @@ def _stage_faults(stages: list[dict[str, Any]]) -> list[str]:
 
 def _with_sources(stage: dict[str, Any], sources: dict[str, DataSource]) -> dict[str, Any]:
     return stage | {"data": [sources[name] for name in stage.get("data", [])]}
-
-
-class DiagnoseSpec(Strict):
-    packs: list[str] = ["test-s", "pool", "held-out"]
-    limit: int | None = None
-    general: int | None = Field(
-        default=None, ge=1, description="scenes on which non-spatial yes/no questions are asked too"
-    )
-    blank: bool = Field(default=False, description="ask test-s again with a grey frame in place of each picture")
 
 
 UNTIED = {"tied": False}

@@ -56,9 +56,8 @@ def data_folders(recipe: Recipe, out: Path) -> dict[str, DataSource]:
     for name, spec in recipe.data.items():
         folder = out / "data" / name
         own = spec.general is not None or spec.repaint is not None
-        found[name] = DataSource(
-            triplets=folder / "triplets" if own else out / "triplets" / "train", questions=folder / "questions"
-        )
+        triplets = folder / "triplets" if own else spec.triplets_in(folder, out / "triplets" / "train")
+        found[name] = DataSource(triplets=triplets, questions=folder / "questions")
     return found
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 from vsre.errors import VsreError
 from vsre.model import ENCODERS
 from vsre.model.build import ROOM_FOR_TEXT
+from vsre.recipes.also import set_faults, set_notes
 from vsre.recipes.hub import Checkpoints, OutOfReach
 from vsre.recipes.near import nearest
-from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, VsrSource
+from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, SceneSource, VsrSource
 from vsre.recipes.shape import Shape, encoder, shape_of
 from vsre.recipes.workload import Questions, question_lengths
 from vsre.rewrite.packs import load_pack, shipped_packs
+from vsre.sources.scenes import check_style
 from vsre.sources.vsr import SPLITS
 
 MARKS = re.compile(r"\{%-?\s*generation\b")
@@ -56,6 +58,7 @@ def check(recipe: Recipe, *, online: bool, gpus: int = 1, paths: bool = True, to
     if paths:
         _check_paths(recipe, found)
     _check_packs(recipe, found)
+    _check_also(recipe, found, to_run=to_run)
     for model in recipe.models:
         _check_start(recipe, model, checkpoints, found, to_run=to_run)
         _check_template(model, checkpoints, found)
@@ -99,15 +102,32 @@ def _check_packs(recipe: Recipe, found: Findings) -> None:
         for fault in _pack_faults([spec.pack] if spec.pack else []):
             found.fault(f"data {name}: {fault}")
         try:
-            found.lengths[name] = question_lengths(spec)
-            if spec.pack and spec.per_triplet and spec.per_triplet > (n := len(load_pack(spec.pack).templates)):
-                found.fault(
-                    f"data {name}: per_triplet {spec.per_triplet} is more than the {n} templates of {spec.pack}."
-                )
+            n = len(load_pack(spec.pack).templates) if spec.pack else 0
+            for key, wanted in {"per_triplet": spec.per_triplet, "templates": spec.templates}.items():
+                if wanted and wanted > n:
+                    found.fault(f"data {name}: {key} {wanted} is more than the {n} templates of {spec.pack}.")
+            found.lengths[name] = question_lengths(spec, recipe.seed)
         except VsreError:
             continue
     for fault in _pack_faults(recipe.diagnose.packs):
         found.fault(f"diagnose: {fault}")
+
+
+def _check_also(recipe: Recipe, found: Findings, *, to_run: bool) -> None:
+    """The further test sets; that they need scenes `cross_faults` knows."""
+    source = recipe.source
+    if not isinstance(source, SceneSource):
+        return
+    for name, spec in recipe.diagnose.also.items():
+        where = f"diagnose.also {name}"
+        for fault in (*_pack_faults(spec.packs or []), *set_faults(source, spec)):
+            found.fault(f"{where}: {fault}")
+        for note in set_notes(source, spec):
+            found.note(f"{where}: {note}")
+        try:
+            check_style(spec.style or source.test_style)
+        except VsreError as error:
+            (found.fault if to_run else found.note)(f"{where}: {error}")
 
 
 def _pack_faults(packs: Iterable[str]) -> Iterator[str]:

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vsre.recipes.memory import OneSequence
 from vsre.recipes.schema import DataSpec, LayoutSource, Recipe, VsrSource
 from vsre.recipes.shape import Shape
+from vsre.relations.ontology import RELATIONS
 from vsre.rewrite import load_pack
-from vsre.rewrite.asking import ask
+from vsre.rewrite.asking import TemplatePack, ask
+from vsre.rewrite.questions import some_templates
+from vsre.sources.derive import expected
+from vsre.sources.scenes import DRAWABLE
 from vsre.sources.vsr import find_splits
 from vsre.train import Stage
 from vsre.triplets import Triplet
@@ -25,6 +30,9 @@ CHAT_TOKENS = 12
 
 GENERAL = (24.0, 40.0, 4.0)
 """Tokens of a general question with its answer on average and at most, and of its answer (zoo.yaml's wordings)."""
+
+SCENE_CAPTIONS = 10.5
+"""Captions of a drawn scene on average (of 400), about equally many of every relation."""
 
 _BOX = (0.12, 0.34, 0.56, 0.78)
 LONG = Triplet(
@@ -53,10 +61,11 @@ class Questions:
 
 @dataclass(frozen=True)
 class Counts:
-    """Pictures and questions of a data set."""
+    """Pictures and questions of a data set; of a source its triplets, and how many there are of each relation."""
 
     pictures: int
     questions: int
+    relations: Mapping[str, int] = field(default_factory=dict)
 
 
 def tokens(text: str) -> float:
@@ -64,12 +73,19 @@ def tokens(text: str) -> float:
     return len(re.findall(r"[^\W\d_]+", text)) * 4 / 3 + len(re.findall(r"\d|[^\w\s]", text))
 
 
-def question_lengths(spec: DataSpec) -> Questions:
-    """The lengths of a data set's questions. Raises VsreError for a pack that is not there."""
+def pack_of(spec: DataSpec, seed: int) -> TemplatePack:
+    """The templates that a data set of triplets is asked through. Raises VsreError for a pack that is not there, and
+    where it has fewer than are to be taken."""
+    pack = load_pack(str(spec.pack))
+    return pack if spec.templates is None else some_templates(pack, spec.templates, seed)
+
+
+def question_lengths(spec: DataSpec, seed: int = 0) -> Questions:
+    """The lengths of a data set's questions. Raises VsreError as `pack_of` does."""
     if spec.pack is None:
         mean, longest, learnt = GENERAL
         return Questions(mean + CHAT_TOKENS, longest + CHAT_TOKENS, learnt)
-    asked = [ask(template, LONG) for template in load_pack(spec.pack).templates]
+    asked = [ask(template, LONG) for template in pack_of(spec, seed).templates]
     answers = [tokens(q.answer) + 1 for q in asked]
     whole = [tokens(q.prompt) + a + CHAT_TOKENS for q, a in zip(asked, answers, strict=True)]
     return Questions(sum(whole) / len(whole), max(whole), max(answers))
@@ -89,22 +105,43 @@ def source_counts(recipe: Recipe) -> Counts | None:
         return None
     if not all(file.is_file() for file in files):
         return None
-    rows = {row for file in files for row in _rows(file)}
-    return Counts(len({image for image, _ in rows}), len(rows))
+    rows = {(image, caption): relation for file in files for image, caption, relation in _rows(file)}
+    return Counts(len({image for image, _ in rows}), len(rows), Counter(rows.values()))
 
 
 def data_counts(spec: DataSpec, source: Counts | None) -> Counts | None:
-    """Pictures and questions of a data set. A repainted picture counts with one caption, though more may be kept."""
+    """Pictures and questions of a data set, None where its triplets are not known.
+
+    A repainted picture counts with one caption, though more may be kept; drawn scenes with their average, and what is
+    derived as if every second triplet were true and nothing were said already.
+    """
     if spec.general is not None:
         return Counts(spec.general.pictures, spec.general.pictures * spec.general.questions)
+    if spec.scenes is not None:
+        pictures, each_relation = 2 * spec.scenes.units, 2 * spec.scenes.units * SCENE_CAPTIONS / len(DRAWABLE)
+        source = Counts(pictures, round(pictures * SCENE_CAPTIONS), {r: round(each_relation) for r in DRAWABLE})
     if source is None:
         return None
-    each = spec.per_triplet or len(load_pack(str(spec.pack)).templates)
+    source = _chosen(spec, source)
+    each = spec.per_triplet or spec.templates or len(load_pack(str(spec.pack)).templates)
     if spec.repaint is None:
         return Counts(source.pictures, source.questions * each)
     triplets = min(source.questions, spec.repaint.limit or source.questions)
     painted = triplets * len(spec.repaint.settings) * spec.repaint.per_triplet
     return Counts(painted, painted * each)
+
+
+def _chosen(spec: DataSpec, source: Counts) -> Counts:
+    """The triplets after `without`, `limit` and `algebra`; `relations` is as before them."""
+    left = {relation: rows for relation, rows in source.relations.items() if relation not in spec.without}
+    triplets = source.questions - sum(source.relations.values()) + sum(left.values())
+    share = min(1.0, (spec.limit or triplets) / max(triplets, 1))
+    pictures, triplets = round(source.pictures * share), round(triplets * share)
+    same = mirrored = 0.0
+    for relation, rows in left.items():
+        per_row = expected(relation, spec.algebra) if spec.algebra and relation in RELATIONS else (0.0, 0.0)
+        same, mirrored = same + rows * share * per_row[0], mirrored + rows * share * per_row[1]
+    return Counts(pictures * (2 if mirrored else 1), triplets + round(same + mirrored), source.relations)
 
 
 def longest_sequence(shape: Shape, stage: Stage, lengths: Iterable[Questions]) -> OneSequence:
@@ -124,12 +161,12 @@ def questions_a_sequence(shape: Shape, stage: Stage) -> int:
     return stage.questions_per_image if shape.packs else 1
 
 
-def _rows(file: Path) -> Iterable[tuple[str, str]]:
-    """(image, caption) of each row of a VSR file; a line that is no row is set aside when it is read in earnest."""
+def _rows(file: Path) -> Iterable[tuple[str, str, str]]:
+    """(image, caption, relation) of each row of a VSR file; a line that is no row is set aside when read in earnest."""
     with file.open(encoding="utf-8") as lines:
         for line in lines:
             try:
                 row = json.loads(line)
-                yield str(row["image"]), str(row["caption"])
+                yield str(row["image"]), str(row["caption"]), str(row.get("relation"))
             except (ValueError, KeyError, TypeError):
                 continue

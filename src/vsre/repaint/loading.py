@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vsre.errors import VsreError
+from vsre.errors import VsreError, first_line
 from vsre.repaint.presets import DiffusionConfig, Weights
 from vsre.repaint.weights import located, weights_file
 
@@ -128,8 +128,3 @@ def _must_be_sdxl(config: DiffusionConfig) -> None:
     name = str(index.get("_class_name"))
     if not name.startswith("StableDiffusionXL"):
         raise VsreError(f"{config.model}: a {name}. Painters here are of SDXL's kind (StableDiffusionXLPipeline).")
-
-
-def first_line(error: BaseException) -> str:
-    """What a library said, short enough for a message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -23,19 +23,10 @@ SUBJECT, OBJECT = "#1f6fd6", "#e07a10"
 
 def write_page(out: Path, template: str, **context: Any) -> Path:
     """Write a page from a template of this package, aside and then renamed; `style` is the reports' style sheet."""
-    from vsre.report.page import style_sheet
-    from vsre.report.text import clean
+    from vsre.report.page import environment, style_sheet
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("vsre.repaint", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        # whatever is shown passes here, so no text can be overlooked
-        finalize=lambda v: clean(v) if isinstance(v, str) and not isinstance(v, Markup) else v,
-    )
-    page = environment.get_template(template).render(style=Markup(style_sheet()), **context)
+    templates = environment().overlay(loader=jinja2.PackageLoader("vsre.repaint", "templates"))
+    page = templates.get_template(template).render(style=Markup(style_sheet()), **context)
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(out.name + ".tmp")
     aside.write_text(page, encoding="utf-8", errors="replace")

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vsre.errors import VsreError
-from vsre.repaint.loading import first_line, load_base, load_unet
+from vsre.errors import VsreError, first_line
+from vsre.repaint.loading import load_base, load_unet
 from vsre.repaint.painter import Setting
 from vsre.repaint.presets import DiffusionConfig, Weights, Words
 

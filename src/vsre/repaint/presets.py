@@ -6,16 +6,13 @@ its source; a YAML file in the same form is as good as a preset.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from importlib import resources
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from vsre.errors import VsreError
+from vsre.presets import Presets
 from vsre.repaint.masks import MaskSpec
 from vsre.repaint.painter import SETTINGS, Setting
 from vsre.repaint.prompts import PromptSpec
@@ -160,8 +157,7 @@ class DiffusionConfig(_Strict):
 
     def changed(self, **values: Any) -> DiffusionConfig:
         """The configuration with other values; mappings change only what they name. Raises VsreError."""
-        raw = self.model_dump(mode="json", exclude_none=True)
-        return _checked(_merged(raw, {k: v for k, v in values.items() if v is not None}), "the painter")
+        return PRESETS.changed(self, values)
 
     def only(self, settings: Sequence[str]) -> DiffusionConfig:
         """The configuration with these settings alone. Raises VsreError for one that it does not have."""
@@ -177,70 +173,12 @@ class DiffusionConfig(_Strict):
         return self.changed(**{s: {k: v for k, v in given.items() if k in fields[s]} for s in self.settings})
 
 
-def preset_names() -> list[str]:
-    return list(_presets())
-
-
-def load_config(name_or_path: str) -> DiffusionConfig:
-    """A preset by name or a YAML file by path. Raises VsreError with the place of a mistake."""
-    path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"}:
-        if not path.is_file():
-            raise VsreError(f"{path}: no such file.")
-        try:
-            raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise VsreError(f"{path}: not valid YAML: {error}") from error
-        if not isinstance(raw, dict):
-            raise VsreError(
-                f"{path}: a painter is a mapping (model, t2i, i2i, inpaint ...); found {type(raw).__name__}."
-            )
-    elif name_or_path in _presets():
-        raw = {"extends": name_or_path}
-    else:
-        raise VsreError(
-            f"There is no painter {name_or_path!r}. Shipped: scene, {', '.join(_presets())}; or give a YAML file."
-        )
-    return _checked(_extended(raw, name_or_path), name_or_path)
-
-
-@cache
-def _presets() -> Mapping[str, Any]:
-    text = resources.files("vsre.repaint").joinpath("presets.yaml").read_text(encoding="utf-8")
-    presets: Mapping[str, Any] = yaml.safe_load(text)
-    return presets
-
-
-def _extended(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
-    base = raw.get("extends")
-    rest = {key: value for key, value in raw.items() if key != "extends"}
-    if base is None:
-        return rest
-    if base not in _presets():
-        raise VsreError(f"{where}: extends {base!r}, which is none of {', '.join(_presets())}.")
-    return _merged(_extended(_presets()[base], where), rest)
-
-
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with what `over` names; another model does not inherit what was said of the first one."""
-    own = (
-        ("revision", "variant", "about", "licence") if over.get("model", base.get("model")) != base.get("model") else ()
-    )
-    merged = {key: value for key, value in base.items() if key not in own}
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
-
-
-def _checked(raw: Mapping[str, Any], where: str) -> DiffusionConfig:
-    try:
-        return DiffusionConfig.model_validate(raw)
-    except ValidationError as error:
-        raise VsreError(f"{where}: {'; '.join(_problems(error))}.") from error
-
-
-def _problems(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"])
-        yield f"{place + ': ' if place else ''}{problem['msg'].removeprefix('Value error, ')}"
+PRESETS = Presets(
+    DiffusionConfig,
+    "vsre.repaint",
+    "painter",
+    "model, t2i, i2i, inpaint",
+    of_a_model=("revision", "variant", "about", "licence"),
+    beside=("scene",),
+)
+load_config = PRESETS.load

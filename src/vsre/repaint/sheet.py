@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 from PIL import Image, ImageDraw, ImageFont
 
-from vsre.errors import VsreError
-from vsre.repaint.canvas import on_canvas
-from vsre.sources.images import load_image
+from vsre.repaint.pages import OBJECT, SUBJECT, thumbnail, uri, with_boxes, write_page
 from vsre.triplets import Triplet
 
 _THUMBNAIL, _SMALL = 240, 160
 _MARKS = {"confirmed": "✓", "contradicted": "✗", "undecided": "?", "": ""}
 _INK = {"confirmed": "#1d7a4f", "contradicted": "#b3261e", "undecided": "#8a6d00", "": "#333333"}
-_SUBJECT, _OBJECT = "#1f6fd6", "#e07a10"
 _LEADING = 13
 
 
@@ -49,32 +43,16 @@ class Row:
 
 def write_sheet(out: Path, title: str, columns: Sequence[Column], rows: Sequence[Row]) -> None:
     """Write OUT/sweep.html and OUT/sweep.png."""
-    (out / "sweep.html").write_text(_html(title, columns, rows), encoding="utf-8", errors="replace")
-    _png(title, columns, rows).save(out / "sweep.png")
-
-
-def _html(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    from vsre.report.page import style_sheet
-    from vsre.report.text import clean
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("vsre.repaint", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["clean"] = clean
     shown = [
         {
             "source": row.source,
-            "picture": _uri(_source(row.source, _THUMBNAIL)),
-            "cells": [{"cell": cell, "picture": _uri(_thumbnail(cell.image, _THUMBNAIL))} for cell in row.cells],
+            "picture": uri(_source(row.source, _THUMBNAIL)),
+            "cells": [{"cell": cell, "picture": uri(thumbnail(cell.image, _THUMBNAIL))} for cell in row.cells],
         }
         for row in rows
     ]
-    page = environment.get_template("sweep.html.j2")
-    return page.render(title=title, columns=columns, rows=shown, marks=_MARKS, style=style_sheet())
+    write_page(out / "sweep.html", "sweep.html.j2", title=title, columns=columns, rows=shown, marks=_MARKS)
+    _png(title, columns, rows).save(out / "sweep.png")
 
 
 def _png(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> Image.Image:
@@ -93,7 +71,7 @@ def _png(title: str, columns: Sequence[Column], rows: Sequence[Row]) -> Image.Im
         told = f"{row.source.caption} ({'true' if row.source.label else 'false'})"
         _write(draw, 10, top + _SMALL + 2, _wrapped(told, font), font)
         for at, cell in enumerate(row.cells, start=1):
-            _paste(sheet, _thumbnail(cell.image, _SMALL), 10 + wide * at, top)
+            _paste(sheet, thumbnail(cell.image, _SMALL), 10 + wide * at, top)
             below = top + _SMALL + 2 if cell.image is not None else top
             for line, ink in _lines(cell, font):
                 draw.text((10 + wide * at, below), line, fill=ink, font=font)
@@ -135,33 +113,9 @@ def _paste(sheet: Image.Image, picture: Image.Image | None, x: int, y: int) -> N
         sheet.paste(picture, (x, y))
 
 
-def _thumbnail(image: bytes | None, side: int) -> Image.Image | None:
-    if image is None:
-        return None
-    try:
-        picture = load_image(image)
-    except VsreError:
-        return None
-    scale = side / max(picture.size)
-    return on_canvas(picture, (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
-
-
 def _source(source: Triplet, side: int) -> Image.Image | None:
     """The source picture with its boxes: the subject's blue, the object's orange."""
-    picture = _thumbnail(source.image, side)
+    picture = thumbnail(source.image, side)
     if picture is None:
         return None
-    draw = ImageDraw.Draw(picture)
-    for box, ink in ((source.subject_box, _SUBJECT), (source.object_box, _OBJECT)):
-        if box is not None and box[0] < box[2] and box[1] < box[3]:
-            (x0, y0, x1, y1), (w, h) = box, picture.size
-            draw.rectangle((x0 * w, y0 * h, x1 * w - 1, y1 * h - 1), outline=ink, width=2)
-    return picture
-
-
-def _uri(picture: Image.Image | None) -> str | None:
-    if picture is None:
-        return None
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=88)
-    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()
+    return with_boxes(picture, [(source.subject_box, SUBJECT), (source.object_box, OBJECT)])

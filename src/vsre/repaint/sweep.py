@@ -25,7 +25,7 @@ from vsre.repaint.pipelines import LOADING, Pipelines
 from vsre.repaint.plan import checked_settings, job_seed, survey, taken
 from vsre.repaint.presets import DiffusionConfig
 from vsre.repaint.sheet import Cell, Column, Row, write_sheet
-from vsre.repaint.verify import Checked, Verifier, check
+from vsre.repaint.verify import Checked, Verifier, check_many
 from vsre.triplets import Triplet, read_triplets
 
 
@@ -143,7 +143,7 @@ def sweep(
         painter = variant.make(vocabulary)
         [of_painter] = checked_settings([setting], painter)
         jobs = [_job(triplet, of_painter, painter, seed) for triplet in chosen]
-        column = [_looked_at(result, verifier) for result in paint_allowed(painter, vocabulary, jobs)]
+        column = _looked_at(paint_allowed(painter, vocabulary, jobs), verifier)
         for outcome in column:
             if isinstance(outcome.result, Painted):
                 _write_picture(out, outcome.result)
@@ -180,8 +180,11 @@ def _job(triplet: Triplet, setting: Setting, painter: Painter, seed: int) -> Pai
     return PaintJob(triplet, setting, own, painter.name, painter.parameters_for(setting), truth, noise=own)
 
 
-def _looked_at(result: Painted | Refused, verifier: Verifier | None) -> _Outcome:
-    return _Outcome(result, check(result, verifier) if verifier is not None and isinstance(result, Painted) else [])
+def _looked_at(results: Sequence[Painted | Refused], verifier: Verifier | None) -> list[_Outcome]:
+    if verifier is None:
+        return [_Outcome(result, []) for result in results]
+    checked = iter(check_many([result for result in results if isinstance(result, Painted)], verifier))
+    return [_Outcome(result, next(checked) if isinstance(result, Painted) else []) for result in results]
 
 
 def _figures(

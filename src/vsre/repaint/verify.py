@@ -199,13 +199,9 @@ class Checked:
         return replace(said, subject_box=boxes.get(said.subject), object_box=boxes.get(said.object))
 
 
-def check(painted: Painted, verifier: Verifier, policy: Policy | None = None) -> list[Checked]:
-    """What the verifier says of each statement that the job asked for."""
-    return check_many([painted], verifier, policy)[0]
-
-
 def check_many(pictures: Sequence[Painted], verifier: Verifier, policy: Policy | None = None) -> list[list[Checked]]:
-    """`check` for several pictures at once. Without a policy the verifier's own counts, where it has one."""
+    """What the verifier says of each statement that the pictures' jobs asked for, one list a picture. Without a policy
+    the verifier's own counts, where it has one."""
     policy = policy or policy_of(verifier)
     triplets = [painted.triplets() for painted in pictures]
     found = iter(verify_all(verifier, [triplet for rows in triplets for triplet in rows]))
@@ -220,25 +216,9 @@ def policy_of(verifier: Verifier) -> Policy:
     return policy if isinstance(policy, Policy) else Policy()
 
 
-def verified(painted: Painted, verifier: Verifier, policy: Policy | None = None) -> Painted | Refused:
-    """The picture with the statements that the verifier bears out, their boxes those it found; all its verdicts go
-    into the notes. Refused where no statement is left. What else was known of a drawn picture stays."""
-    return verified_many([painted], verifier, policy)[0]
-
-
-def verified_many(
-    pictures: Sequence[Painted], verifier: Verifier, policy: Policy | None = None
-) -> list[Painted | Refused]:
-    """`verified` for several pictures at once, in their order."""
-    policy = policy or policy_of(verifier)
-    return [
-        kept_of(painted, checked, verifier.name, policy)
-        for painted, checked in zip(pictures, check_many(pictures, verifier, policy), strict=True)
-    ]
-
-
 def kept_of(painted: Painted, checked: Sequence[Checked], verifier: str, policy: Policy) -> Painted | Refused:
-    """What is left of a picture whose statements were checked by the verifier of this name."""
+    """The picture with the statements that the verifier of this name bears out, their boxes those it found; all its
+    verdicts go into the notes. Refused where no statement is left. What else was known of a drawn picture stays."""
     kept = tuple(statement for c in checked if (statement := c.kept(policy)) is not None)
     if not kept:
         return Refused(painted.job, NOT_SHOWN if any(c.agrees is False for c in checked) else NOT_DECIDED)

@@ -28,9 +28,10 @@ GUESSERS = {
 }
 """What each guesser of the blind floor goes by."""
 
-_RESAMPLES = 1000
 _WELL_ANSWERED = 0.9
-_ANSWERS = ("pack", "image_id", "template", "correct")
+RESAMPLES = 1000
+ANSWERS = ("pack", "image_id", "template", "correct")
+"""The columns of samples that `mean_accuracy` needs, and the pack's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +82,22 @@ def paired_draws(before: Run | None, after: Run, figure: str, *, seed: int = 0) 
     None where a run has no samples of it, or the two were asked about different images.
     """
     where = pc.field("pack") == HEADLINES[figure]
-    new = after.samples(_ANSWERS, where)
-    old = new if before is None else before.samples(_ANSWERS, where)
+    new = after.samples(ANSWERS, where)
+    old = new if before is None else before.samples(ANSWERS, where)
     if old is None or new is None:
         return None
     images = pc.unique(new["image_id"]).sort()
     if images != pc.unique(old["image_id"]).sort():
         return None
-    bootstrap = Bootstrap(len(images), resamples=_RESAMPLES, seed=seed)
-    drawn = _mean_accuracy(new, images, bootstrap)
+    bootstrap = Bootstrap(len(images), resamples=RESAMPLES, seed=seed)
+    drawn = mean_accuracy(new, images, bootstrap)
     if before is not None:
-        drawn = drawn.minus(_mean_accuracy(old, images, bootstrap))
+        drawn = drawn.minus(mean_accuracy(old, images, bootstrap))
     return np.asarray(drawn.all[:, 0])
 
 
-def _mean_accuracy(answers: pa.Table, images: pa.Array, bootstrap: Bootstrap) -> Draws:
-    """acc_t, the mean over the templates asked, on the data and on every resample; errors count nowhere."""
+def mean_accuracy(answers: pa.Table, images: pa.Array, bootstrap: Bootstrap) -> Draws:
+    """acc_t, the mean over the templates asked, on the data and on every resample of `images`; errors count nowhere."""
     answers = answers.filter(pc.is_valid(answers["correct"]))
     template = pc.dictionary_encode(answers["template"].combine_chunks())
     image = pc.index_in(answers["image_id"].combine_chunks(), images).to_numpy()

@@ -25,7 +25,8 @@ class ReportRun(BaseModel):
 
     `folder` is a run folder of `vsre diagnose` (run.json, metrics.json, samples/*.parquet); `logs` are the
     JSONL logs of the stages that trained the model, in order; `note` is one line a reader should know. `against` names
-    the earlier models that it is compared with; empty: the one before it (and, over seeds, the first).
+    the earlier models that it is compared with; empty: the one before it (and, over seeds, the first). `also` are its
+    run folders on further test sets, by their names (`vsre.recipes.also`).
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -36,6 +37,7 @@ class ReportRun(BaseModel):
     logs: tuple[Path, ...] = ()
     note: str = ""
     against: tuple[str, ...] = ()
+    also: dict[str, Path] = Field(default_factory=dict)
 
 
 class ReportMeta(BaseModel):

@@ -15,6 +15,7 @@ import vsre
 from vsre.diagnose.metrics import HEADLINES
 from vsre.errors import VsreError
 from vsre.report import charts, compare, gallery, reliance, results
+from vsre.report.also import also_rows
 from vsre.report.inputs import (
     Estimate,
     ReportMeta,
@@ -109,6 +110,7 @@ def _context(runs: list[Run], meta: ReportMeta) -> dict[str, Any]:
         "looks": [(run.name, text) for run in runs if (text := reliance.reliance_line(run))],
         "reliance": reliance.reliance_rows(runs),
         "likelihood": reliance.likelihood_rows(runs),
+        "also": also_rows(runs),
         "warnings": [(run.name, text) for run in runs for text in run.metrics.get("warnings") or []],
         "seeds": {"gallery": meta.seed, **meta.seeds},
         "versions": {"vsre": vsre.__version__, "python": platform.python_version(), **meta.versions},

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from vsre.report.also import also_json
 from vsre.report.compare import blind_floor
 from vsre.report.inputs import Estimate, ReportRun, Run, open_run
 from vsre.report.text import clean
@@ -207,6 +208,7 @@ def as_json(runs: Sequence[ReportRun | Run]) -> list[dict[str, Any]]:
             "model": run.name,
             "role": run.spec.role,
             **{c.title: {k: getattr(c.of(run), k) for k in ("value", "low", "high", "n")} for c in columns(loaded)},
+            **({"also": also} if (also := also_json(run)) else {}),
         }
         for run in loaded
     ]

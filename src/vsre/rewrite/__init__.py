@@ -4,7 +4,7 @@ from vsre.rewrite.asking import Question, Template, TemplatePack, ask
 from vsre.rewrite.choices import Choice, read_choice
 from vsre.rewrite.formats import FORMATS, AnswerFormat
 from vsre.rewrite.packs import load_pack, shipped_packs
-from vsre.rewrite.questions import QUESTION_SCHEMA, read_questions, rewrite
+from vsre.rewrite.questions import QUESTION_SCHEMA, read_questions, rewrite, some_templates
 from vsre.rewrite.reading import Reading, read_answer
 
 __all__ = [
@@ -23,4 +23,5 @@ __all__ = [
     "read_questions",
     "rewrite",
     "shipped_packs",
+    "some_templates",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -37,6 +38,7 @@ def rewrite(
     per_triplet: int | None = None,
     seed: int = 0,
     *,
+    templates: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Ask the triplets of a file or folder through a pack; write OUT/part-NNNNN.parquet and rewrite.json.
@@ -45,7 +47,7 @@ def rewrite(
     triplet key and template id: the same whatever else is in the data set and in whatever order it comes.
     Rows keep the order of the triplets and, within a triplet, of the pack. A triplet without boxes is asked
     only through templates that need none. A triplet that stands in the data twice is asked once, so that a
-    question's id names one row.
+    question's id names one row. `templates=n`: only n of the pack's templates are used (`some_templates`).
 
     Returns (and writes) the summary: `triplets`, `repeated`, `questions`, `not_asked` (questions that were
     wanted and could not be asked because the boxes are not known), the pack, its templates, the seed.
@@ -53,6 +55,8 @@ def rewrite(
     bytes.
     """
     pack = pack if isinstance(pack, TemplatePack) else load_pack(pack)
+    if templates is not None:
+        pack = some_templates(pack, templates, seed)
     if per_triplet is not None and not 1 <= per_triplet <= len(pack.templates):
         raise VsreError(
             f"Cannot ask each triplet through {per_triplet} templates: "
@@ -72,11 +76,11 @@ def rewrite(
                 continue
             seen.add(key)
             triplets += 1
-            templates = pack.templates if has_boxes(triplet) else without_boxes
+            asked = pack.templates if has_boxes(triplet) else without_boxes
             if per_triplet is not None:
-                templates = _draw(templates, per_triplet, seed, key)
-            not_asked += wanted - len(templates)
-            rows += _rows(triplet, key, templates)
+                asked = _draw(asked, per_triplet, seed, key)
+            not_asked += wanted - len(asked)
+            rows += _rows(triplet, key, asked)
             if len(rows) >= _CHUNK:
                 shards.write_table(_table(rows))
                 rows.clear()
@@ -96,6 +100,37 @@ def rewrite(
     }
     (Path(out_folder) / "rewrite.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
     return summary
+
+
+def some_templates(pack: TemplatePack, count: int, seed: int) -> TemplatePack:
+    """The pack with `count` of its templates, in the pack's order; with one seed fewer are part of more.
+
+    The first is worded as Test-S asks, or as near to it as the pack has one: in its format, short, without boxes. Then
+    the answer formats take turns for as long as they have templates; which of a format's is next is drawn by the seed.
+    Raises VsreError where the pack has not so many.
+    """
+    if not 1 <= count <= len(pack.templates):
+        raise VsreError(
+            f"Cannot take {count} templates: pack {pack.name} has {len(pack.templates)}. Give a number from 1 to that."
+        )
+    (plain,) = load_pack("test-s").templates
+
+    def ticket(text: str) -> bytes:
+        return hashlib.blake2b(f"{seed}\n{text}".encode(), digest_size=8).digest()
+
+    def unlike_plain(t: Template) -> tuple[bool, ...]:
+        return t.text != plain.text, t.format != plain.format, t.style != plain.style, t.needs_boxes
+
+    left = sorted(pack.templates, key=lambda t: (unlike_plain(t), ticket(t.id)))
+    taken = [left.pop(0)]
+    left.sort(key=lambda t: ticket(t.id))
+    uses = Counter([taken[0].format.name])
+    while len(taken) < count:
+        name = min({t.format.name for t in left}, key=lambda name: (uses[name], ticket(name)))
+        uses[name] += 1
+        taken.append(left.pop(next(i for i, t in enumerate(left) if t.format.name == name)))
+    ids = {t.id for t in taken}
+    return dataclasses.replace(pack, templates=tuple(t for t in pack.templates if t.id in ids))
 
 
 def _draw(templates: tuple[Template, ...], count: int, seed: int, key: str) -> tuple[Template, ...]:

@@ -6,21 +6,13 @@ source; a YAML file in the same form is as good as a preset.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from functools import cache
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from vsre.errors import VsreError
+from vsre.presets import Presets
 from vsre.relations.ontology import RELATIONS
 from vsre.repaint.verify import Policy
-
-_OF_A_MODEL = ("revision", "prompt", "grows")
-"""What another model does not inherit."""
 
 
 class _Strict(BaseModel):
@@ -136,8 +128,7 @@ class VerifierConfig(_Strict):
 
     def changed(self, **values: Any) -> VerifierConfig:
         """The configuration with other values; mappings change only what they name. Raises VsreError."""
-        raw = self.model_dump(mode="json", exclude_none=True)
-        return _checked(_merged(raw, {k: v for k, v in values.items() if v is not None}), "the verifier")
+        return PRESETS.changed(self, values)
 
     def of_verdicts(self) -> dict[str, Any]:
         """What decides verdicts beside the models' weights, as JSON: neither words about the configuration nor where
@@ -147,72 +138,7 @@ class VerifierConfig(_Strict):
         return self.model_dump(mode="json", exclude_none=True, exclude={**aside, **models})
 
 
-def preset_names() -> list[str]:
-    return list(_presets())
-
-
-def load_config(name_or_path: str) -> VerifierConfig:
-    """A preset by name or a YAML file by path. Raises VsreError with the place of a mistake."""
-    path = Path(name_or_path)
-    if path.suffix in {".yaml", ".yml"}:
-        raw = _read(path)
-    elif name_or_path in _presets():
-        raw = {"extends": name_or_path}
-    else:
-        raise VsreError(
-            f"There is no verifier {name_or_path!r}. Shipped: {', '.join(_presets())}; or give a YAML file."
-        )
-    return _checked(_extended(raw, name_or_path), name_or_path)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise VsreError(f"{path}: no such file.")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise VsreError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise VsreError(f"{path}: a verifier is a mapping (extends, closed, open ...); found {type(raw).__name__}.")
-    return raw
-
-
-@cache
-def _presets() -> Mapping[str, Any]:
-    text = resources.files("vsre.verify").joinpath("presets.yaml").read_text(encoding="utf-8")
-    presets: Mapping[str, Any] = yaml.safe_load(text)
-    return presets
-
-
-def _extended(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
-    base = raw.get("extends")
-    rest = {key: value for key, value in raw.items() if key != "extends"}
-    if base is None:
-        return rest
-    if base not in _presets():
-        raise VsreError(f"{where}: extends {base!r}, which is none of {', '.join(_presets())}.")
-    return _merged(_extended(_presets()[base], where), rest)
-
-
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with what `over` names; null takes a part away."""
-    other = over.get("model", base.get("model")) != base.get("model")
-    merged = {key: value for key, value in base.items() if not (other and key in _OF_A_MODEL)}
-    for key, value in over.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
-
-
-def _checked(raw: Mapping[str, Any], where: str) -> VerifierConfig:
-    try:
-        config = VerifierConfig.model_validate(raw)
-    except ValidationError as error:
-        raise VsreError(f"{where}: {'; '.join(_problems(error))}.") from error
-    return config
-
-
-def _problems(error: ValidationError) -> Iterator[str]:
-    for problem in error.errors():
-        place = ".".join(str(part) for part in problem["loc"])
-        yield f"{place + ': ' if place else ''}{problem['msg'].removeprefix('Value error, ')}"
+PRESETS = Presets(
+    VerifierConfig, "vsre.verify", "verifier", "extends, closed, open", of_a_model=("revision", "prompt", "grows")
+)
+load_config = PRESETS.load

@@ -13,31 +13,19 @@ from vsre.errors import VsreError
 from vsre.relations.photo_measures import DepthMap
 from vsre.triplets import Box
 from vsre.verify.config import Depth, Masks
-from vsre.verify.loading import Machine, Model, to_model
+from vsre.verify.loading import Looker, to_model
 from vsre.verify.sight import Picture
 
 _GROWS = {"relative": "towards", "metric": "away"}
 """Depth Anything's own word in its configuration -> where its values grow."""
 
 
-class DepthEstimator:
+class DepthEstimator(Looker[Depth]):
     """A depth map for each picture, at the picture's own size."""
 
-    def __init__(self, spec: Depth, machine: Machine) -> None:
-        self.spec, self.machine = spec, machine
-        self.model = Model(
-            spec,
-            machine,
-            auto="AutoModelForDepthEstimation",
-            processor="AutoImageProcessor",
-            what="a depth estimator",
-        )
-
-    def identity(self) -> dict[str, Any]:
-        return self.model.identity()
-
-    def about(self) -> dict[str, Any]:
-        return self.model.about()
+    auto = "AutoModelForDepthEstimation"
+    processor = "AutoImageProcessor"
+    what = "a depth estimator"
 
     @property
     def grows(self) -> str:
@@ -87,24 +75,11 @@ class DepthEstimator:
         return found
 
 
-class Segmenter:
+class Segmenter(Looker[Masks]):
     """A mask for each box, of the whole picture at its own size."""
 
-    def __init__(self, spec: Masks, machine: Machine) -> None:
-        self.spec, self.machine = spec, machine
-        self.model = Model(
-            spec,
-            machine,
-            auto="AutoModelForMaskGeneration",
-            processor="AutoProcessor",
-            what="a segmenter",
-        )
-
-    def identity(self) -> dict[str, Any]:
-        return self.model.identity()
-
-    def about(self) -> dict[str, Any]:
-        return self.model.about()
+    auto = "AutoModelForMaskGeneration"
+    what = "a segmenter"
 
     def look(self, pictures: Sequence[Picture], boxes: Sequence[Sequence[Box]]) -> list[list[NDArray[np.bool_]]]:
         """One list of masks (height, width) a picture, in the order of its boxes."""

@@ -14,31 +14,22 @@ from vsre.errors import VsreError
 from vsre.repaint.prompts import noun
 from vsre.sources.vsr.objects import ImageObjects
 from vsre.verify.config import ClosedSet, OpenVocabulary
-from vsre.verify.loading import Machine, Model, to_model
+from vsre.verify.loading import Looker, Machine, to_model
 from vsre.verify.names import labels_of
 from vsre.verify.sight import FLOOR, Detection, Picture, Seen, detections
 
 
-class ClosedSetDetector:
+class ClosedSetDetector(Looker[ClosedSet]):
     """A detector of fixed classes (RT-DETR, D-FINE, DETR ...): one pass over a picture finds them all."""
 
     name = "closed"
+    auto = "AutoModelForObjectDetection"
+    processor = "AutoImageProcessor"
+    what = "an object detector"
 
     def __init__(self, spec: ClosedSet, machine: Machine, *, duplicates: float) -> None:
-        self.spec, self.machine, self.duplicates = spec, machine, duplicates
-        self.model = Model(
-            spec,
-            machine,
-            auto="AutoModelForObjectDetection",
-            processor="AutoImageProcessor",
-            what="an object detector",
-        )
-
-    def identity(self) -> dict[str, Any]:
-        return self.model.identity()
-
-    def about(self) -> dict[str, Any]:
-        return self.model.about()
+        super().__init__(spec, machine)
+        self.duplicates = duplicates
 
     def knows(self, name: str) -> bool:
         return bool(self._labels(name))
@@ -107,27 +98,17 @@ _FAMILIES: Mapping[str, _Family] = {
 """transformers' model type -> family."""
 
 
-class OpenVocabularyDetector:
+class OpenVocabularyDetector(Looker[OpenVocabulary]):
     """A detector that is told the class (OWLv2, Grounding DINO): one pass over a picture for each class, so that
     classes neither compete nor melt into one phrase."""
 
     name = "open"
+    auto = "AutoModelForZeroShotObjectDetection"
+    what = "an open-vocabulary detector"
 
     def __init__(self, spec: OpenVocabulary, machine: Machine, *, duplicates: float) -> None:
-        self.spec, self.machine, self.duplicates = spec, machine, duplicates
-        self.model = Model(
-            spec,
-            machine,
-            auto="AutoModelForZeroShotObjectDetection",
-            processor="AutoProcessor",
-            what="an open-vocabulary detector",
-        )
-
-    def identity(self) -> dict[str, Any]:
-        return self.model.identity()
-
-    def about(self) -> dict[str, Any]:
-        return self.model.about()
+        super().__init__(spec, machine)
+        self.duplicates = duplicates
 
     def knows(self, name: str) -> bool:
         return True

@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-from vsre.errors import VsreError
-from vsre.model.checkpoints import first_line, resolve_checkpoint
+from vsre.errors import VsreError, first_line
+from vsre.model.checkpoints import resolve_checkpoint
 from vsre.verify.config import Part, VerifierConfig
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
+Spec = TypeVar("Spec", bound=Part)
 
 
 @dataclass
@@ -133,6 +134,24 @@ class Model:
                 "folder with config.json, model.safetensors and preprocessor_config.json, as save_pretrained writes "
                 "them, of a model whose processor works without torchvision."
             ) from error
+
+
+class Looker(Generic[Spec]):
+    """A part that looks with one model; a subclass names transformers' Auto classes and `what` the model should be."""
+
+    auto: ClassVar[str]
+    processor: ClassVar[str] = "AutoProcessor"
+    what: ClassVar[str]
+
+    def __init__(self, spec: Spec, machine: Machine) -> None:
+        self.spec, self.machine = spec, machine
+        self.model = Model(spec, machine, auto=self.auto, processor=self.processor, what=self.what)
+
+    def identity(self) -> dict[str, Any]:
+        return self.model.identity()
+
+    def about(self) -> dict[str, Any]:
+        return self.model.about()
 
 
 @cache

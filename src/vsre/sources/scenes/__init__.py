@@ -6,8 +6,16 @@ from vsre.sources.scenes.compose import DRAWABLE, draw_scene_for, random_scene, 
 from vsre.sources.scenes.facts import Seen, object_list
 from vsre.sources.scenes.render import encode, masks, paint, render, shapes
 from vsre.sources.scenes.scene import Placed, Scene
-from vsre.sources.scenes.sprites import CLASSES, SPRITES
-from vsre.sources.scenes.units import Unit, World, concept_splits, decided, draw_unit, split_of_pair
+from vsre.sources.scenes.sprites import CLASSES, SPRITES, check_style
+from vsre.sources.scenes.units import (
+    Unit,
+    World,
+    check_objects,
+    concept_splits,
+    decided,
+    draw_unit,
+    split_of_pair,
+)
 from vsre.sources.scenes.write import write_world
 
 __all__ = [
@@ -21,6 +29,8 @@ __all__ = [
     "Unit",
     "World",
     "blind_floor",
+    "check_objects",
+    "check_style",
     "concept_splits",
     "decided",
     "draw_scene_for",

@@ -47,6 +47,12 @@ RARE = frozenset(
 TURNS = (*DRAWABLE, *sorted(RARE))
 """The relations for which units are drawn, in turn: the rare ones twice a round."""
 
+ObjectRange = tuple[int, int]
+"""The least and the most things that a scene shows."""
+
+MOST_OBJECTS = 6
+"""So many things find room; of seven most relations cannot be drawn any more."""
+
 _SHARES = (0.7, 0.1)
 _LEAST_VISIBLE = 0.5
 _LEAST_SIDE = 0.07
@@ -157,28 +163,51 @@ def _seen(scene: Scene) -> list[Shape] | None:
     return found
 
 
-def draw_unit(world: World, seed: int, index: int, *, size: int = 192, attempts: int = 400) -> Unit | None:
+def check_objects(objects: ObjectRange) -> ObjectRange:
+    """The same range; raises VsreError for one that no scene can have."""
+    least, most = objects
+    if not 2 <= least <= most <= MOST_OBJECTS:
+        raise VsreError(
+            f"objects {least} to {most}: a scene has from 2 to {MOST_OBJECTS} things, and the least comes first."
+        )
+    return objects
+
+
+def draw_unit(
+    world: World, seed: int, index: int, *, size: int = 192, attempts: int = 400, objects: ObjectRange | None = None
+) -> Unit | None:
     """Unit number `index` of a split: the same arguments give the same unit.
 
     Relations take turns; where the split's classes cannot show the relation whose turn it is, the next one is
-    tried. None when nothing could be drawn.
+    tried. Both scenes have as many things, any number of `objects` being as likely; the default is 2 to 5, most often
+    3 or 4. Where they find no room the unit is drawn again, with as many. None when nothing could be drawn.
     """
     rng = Random(f"unit/{world.protocol}/{world.split}/{seed}/{index}")
+    # Drawn once and apart: attempts that fail for want of room must not make crowded scenes rarer than asked.
+    count = objects and Random(f"objects/{world.protocol}/{world.split}/{seed}/{index}").randint(
+        *check_objects(objects)
+    )
+    tries = attempts if count is None else 4 * attempts  # else what needs room would be drawn of other relations
     turn = index % len(TURNS)
     for relation in (*TURNS[turn:], *TURNS[:turn]):
-        for _ in range(attempts):
-            unit = _try_unit(world, rng, relation, size)
+        for _ in range(tries):
+            unit = _try_unit(world, rng, relation, size, count)
             if unit is not None:
                 return unit
     return None
 
 
-def _try_unit(world: World, rng: Random, relation: str, size: int) -> Unit | None:
+def _try_unit(world: World, rng: Random, relation: str, size: int, count: int | None) -> Unit | None:
     classes = world.classes()
     subject, object = rng.sample(classes, 2)
     if not world.speaks_of(subject, object) or not _possible(rng, subject, relation, object):
         return None
-    extras = _extras(world, rng, subject, object, rng.choice((0, 1, 1, 2, 2, 3)))
+    if count is None:
+        extras = _extras(world, rng, subject, object, rng.choice((0, 1, 1, 2, 2, 3)))
+    else:
+        extras = _extras(world, rng, subject, object, count - 2)
+        if len(extras) < count - 2:
+            return None
     drawn = []
     for label in (True, False):
         for _ in range(4):

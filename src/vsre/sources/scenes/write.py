@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from vsre.sources.scenes.compose import DRAWABLE
 from vsre.sources.scenes.render import Shape, encode, mask_box, run_lengths
 from vsre.sources.scenes.scene import Scene
 from vsre.sources.scenes.sprites import check_style, use_style
-from vsre.sources.scenes.units import SPLITS, Statement, World, draw_unit
+from vsre.sources.scenes.units import SPLITS, ObjectRange, Statement, World, check_objects, draw_unit
 
 CAPTIONS_PER_IMAGE = 12
 MOST_ABOVE_MEAN = 1.5
@@ -73,14 +73,25 @@ class _Drawn:
     statements: list[tuple[Statement, bool]]
 
 
-def _draw(index: int, *, world: World, seed: int, size: int, style: str) -> _Drawn | None:
-    unit = draw_unit(world, seed, index, size=size)
+@dataclass(frozen=True)
+class _Settings:
+    """How the units of a split are drawn."""
+
+    world: World
+    seed: int
+    size: int
+    style: str
+    objects: ObjectRange | None
+
+
+def _draw(index: int, how: _Settings) -> _Drawn | None:
+    unit = draw_unit(how.world, how.seed, index, size=how.size, objects=how.objects)
     if unit is None:
         return None
-    use_style(style)  # for the pixels only: what is where, and what is true, is Twemoji's
+    use_style(how.style)  # for the pixels only: what is where, and what is true, is Twemoji's
     jpegs = [encode(scene) for scene in unit.scenes]
     use_style("twemoji")
-    numbers = [image_number(world.split, index, which) for which in (0, 1)]
+    numbers = [image_number(how.world.split, index, which) for which in (0, 1)]
     return _Drawn(
         jpegs=jpegs,
         scenes=[scene.to_json() for scene in unit.scenes],
@@ -124,14 +135,14 @@ def _row(statement: Statement, label: bool, file_name: str) -> dict[str, Any]:
     }
 
 
-def _units(world: World, count: int, seed: int, size: int, workers: int, style: str) -> Iterator[_Drawn | None]:
-    draw = partial(_draw, world=world, seed=seed, size=size, style=style)
+def _units(how: _Settings, numbers: range, workers: int) -> Iterator[_Drawn | None]:
+    draw = partial(_draw, how=how)
     if workers <= 1:
-        yield from map(draw, range(count))
+        yield from map(draw, numbers)
         return
     # Not forked: the caller may run threads.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(draw, range(count), chunksize=16)
+        yield from pool.map(draw, numbers, chunksize=16)
 
 
 def write_world(
@@ -144,23 +155,29 @@ def write_world(
     size: int = 192,
     split: str = "caption-disjoint",
     test_style: str = "twemoji",
+    objects: Mapping[str, ObjectRange] | None = None,
+    test_as: tuple[str, int] = ("test", 0),
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Draw a world and write it under `out`; returns (and writes to summary.json) what was made.
 
-    A unit is two images. `test_style` is the art style of the test split (sprites.STYLES). `progress(done, total)` is
-    called after each. The files depend on the other arguments only, not on `workers`. Raises VsreError where `out`
-    already holds a world.
+    A unit is two images. `test_style` is the art style of the test split (sprites.STYLES). `objects` says for a split
+    how many things its scenes have, as the least and the most (see `draw_unit`). `test_as` is a split and a number: the
+    test split is drawn as that one's units from this number on, such as what training never reached of its own classes
+    and captions. `progress(done, total)` is called after each. The files depend on the other arguments only, not on
+    `workers`. Raises VsreError where `out` already holds a world, or where `objects` asks for what no scene can have.
     """
     out = Path(out)
     check_style(test_style)
+    ranges = {name: check_objects(asked) for name, asked in (objects or {}).items()}
     if (out / "instances.json").exists():
         raise VsreError(f"{out}: there is a world here already. Choose another folder or remove this one.")
     (out / "images").mkdir(parents=True, exist_ok=True)
     (out / "annotations" / split).mkdir(parents=True, exist_ok=True)
     wanted = dict(zip(SPLITS, (train_units, dev_units, test_units), strict=True))
     said: dict[str, list[dict[str, Any]]] = {name: [] for name in SPLITS}
+    things: dict[str, Counter[int]] = {name: Counter() for name in SPLITS}
     images: list[dict[str, Any]] = []
     done, failed = 0, 0
     unfinished = out / "instances.json.tmp"
@@ -173,8 +190,11 @@ def write_world(
             file = out / "annotations" / split / f"{name}.jsonl"
             captions = stack.enter_context(file.open("w", encoding="utf-8"))
             counts: Counter[str] = Counter()
+            drawn_as, first = test_as if name == "test" else (name, 0)
             style = test_style if name == "test" else "twemoji"
-            for index, unit in enumerate(_units(World(split, name), count, seed, size, workers, style)):
+            how = _Settings(World(split, drawn_as), seed, size, style, ranges.get(name))
+            numbers = range(first, first + count)
+            for index, unit in zip(numbers, _units(how, numbers, workers), strict=True):
                 done += 1
                 if progress:
                     progress(done, sum(wanted.values()))
@@ -183,7 +203,7 @@ def write_world(
                     continue
                 chosen = _select(unit.statements, counts)
                 for which in (0, 1):
-                    number = image_number(name, index, which)
+                    number = image_number(drawn_as, index, which)
                     file_name = f"{number:012d}.jpg"
                     (out / "images" / file_name).write_bytes(unit.jpegs[which])
                     for annotation in unit.instances[which]:
@@ -191,6 +211,7 @@ def write_world(
                         separator = ",\n"
                     images.append({"id": number, "file_name": file_name, "width": size, "height": size})
                     scenes.write(json.dumps({"image": file_name, "split": name, **unit.scenes[which]}) + "\n")
+                    things[name][len(unit.scenes[which]["objects"])] += 1
                     for statement, truth in chosen:
                         row = _row(statement, truth == (which == 0), file_name)
                         captions.write(json.dumps(row) + "\n")
@@ -198,6 +219,7 @@ def write_world(
         categories = [{"id": i, "name": n, "supercategory": SUPERCATEGORY[n]} for n, i in CATEGORY_ID.items()]
         coco.write(f'],\n"images": {json.dumps(images)},\n"categories": {json.dumps(categories)}}}\n')
     summary = _summary(split, seed, size, said, len(images), failed) | {"test_style": test_style}
+    summary["objects"] = {name: {str(n): k for n, k in sorted(counted.items())} for name, counted in things.items()}
     (out / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
     unfinished.rename(out / "instances.json")
     return summary

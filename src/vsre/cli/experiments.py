@@ -1,0 +1,188 @@
+"""Verbs of experiments: vsre experiment ls | show | run | report | query."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from vsre.cli.output import JsonFile, console, errors, write_json
+from vsre.errors import VsreError
+
+if TYPE_CHECKING:
+    from vsre.experiments.files import Plan
+
+experiment = typer.Typer(
+    help="What made the difference: questions as runs of recipes, with seeds, tests and plots.", no_args_is_help=True
+)
+
+Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A shipped experiment, or a YAML file of yours.")]
+Scale = Annotated[
+    str, typer.Option(help="embedded (this package alone), layouts (VSR's labels), full (photos, 7B), or a YAML file.")
+]
+Seeds = Annotated[str | None, typer.Option(help="Other seeds than the experiment's, as in 0,1,2.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE over the recipe, such as source.train_units=300; may be given again."),
+]
+Jobs = Annotated[
+    int | None, typer.Option(min=1, help="Models at a time.", show_default="one a GPU, or one a core without")
+]
+Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The folder of `vsre experiment run`.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(experiment, name="experiment")
+
+
+@experiment.command("ls")
+def experiment_ls(scale: Scale = "embedded", json_file: JsonFile = None) -> None:
+    """The shipped experiments, and about how long each takes here."""
+    from vsre.experiments.expected import clock, expected_seconds
+    from vsre.experiments.files import experiment_names, load_experiment, plan_experiment
+
+    table = Table("experiment", "question", "runs", "about")
+    rows = []
+    for name in experiment_names():
+        plan = plan_experiment(load_experiment(name), scale=scale)
+        seconds = expected_seconds(plan)
+        rows.append({"experiment": name, "question": plan.experiment.question, "runs": plan.runs, "seconds": seconds})
+        table.add_row(name, escape(plan.experiment.question), str(plan.runs), clock(seconds))
+    console.print(table)
+    write_json(json_file, rows)
+
+
+@experiment.command("show")
+def experiment_show(
+    name: Name,
+    scale: Scale = "embedded",
+    text: Annotated[bool, typer.Option("--text", help="Its YAML file, for copying and changing.")] = False,
+    recipe: Annotated[str | None, typer.Option(help="The plain recipe of this variant.", metavar="VARIANT")] = None,
+    changes: Changes = None,
+) -> None:
+    """What an experiment asks, its arms, and how it will be read."""
+    from vsre.experiments.files import experiment_text, load_experiment, plan_experiment
+    from vsre.recipes.files import as_yaml
+    from vsre.recipes.near import nearest
+
+    if text:
+        return console.out(experiment_text(name)[0], end="", highlight=False)
+    plan = plan_experiment(load_experiment(name), scale=scale, changes=changes or [])
+    if recipe is not None:
+        if recipe not in plan.recipes:
+            raise VsreError(f"{name}: has no variant {recipe!r}. {nearest(recipe, plan.recipes)}")
+        return console.out(as_yaml(plan.recipes[recipe]), end="", highlight=False)
+    asked = plan.experiment
+    console.print(f"[bold]{escape(asked.title)}[/]\n{escape(asked.question)}\n", highlight=False)
+    for part in (asked.about, asked.reading and f"How it is read: {asked.reading}", *asked.notes):
+        if part:
+            console.print(escape(part) + "\n", highlight=False)
+    table = Table("variant", "arm", "starts from", "stages", "factors")
+    for variant, found in plan.recipes.items():
+        for model in found.models:
+            start = model.start
+            begins = start.checkpoint or start.model or start.llm or start.vlm or ""
+            kept = ", ".join(choice.id for choice in start.encoders)
+            stages = "; ".join(
+                f"{parsed.name} ({parsed.max_steps or f'{parsed.epochs:g} epochs'}): {', '.join(stage['data'])}"
+                for parsed, stage in zip(model.parsed_stages(), model.stages, strict=True)
+            )
+            factors = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in model.factors.items())
+            table.add_row(variant, escape(model.name), f"{begins} {kept}", stages, factors)
+    console.print(table)
+    _say_expected(plan)
+    return None
+
+
+@experiment.command("run")
+def experiment_run(
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of all its runs; a second call goes on from here.")],
+    scale: Scale = "embedded",
+    seeds: Seeds = None,
+    changes: Changes = None,
+    jobs: Jobs = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Run an experiment, as many models at a time as there are cores or GPUs, and report it."""
+    from vsre.experiments.files import load_experiment, plan_experiment
+    from vsre.experiments.run import run_experiment
+
+    plan = plan_experiment(load_experiment(name), scale=scale, seeds=_seeds(seeds), changes=changes or [])
+    command = f"vsre experiment run {Path(name).name}" + (f" --scale {Path(scale).name}" if scale != "embedded" else "")
+    command += f" --seeds {seeds}" if seeds else ""
+    command += "".join(f" --set {change!r}" if " " in change else f" --set {change}" for change in changes or [])
+    errors.print(f"{escape(plan.experiment.question)}", highlight=False)
+    _say_expected(plan, jobs)
+    run_experiment(plan, out, jobs=jobs, console=errors, command=command)
+    _report(out, command, json_file)
+
+
+@experiment.command("report")
+def experiment_report(out: Folder, json_file: JsonFile = None) -> None:
+    """Report what is done of an experiment: results.parquet, report.md and its plots."""
+    _report(out, "", json_file)
+
+
+@experiment.command("query")
+def experiment_query(
+    out: Folder,
+    sql: Annotated[str, typer.Argument(help="SQL over the table `results`; needs vsre[query] (DuckDB).")],
+) -> None:
+    """Ask the table of all results anything: its columns stand in docs/experiments.md."""
+    from vsre.experiments.table import RESULTS
+
+    try:
+        import duckdb
+    except ImportError:
+        raise VsreError(
+            "vsre experiment query needs DuckDB. Install vsre[query], or read the file by polars."
+        ) from None
+    path = out / RESULTS
+    if not path.is_file():
+        raise VsreError(f"{path}: no such file. Run `vsre experiment report {out}` first.")
+    with duckdb.connect() as connection:
+        results = connection.read_parquet(str(path))
+        try:
+            console.print(str(results.query("results", sql)), highlight=False, markup=False, soft_wrap=True)
+        except duckdb.Error as error:
+            raise VsreError(f"DuckDB: {error}") from None
+
+
+def _report(out: Path, command: str, json_file: Path | None) -> None:
+    from vsre.experiments.report import write_report
+    from vsre.experiments.run import read_plan
+
+    plan = read_plan(out)
+    found = write_report(plan, out, command=command)
+    table = Table("arm", "Test-S", "Test-G", "Unseen", title=escape(plan.experiment.title), title_justify="left")
+    for row in found["arms"]:
+        figures = (row.get(title) for title in ("Test-S", "Test-G", "Unseen"))
+        table.add_row(escape(row["arm"]), *("–" if f is None else _cell(f) for f in figures))
+    console.print(table)
+    console.print(
+        f"{out / 'report.md'} has all tables and tests, {out / 'results.parquet'} every figure", highlight=False
+    )
+    write_json(json_file, found)
+
+
+def _cell(figure: dict[str, Any]) -> str:
+    low, high = (figure["low"], figure["high"]) if figure["low"] is not None else figure["pictures"]
+    return f"{100 * figure['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _say_expected(plan: Plan, jobs: int | None = None) -> None:
+    from vsre.experiments.expected import clock, expected_seconds
+
+    said = f"{plan.runs} runs ({len(plan.seeds)} seeds), about {clock(expected_seconds(plan, jobs))} on this machine"
+    errors.print(said, highlight=False)
+
+
+def _seeds(listed: str | None) -> list[int] | None:
+    try:
+        return None if listed is None else [int(part) for part in listed.split(",")]
+    except ValueError:
+        raise VsreError(f"--seeds {listed}: give whole numbers with commas between, such as 0,1,2.") from None

@@ -1,0 +1,93 @@
+"""About how long an experiment will take on this machine, told before it starts.
+
+Training is reckoned in floating-point operations (recipes/hours.py). On a CPU they are divided by what this machine is
+seen to do in matrix products of a tiny model's size, less what the embedded world's training was seen to lose beside
+those; on a GPU by a share of its kind's peak. Diagnosis is reckoned by the prompt.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+
+from vsre.experiments.files import Plan
+from vsre.experiments.run import default_jobs
+from vsre.recipes.estimate import Machine, estimate
+from vsre.recipes.hours import ASSUMED, PEAKS
+from vsre.recipes.schema import Recipe, SceneSource
+from vsre.recipes.validate import check
+from vsre.rewrite import load_pack
+
+SHARE = 0.45
+"""Of a core's matrix products in training the shipped models (docs/experiments.md)."""
+PROMPTS = 60.0
+"""Prompts a core answers in a second, shipped models (docs/speed.md)."""
+STATEMENTS_A_UNIT = 14
+"""Statements about a unit of test scenes, where no limit is set."""
+A_MODEL, A_WORLD = 15.0, 60.0
+"""Seconds beside: to load, save and report a model; to draw and repaint a world."""
+
+
+def expected_seconds(plan: Plan, jobs: int | None = None) -> float:
+    """Wall time of all runs of a plan, `jobs` at a time. Steps that hang on data not at hand count nothing."""
+    import torch
+
+    jobs = jobs or default_jobs()
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name().lower()
+        speed = PEAKS[next((kind for kind in PEAKS if kind in name.replace(" ", "")), "a100")] * ASSUMED
+    else:
+        speed = _core() * SHARE
+    a_seed = sum(_training(recipe) / speed + _beside(recipe) for recipe in plan.recipes.values())
+    chains = plan.runs  # a chain is a job, so no more than all models can go side by side
+    return len(plan.seeds) * a_seed / min(jobs, max(1, chains))
+
+
+def _training(recipe: Recipe) -> float:
+    """Operations of all stages; an estimate for one GPU of a known peak, turned back."""
+    kind = "h100"
+    found = check(recipe, online=False, gpus=1, paths=False)
+    stages = {(m.name, s.name): s for m in recipe.models for s in m.parsed_stages()}
+    total = 0.0
+    for row in estimate(recipe, found, Machine(gpus=1, gpu=kind, utilisation=1.0)):
+        peak = PEAKS[kind] * (1.0 if stages[row.model, row.stage].bf16 else 0.5)
+        total += (row.hours or 0.0) * 3600 * peak
+    return total
+
+
+def _beside(recipe: Recipe) -> float:
+    spec = recipe.diagnose
+    statements = spec.limit or 1000
+    if isinstance(recipe.source, SceneSource):
+        statements = min(statements, recipe.source.test_units * STATEMENTS_A_UNIT)
+    prompts = statements * sum(
+        min(spec.templates or 1000, len(load_pack(pack).templates)) for pack in spec.packs
+    ) + 2 * (spec.general or 0)
+    return A_WORLD + len(recipe.models) * (prompts / PROMPTS + A_MODEL)
+
+
+@cache
+def _core() -> float:
+    """Floating-point operations a second of one core, in products of a tiny model's size, in float32."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        a, b = torch.randn(4096, 128), torch.randn(128, 512)
+        for _ in range(5):
+            a @ b
+        rounds, began = 0, time.perf_counter()
+        while time.perf_counter() - began < 0.3:
+            a @ b
+            rounds += 1
+        return rounds * 2.0 * 4096 * 128 * 512 / (time.perf_counter() - began)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def clock(seconds: float) -> str:
+    """40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

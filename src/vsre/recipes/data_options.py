@@ -1,0 +1,55 @@
+"""Which triplets a question source asks about, where it is not the train split, and through how many templates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from vsre.recipes.near import nearest
+from vsre.relations.ontology import RELATIONS
+from vsre.sources.derive import Kind
+from vsre.train.stages import Strict
+
+DRAWN, SUBSET, DERIVED = "drawn", "subset", "derived"
+"""The sub-folders of OUT/data/NAME that hold the triplets after each step."""
+
+
+class OwnScenes(Strict):
+    """Scenes drawn for a data set, with numbers of their own: none of them is a scene of the recipe's world."""
+
+    units: int = Field(ge=1, description="pairs of scenes")
+
+
+class TripletOptions(Strict):
+    """They go together, in this order: scenes, without, limit, algebra; then repaint, and the templates."""
+
+    scenes: OwnScenes | None = Field(default=None, description="triplets of scenes of its own, not of the source")
+    without: list[str] = Field(default=[], description="relations that no triplet has; inverses and antonyms stay")
+    limit: int | None = Field(default=None, ge=1, description="so many triplets, whole pictures from all over the set")
+    algebra: list[Kind] = Field(default=[], description="adds what follows from the triplets by these rules")
+    templates: int | None = Field(default=None, ge=1, description="so many of the pack's templates")
+
+    @field_validator("without")
+    @classmethod
+    def _relations_are_known(cls, without: list[str]) -> list[str]:
+        if unknown := [
+            f"no relation {name!r}. {nearest(name, RELATIONS)}" for name in without if name not in RELATIONS
+        ]:
+            raise ValueError(" ".join(unknown))
+        return without
+
+    def chosen(self) -> dict[str, Any]:
+        """Those of the options that say which triplets these are, where they are used."""
+        return self.model_dump(include={"scenes", "without", "limit", "algebra"}, exclude_defaults=True)
+
+    @property
+    def cut(self) -> bool:
+        """Whether only a part of the triplets is taken."""
+        return bool(self.without) or self.limit is not None
+
+    def triplets_in(self, folder: Path, source: Path) -> Path:
+        """Where the triplets are once they are chosen: in the data set's folder, or as the source has them."""
+        made = [name for name, used in ((DRAWN, self.scenes), (SUBSET, self.cut), (DERIVED, self.algebra)) if used]
+        return folder / made[-1] if made else source
