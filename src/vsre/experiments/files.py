@@ -106,8 +106,8 @@ def plan_experiment(
         raw = merge({"name": experiment.name, "title": experiment.title}, merge(changed, variant))
         recipe, found = recipe_from(raw, f"{experiment.name}: {name}")
         faults += [f"{name}: {fault}" for fault in found]
-        if recipe is not None:
-            recipes[name] = recipe
+        if recipe is not None:  # a scale may have data that no arm of this experiment uses
+            recipes[name] = recipe.rows([model.name for model in recipe.models])
     arms = [f"{variant}: {model.name}" for variant, recipe in recipes.items() for model in recipe.models]
     for side in (s for contrast in experiment.compare for s in (contrast.before, contrast.after)):
         if side not in arms:

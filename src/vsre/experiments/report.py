@@ -124,7 +124,8 @@ def _figure(title: str, figure: dict[str, Any] | None) -> str:
 
 
 def _step(row: dict[str, Any]) -> str:
-    return f"{markdown_name(row['before'])} → {markdown_name(row['after'])}"
+    on = f", on {', '.join(row['relations'])}" if row["relations"] else ""
+    return f"{markdown_name(row['before'])} → {markdown_name(row['after'])}{on}"
 
 
 def _test_table(

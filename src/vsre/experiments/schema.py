@@ -30,10 +30,14 @@ class Fraction(Strict):
 
 
 class Contrast(Strict):
-    """Two arms of different variants, each "VARIANT: MODEL", that are compared on the pictures both were tested on."""
+    """Two arms of different variants, each "VARIANT: MODEL", that are compared on the pictures both were tested on.
+
+    `relations`: only statements of these, such as those that one of the two was never trained on.
+    """
 
     before: str
     after: str
+    relations: list[str] = []
 
 
 class Plot(Strict):

@@ -71,8 +71,9 @@ def arm_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"arm": arm.name, "factors": dict(arm.factors), "n": _asked(arm.runs[0])}
         for figure, title in TESTED.items():
             drawn = [paired_draws(None, run, figure, seed=i) for i, run in enumerate(arm.runs)]
-            if all(d is not None for d in drawn):
-                row[title] = over([d for d in drawn if d is not None])
+            known_draws = [d for d in drawn if d is not None]
+            if len(known_draws) == len(drawn):
+                row[title] = over(known_draws)
         for column in shown:
             values = [column.of(run).value for run in arm.runs]
             known = [v for v in values if v is not None]
@@ -90,25 +91,23 @@ def arm_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 def contrasts(experiment: Experiment, arms: Sequence[Arm]) -> list[dict[str, Any]]:
     """Every comparison of the plan, with Holm's correction over all of them."""
     by_name = {arm.name: arm for arm in arms}
-    wanted: list[tuple[Arm, Arm]] = []
-    if experiment.fraction is None:
+    wanted: list[tuple[Arm, Arm, list[str]]] = []
+    for c in experiment.compare:
+        if c.before in by_name and c.after in by_name:
+            wanted.append((by_name[c.before], by_name[c.after], c.relations))
+    if not experiment.compare and experiment.fraction is None:
         for variant in dict.fromkeys(arm.variant for arm in arms):
             mine = [arm for arm in arms if arm.variant == variant]
-            wanted += [(mine[a], mine[b]) for a, b in pairs([arm.runs[0] for arm in mine], first=False)]
-    if experiment.compare:
-        wanted = [
-            (by_name[c.before], by_name[c.after])
-            for c in experiment.compare
-            if c.before in by_name and c.after in by_name
-        ]
+            wanted += [(mine[a], mine[b], []) for a, b in pairs([arm.runs[0] for arm in mine])]
     rows: list[dict[str, Any]] = []
-    for before, after in wanted:
+    for before, after, relations in wanted:
         for figure, title in TESTED.items():
-            both = zip(before.runs, after.runs, strict=True)
-            drawn = [paired_draws(a, b, figure, seed=i) for i, (a, b) in enumerate(both)]
-            if all(d is not None for d in drawn):
-                place = {"before": before.name, "after": after.name, "figure": title}
-                rows.append(place | over([d for d in drawn if d is not None]))
+            both = enumerate(zip(before.runs, after.runs, strict=True))
+            drawn = [paired_draws(a, b, figure, seed=i, relations=relations) for i, (a, b) in both]
+            known = [d for d in drawn if d is not None]
+            if len(known) == len(drawn):
+                place = {"before": before.name, "after": after.name, "relations": relations, "figure": title}
+                rows.append(place | over(known))
     _correct(rows)
     return rows
 

@@ -76,12 +76,18 @@ def difference(before: Run, after: Run, figure: str, *, seed: int = 0) -> Differ
     return Difference(b.value - a.value, e.low, e.high, paired=True)
 
 
-def paired_draws(before: Run | None, after: Run, figure: str, *, seed: int = 0) -> np.ndarray | None:
+def paired_draws(
+    before: Run | None, after: Run, figure: str, *, seed: int = 0, relations: Sequence[str] = ()
+) -> np.ndarray | None:
     """acc_t of `after`, less that of `before` where given, on the data and on every resample of images: (1 + R,).
+
+    `relations`: only statements of these; none: all.
 
     None where a run has no samples of it, or the two were asked about different images.
     """
     where = pc.field("pack") == HEADLINES[figure]
+    if relations:
+        where &= pc.field("relation").isin(list(relations))
     new = after.samples(ANSWERS, where)
     old = new if before is None else before.samples(ANSWERS, where)
     if old is None or new is None:
