@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
+from transformers.trainer_utils import validate_quantization_for_training
 
 from vsre.errors import VsreError
 from vsre.model import build_vsre, plan_checkpoints
@@ -106,6 +107,12 @@ def test_vsre_is_built_on_it(llama: tuple[Path, LlamaForCausalLM], tmp_path: Pat
     processor.save_pretrained(tmp_path / "built")
     assert (tmp_path / "built" / "model.safetensors").is_file()
     assert str(path.parent) not in (tmp_path / "built" / "config.json").read_text()
+    # Not taken for a quantised model, which the Trainer refuses, neither as built nor loaded again.
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path / "built")
+    for net in (model, again):
+        for part in (net, net.language_model):
+            assert not getattr(part, "is_quantized", False) and not hasattr(part.config, "quantization_config")
+        validate_quantization_for_training(net)
 
 
 def test_where_a_gguf_file_is_looked_for(tmp_path: Path) -> None:

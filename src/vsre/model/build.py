@@ -209,7 +209,11 @@ def load_language_model(checkpoint: str | Path, dtype: torch.dtype) -> tuple[Pre
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **more)
     text_config = config.get_text_config(decoder=True)
     if text_config is config:
-        return load_weights(AutoModelForCausalLM, path, dtype, **more), tokenizer
+        model = load_weights(AutoModelForCausalLM, path, dtype, **more)
+        if more:  # a GGUF file: dequantised, but it would be saved as a quantised model, which nothing trains
+            del model.config.quantization_config
+            model.is_quantized = False
+        return model, tokenizer
     whole = load_weights(AutoModelForImageTextToText, path, dtype)
     decoder = whole.get_decoder()
     if decoder.get_output_embeddings() is not None:
