@@ -109,6 +109,8 @@ def test_silencing_all_encoders_leaves_what_no_picture_tells(engine: Transformer
     alone = [found.right[f"only {n}"] for n in names]
     union = sum(any(some) for some in zip(*alone, strict=True)) / 12
     assert found.figures["union"]["value"] == pytest.approx(union, abs=1e-4)
+    missed = np.prod([1 - np.mean(some) for some in alone])
+    assert found.figures["union_by_chance"] == pytest.approx(1 - missed, abs=1e-4)
     assert found.figures["accuracy"]["all"]["value"] > found.figures["accuracy"]["none"]["value"]
     assert sum(c["all"]["n"] for c in found.figures["by_meta_category"].values()) == 12
     again = complement(engine, world, limit=12, attention_of=0)

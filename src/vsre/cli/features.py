@@ -78,7 +78,8 @@ def _print(figures: dict[str, Any]) -> None:
         for arm, rate in asked["accuracy"].items():
             table.add_row(arm, share_text(rate))
         if "union" in asked:
-            table.add_row("any one alone (oracle)", share_text(asked["union"]))
+            chance = f"; {asked['union_by_chance']:.0%} if errors had nothing in common"
+            table.add_row("any one alone (oracle)", share_text(asked["union"]) + chance)
         console.print(table)
         for name, part in asked.get("attention", {}).get("of_visual", {}).items():
             console.print(f"{name}: {part['attention']:.1%} of the attention, {part['tokens']:.1%} of the tokens")
