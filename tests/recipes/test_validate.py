@@ -14,6 +14,7 @@ import pytest
 import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+from pydantic import ValidationError
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -134,6 +135,32 @@ def test_one_fault_does_not_hide_another_of_the_same_model() -> None:
     assert len(found.faults) == 4 and "micro_batch_images 3" in found.faults[3]
     untrained = {"name": "n", "start": {"llm": "zoo:base", "encoders": ["zoo:clip"]}}
     assert found_in(untrained).faults == ["n: fresh adapters are never diagnosed untrained. Give it stages."]
+
+
+def test_some_encoders_of_a_checkpoint() -> None:
+    whole, some = (
+        found_in(model({"checkpoint": "zoo:merged"} | kept)).shapes["m"] for kept in ({}, {"encoders": ["sam", "clip"]})
+    )
+    assert some.picture_tokens == whole.picture_tokens // 2
+    assert (
+        some.parameters["encoders"] < whole.parameters["encoders"] and some.parameters["llm"] == whole.parameters["llm"]
+    )
+    untrained = {"name": "n", "start": {"checkpoint": "zoo:merged", "encoders": ["clip"]}}
+    assert found_in(untrained).faults == [
+        "n: without some of its encoders a model is never diagnosed untrained. Give it stages."
+    ]
+    assert found_in(model({"checkpoint": "zoo:merged", "encoders": ["dino"]})).faults == [
+        "m: encoder 'dino': the model has clip, siglip, dinov2, sam."
+    ]
+    for start, said in (
+        ({"vlm": "zoo:base", "encoders": ["clip"]}, "of which it keeps some"),
+        (
+            {"checkpoint": "zoo:merged", "encoders": [{"id": "clip", "tokens": 4}]},
+            "image_size and tokens go with `llm`",
+        ),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            recipe([model(start)])
 
 
 def test_a_hub_model_in_the_local_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,7 @@ def expand(raw: dict[str, Any], where: str, read: Read, faults: list[str]) -> di
         begun = [_with_start(model, starts, faults) for model in models]
         whole["models"] = [_with_stages(model, named, where, faults) for model in begun]
     if "extends" in raw and isinstance(whole.get("data"), Mapping):
+        models = _list(whole, "models")  # as written out: a stage that is left out uses nothing
         named_data = [source for model in models for stage in _list(model, "stages") for source in _list(stage, "data")]
         if all(name in [*whole["data"]] for name in named_data):  # else the schema says which was meant
             whole["data"] = {name: spec for name, spec in whole["data"].items() if name in named_data}
