@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,7 +92,7 @@ def experiment_show(
                 for parsed, stage in zip(model.parsed_stages(), model.stages, strict=True)
             )
             factors = ", ".join(f"{k} {v:g}" if isinstance(v, float) else f"{k} {v}" for k, v in model.factors.items())
-            table.add_row(variant, escape(model.name), f"{begins} {kept}", stages, factors)
+            table.add_row(*map(escape, (variant, model.name, f"{begins} {kept}".strip(), stages, factors)))
     console.print(table)
     _say_expected(plan)
     return None
@@ -111,20 +112,23 @@ def experiment_run(
     from vsre.experiments.files import load_experiment, plan_experiment
     from vsre.experiments.run import run_experiment
 
-    plan = plan_experiment(load_experiment(name), scale=scale, seeds=_seeds(seeds), changes=changes or [])
-    command = f"vsre experiment run {Path(name).name}" + (f" --scale {Path(scale).name}" if scale != "embedded" else "")
-    command += f" --seeds {seeds}" if seeds else ""
-    command += "".join(f" --set {change!r}" if " " in change else f" --set {change}" for change in changes or [])
-    errors.print(f"{escape(plan.experiment.question)}", highlight=False)
+    said = ["vsre", "experiment", "run", Path(name).name]  # file names, not where they are on this machine
+    said += ["--scale", Path(scale).name] if scale != "embedded" else []
+    said += ["--seeds", seeds] if seeds else []
+    said += [part for change in changes or [] for part in ("--set", change)]
+    plan = plan_experiment(
+        load_experiment(name), scale=scale, seeds=_seeds(seeds), changes=changes or [], command=shlex.join(said)
+    )
+    errors.print(escape(plan.experiment.question), highlight=False)
     _say_expected(plan, jobs)
-    run_experiment(plan, out, jobs=jobs, console=errors, command=command)
-    _report(out, command, json_file)
+    run_experiment(plan, out, jobs=jobs, console=errors)
+    _report(out, json_file)
 
 
 @experiment.command("report")
 def experiment_report(out: Folder, json_file: JsonFile = None) -> None:
     """Report what is done of an experiment: results.parquet, report.md and its plots."""
-    _report(out, "", json_file)
+    _report(out, json_file)
 
 
 @experiment.command("query")
@@ -152,12 +156,12 @@ def experiment_query(
             raise VsreError(f"DuckDB: {error}") from None
 
 
-def _report(out: Path, command: str, json_file: Path | None) -> None:
+def _report(out: Path, json_file: Path | None) -> None:
     from vsre.experiments.report import write_report
     from vsre.experiments.run import read_plan
 
     plan = read_plan(out)
-    found = write_report(plan, out, command=command)
+    found = write_report(plan, out)
     table = Table("arm", "Test-S", "Test-G", "Unseen", title=escape(plan.experiment.title), title_justify="left")
     for row in found["arms"]:
         figures = (row.get(title) for title in ("Test-S", "Test-G", "Unseen"))
@@ -177,8 +181,9 @@ def _cell(figure: dict[str, Any]) -> str:
 def _say_expected(plan: Plan, jobs: int | None = None) -> None:
     from vsre.experiments.expected import clock, expected_seconds
 
-    said = f"{plan.runs} runs ({len(plan.seeds)} seeds), about {clock(expected_seconds(plan, jobs))} on this machine"
-    errors.print(said, highlight=False)
+    seeds = len(plan.seeds)
+    said = f"{plan.runs} runs ({seeds} seed{'s' * (seeds != 1)}), about {clock(expected_seconds(plan, jobs))}"
+    errors.print(f"{said} on this machine", highlight=False)
 
 
 def _seeds(listed: str | None) -> list[int] | None:

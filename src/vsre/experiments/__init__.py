@@ -1,0 +1,1 @@
+"""What made the difference: questions as runs of recipes, with seeds, tests and plots."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vsre.errors import VsreError
+from vsre.recipes.schema import ModelSpec
 from vsre.recipes.steps import Steps
 from vsre.triplets import read_triplets
 
@@ -16,18 +17,20 @@ ROUNDS = 5
 QUESTION = "Is there a cat?"
 
 
-def measure_cost(trained: dict[str, Any], triplets: Path, folder: Path, steps: Steps) -> dict[str, Any]:
-    """Measure a trained model once and keep it in FOLDER/step.json; `trained` is what `make_model` returns.
+def measure_cost(
+    model: ModelSpec, trained: dict[str, Any], triplets: Path, folder: Path, steps: Steps
+) -> dict[str, Any]:
+    """Measure a trained model once and keep it in FOLDER/step.json; `trained` is what `make_model` returns of `model`.
 
     {"visual_tokens", "encoders", "adapters", "llm": parameters, "ms_image": median time of a picture with one question,
-    in groups of 16 on this machine, "train_seconds", "steps"}. A model that is neither VSRE nor LLaVA has "parameters"
-    alone, and visual tokens of None where its configuration does not say.
+    in groups of 16 on this machine with what else it does, "train_seconds", "steps": of its own stages}. A model that
+    is neither VSRE nor LLaVA has "parameters" alone, and visual tokens of None where its configuration does not say.
     """
     return steps.once(
         folder,
-        {"model": trained["model"], "stages": [s["stage"] for s in trained.get("stages", [])]},
+        model.model_dump(mode="json", include={"start", "stages"}),
         lambda: _measure(trained, triplets),
-        f"what {Path(trained['model']).name} costs",
+        f"what {model.name} costs",
     )
 
 

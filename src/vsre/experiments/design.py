@@ -20,6 +20,7 @@ from scipy import stats  # type: ignore[import-untyped]
 from vsre.errors import VsreError
 from vsre.experiments.schema import Fraction
 from vsre.recipes.expand import grid_models
+from vsre.recipes.near import nearest
 
 Matrix = NDArray[np.float64]
 JOIN = " x "
@@ -33,34 +34,49 @@ def model_matrix(factors: Sequence[Mapping[str, Any]], effects: Sequence[str]) -
     """X (runs, 1 + effects): ones, then each effect; a factor 0/1 is coded -1/+1, an interaction is their product.
 
     So coded, half an effect's difference between on and off is its coefficient, and main effects are averages over the
-    other factors. Raises VsreError for an effect that the runs have no factor for.
+    other factors. Raises VsreError for an effect whose factor a run does not have as 0 or 1.
     """
     names = {part for effect in effects for part in effect.split(JOIN)}
     for number, run in enumerate(factors, 1):
-        if missing := sorted(n for n in names if not isinstance(run.get(n), int | float)):
-            raise VsreError(f"arm {number} has no number for the factor {missing[0]!r} of an effect.")
+        for name in sorted(names):
+            if name not in run:
+                raise VsreError(f"effects: arm {number} has no factor {name!r}. {nearest(name, run)}")
+            if run[name] not in (0, 1):
+                raise VsreError(f"effects: {name!r} is {run[name]!r} in arm {number}; a factor is off or on, 0 or 1.")
     coded = {n: np.array([2.0 * float(run[n]) - 1.0 for run in factors]) for n in names}
     columns = [np.prod([coded[part] for part in effect.split(JOIN)], axis=0) for effect in effects]
     return np.column_stack([np.ones(len(factors)), *columns])
 
 
 def chosen_models(fraction: Fraction) -> list[dict[str, Any]]:
-    """The models of a fraction, as in a recipe file, in the order of the grid."""
+    """The models of a fraction, as in a recipe file, in the order of the grid.
+
+    Raises VsreError where so many runs, or all there could be, do not tell the effects apart and leave one to judge by.
+    """
     models = [*grid_models([fraction.axes], "fraction")]
-    if fraction.runs >= len(models):
+    matrix = model_matrix([m.get("factors", {}) for m in models], fraction.effects)
+    runs, unknown = min(fraction.runs, len(models)), matrix.shape[1]
+    if runs <= unknown:
+        raise VsreError(f"fraction: {runs} runs for a mean and {unknown - 1} effects; it takes {unknown + 1} at least.")
+    if np.linalg.matrix_rank(matrix) < unknown:
+        raise VsreError("fraction: some effects go together in all combinations. Take out those that say the same.")
+    if runs == len(models):
         return models
-    items = [item.get("name") for item in fraction.axes[fraction.each]] if fraction.each else []
+    items = len(fraction.axes[fraction.each]) if fraction.each else 0
+    if runs < 2 * items:
+        raise VsreError(f"fraction: {runs} runs, but two of each of {items} {fraction.each} are {2 * items}.")
     axis = list(fraction.axes).index(fraction.each) if fraction.each else 0
     sizes = [len(values) for values in fraction.axes.values()]
     group = np.unravel_index(np.arange(len(models)), sizes)[axis]
-    matrix = model_matrix([m.get("factors", {}) for m in models], fraction.effects)
-    if fraction.runs < matrix.shape[1]:
-        raise VsreError(f"fraction: {fraction.runs} runs cannot tell {matrix.shape[1]} effects apart.")
-    if fraction.runs < 2 * len(items):
-        raise VsreError(f"fraction: {fraction.runs} runs, but two of each {fraction.each} are {2 * len(items)}.")
-    fixed = tuple(int(g) for g in np.repeat(np.arange(len(items)), 2))
-    rows = tuple(map(tuple, matrix.tolist()))
-    return [models[at] for at in _d_optimal(rows, tuple(map(int, group)), fixed, fraction.runs)]
+    chosen = _d_optimal(
+        tuple(map(tuple, matrix.tolist())),
+        tuple(group.tolist()),
+        tuple(np.repeat(np.arange(items), 2).tolist()),
+        runs,
+    )
+    if np.linalg.matrix_rank(matrix[chosen]) < unknown:
+        raise VsreError(f"fraction: {runs} runs do not tell {unknown - 1} effects apart. Give it more runs.")
+    return [models[at] for at in chosen]
 
 
 @cache
@@ -109,27 +125,22 @@ def efficiency(matrix: Matrix) -> float:
     return float(np.exp(log / p) / n) if sign > 0 else 0.0
 
 
-def fit_effects(
-    factors: Sequence[Mapping[str, Any]], effects: Sequence[str], drawn: Matrix, *, blocks: Sequence[int] | None = None
-) -> list[dict[str, Any]]:
+def fit_effects(factors: Sequence[Mapping[str, Any]], effects: Sequence[str], drawn: Matrix) -> list[dict[str, Any]]:
     """What each effect adds: on against off, in the unit of the figure.
 
     `drawn` (runs, 1 + R): a figure on the data and on resamples of the test pictures, the same resample in a column.
-    `blocks`: runs with the same number share a mean of their own (a seed's world), a degree of freedom each.
 
-    Each row is {"effect", "value", "low", "high", "p", "pictures": [low, high]}: bounds and p by Student's t from what
-    the linear model leaves of the runs; over pictures: percentiles for these very runs. An interaction's value is how
-    much more the one factor adds where the other is on. Raises VsreError where no degree of freedom is left.
+    Each row is {"effect", "value", "low", "high", "p", "pictures": [low, high], "degrees"}: bounds and p by Student's t
+    from what the linear model leaves of the runs, so many degrees of freedom; over pictures: percentiles for these very
+    runs. An interaction's value is how much more the one factor adds where the other is on. Runs without any rest say
+    nothing of chance: p is 1 then. Raises VsreError where no degree of freedom is left.
     """
-    matrix = model_matrix(factors, effects)
-    numbers = np.zeros(len(matrix), int) if blocks is None else np.unique(np.asarray(blocks), return_inverse=True)[1]
-    others = np.eye(numbers.max() + 1)[numbers][:, 1:]
-    x = np.column_stack([matrix, others])
-    left = len(x) - np.linalg.matrix_rank(x)
-    if np.linalg.matrix_rank(x) < x.shape[1] or left < 1:
-        raise VsreError(f"{len(x)} runs do not tell {x.shape[1]} effects apart.")
+    x = model_matrix(factors, effects)
+    left = len(x) - x.shape[1]
+    if left < 1 or np.linalg.matrix_rank(x) < x.shape[1]:
+        raise VsreError(f"{len(x)} runs do not tell a mean and {x.shape[1] - 1} effects apart.")
     inverse = np.linalg.inv(x.T @ x)
-    coefficients = inverse @ x.T @ drawn  # (effects, 1 + R)
+    coefficients = inverse @ x.T @ drawn  # (1 + effects, 1 + R)
     residuals = drawn[:, 0] - x @ coefficients[:, 0]
     error = np.sqrt(residuals @ residuals / left * np.diag(inverse))
     half = stats.t.ppf(0.975, left)
@@ -138,7 +149,6 @@ def fit_effects(
         # Coded -1/+1: the difference between on and off is twice the coefficient, of an interaction four times.
         times = 2.0 ** len(effect.split(JOIN))
         values, spread = times * coefficients[at], times * error[at]
-        p = 2 * stats.t.sf(abs(values[0]) / spread, left) if spread > 1e-12 else 1.0
         low, high = np.percentile(values[1:], (2.5, 97.5)) if values.size > 1 else (np.nan, np.nan)
         found.append(
             {
@@ -146,9 +156,9 @@ def fit_effects(
                 "value": float(values[0]),
                 "low": float(values[0] - half * spread),
                 "high": float(values[0] + half * spread),
-                "p": float(p),
+                "p": float(2 * stats.t.sf(abs(values[0]) / spread, left)) if spread > 1e-12 else 1.0,
                 "pictures": [float(low), float(high)],
-                "degrees": int(left),
+                "degrees": left,
             }
         )
     return found

@@ -11,7 +11,7 @@ import time
 from functools import cache
 
 from vsre.experiments.files import Plan
-from vsre.experiments.run import default_jobs
+from vsre.experiments.run import chains_of, default_jobs
 from vsre.recipes.estimate import Machine, estimate
 from vsre.recipes.hours import ASSUMED, PEAKS
 from vsre.recipes.schema import Recipe, SceneSource
@@ -39,7 +39,7 @@ def expected_seconds(plan: Plan, jobs: int | None = None) -> float:
     else:
         speed = _core() * SHARE
     a_seed = sum(_training(recipe) / speed + _beside(recipe) for recipe in plan.recipes.values())
-    chains = plan.runs  # a chain is a job, so no more than all models can go side by side
+    chains = len(plan.seeds) * sum(len(chains_of(recipe)) for recipe in plan.recipes.values())
     return len(plan.seeds) * a_seed / min(jobs, max(1, chains))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -18,6 +19,7 @@ from vsre.recipes.expand import merge
 from vsre.recipes.files import RecipeFaults, recipe_from
 from vsre.recipes.near import nearest
 from vsre.recipes.schema import Recipe
+from vsre.recipes.steps import folder_name
 
 _HERE = Path(str(resources.files("vsre.experiments")))
 _SHIPPED, _SCALES = _HERE / "data", _HERE / "scales"
@@ -28,12 +30,13 @@ EMBEDDED = "embedded"
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment at a scale: a recipe for every variant, and its seeds."""
+    """An experiment at a scale: a recipe for every variant, and its seeds; `command` is what asked for it."""
 
     experiment: Experiment
     scale: str
     recipes: dict[str, Recipe]
     seeds: tuple[int, ...]
+    command: str = ""
 
     @property
     def runs(self) -> int:
@@ -67,21 +70,11 @@ def experiment_text(name_or_path: str) -> tuple[str, str]:
 def load_experiment(name_or_path: str) -> Experiment:
     """Read and check an experiment. Raises VsreError for a file that cannot be read, RecipeFaults with all faults."""
     text, where = experiment_text(name_or_path)
-    raw = _mapping(text, where)
-    faults = [
-        f"unknown key {key!r}. {nearest(str(key), Experiment.model_fields)}"
-        for key in raw
-        if key not in Experiment.model_fields
-    ]
     try:
-        return Experiment.model_validate({k: v for k, v in raw.items() if k in Experiment.model_fields})
+        return Experiment.model_validate(_mapping(text, where))
     except ValidationError as error:
         said = ((".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors())
-        faults += [f"{place}: {message}" for place, message in said]
-    finally:
-        if faults:
-            raise RecipeFaults(where, faults)
-    raise AssertionError("a faulty experiment is refused above")
+        raise RecipeFaults(where, [f"{place}: {message}" if place else message for place, message in said]) from error
 
 
 def plan_experiment(
@@ -90,34 +83,67 @@ def plan_experiment(
     scale: str = EMBEDDED,
     seeds: Sequence[int] | None = None,
     changes: Sequence[str] = (),
+    command: str = "",
 ) -> Plan:
     """The recipes of an experiment at a scale.
 
-    `scale` is a shipped one or a YAML file in its form. `changes` are KEY=VALUE, such as source.train_units=300, over
-    all else; values are YAML. Raises RecipeFaults with all that is wrong with the recipes.
+    `scale` is a shipped one or a YAML file in its form. `changes` are KEY=VALUE, such as source.train_units=300: values
+    are YAML and take the place of what all variants share. Raises RecipeFaults with all that is wrong with the recipes.
     """
-    shared = merge(_scale(scale), experiment.scales.get(Path(scale).stem, {}))
-    shared = merge(shared, experiment.recipe)
-    changed = merge(shared, _changes(changes))
-    if experiment.fraction is not None:
-        changed["models"] = [*changed.get("models", []), *chosen_models(experiment.fraction)]
-    recipes, faults = {}, []
-    for name, variant in experiment.variants.items():
-        raw = merge({"name": experiment.name, "title": experiment.title}, merge(changed, variant))
-        recipe, found = recipe_from(raw, f"{experiment.name}: {name}")
-        faults += [f"{name}: {fault}" for fault in found]
-        if recipe is not None:  # a scale may have data that no arm of this experiment uses
-            recipes[name] = recipe.rows([model.name for model in recipe.models])
-    arms = [f"{variant}: {model.name}" for variant, recipe in recipes.items() for model in recipe.models]
-    for side in (s for contrast in experiment.compare for s in (contrast.before, contrast.after)):
-        if side not in arms:
-            faults.append(f"compare: {side!r} is no arm. {nearest(side, arms)}")
-    if faults:
-        raise RecipeFaults(experiment.name, faults)
     chosen = tuple(experiment.seeds if seeds is None else seeds)
     if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
         raise VsreError("--seeds: give different whole numbers, none below 0.")
-    return Plan(experiment, scale, recipes, chosen)
+    shared = _scale(scale)
+    here = dict(experiment.scales.get(Path(scale).stem, {}))
+    variants = {**experiment.variants, **here.pop("variants", {})}
+    shared = merge(merge(shared, here), experiment.recipe)
+    for change in changes:
+        shared = _changed(shared, change)
+    if experiment.fraction is not None:
+        shared["models"] = [*shared.get("models", []), *chosen_models(experiment.fraction)]
+    recipes, faults = {}, [*_names(experiment, variants)]
+    found: dict[str, list[str]] = {}
+    for name, variant in variants.items():
+        raw = merge({"name": experiment.name, "title": experiment.title}, merge(shared, variant))
+        recipe, mistakes = recipe_from(raw, f"{experiment.name}: {name}")
+        for mistake in mistakes:
+            found.setdefault(mistake, []).append(name)
+        if recipe is not None:  # a scale may have data that no arm of this experiment uses
+            recipes[name] = recipe.rows([model.name for model in recipe.models])
+    for mistake, where in found.items():
+        faults.append(mistake if len(where) == len(variants) else f"{', '.join(where)}: {mistake}")
+    if not faults:
+        faults += _arms(experiment, recipes)
+    if faults:
+        raise RecipeFaults(experiment.name, faults)
+    return Plan(experiment, scale, recipes, chosen, command)
+
+
+def _names(experiment: Experiment, variants: Iterable[str]) -> Iterator[str]:
+    """Scales that are nearly a shipped one, and variants that would share a folder."""
+    for name in experiment.scales:
+        if name not in scale_names() and difflib.get_close_matches(name, scale_names(), n=1, cutoff=0.8):
+            yield f"scales: no scale {name!r}. {nearest(name, scale_names())}"
+    folders: dict[str, str] = {}
+    for name in variants:
+        other = folders.setdefault(folder_name(name), name)
+        if not folder_name(name):
+            yield f"variants: {name!r} has no letter or digit to name a folder by."
+        elif other != name:
+            yield f"variants: {other!r} and {name!r} have the same folder, {folder_name(name)}."
+
+
+def _arms(experiment: Experiment, recipes: dict[str, Recipe]) -> Iterator[str]:
+    """What is compared or drawn but is no arm, or a factor of none."""
+    arms = [f"{variant}: {model.name}" for variant, recipe in recipes.items() for model in recipe.models]
+    for side in (s for contrast in experiment.compare for s in (contrast.before, contrast.after)):
+        if side not in arms:
+            yield f"compare: {side!r} is no arm. {nearest(side, arms)}"
+    factors = {name for recipe in recipes.values() for model in recipe.models for name in model.factors}
+    for plot in experiment.plots:
+        for name in (plot.x, plot.by):
+            if name is not None and name not in factors:
+                yield f"plot {plot.name}: no arm has a factor {name!r}. {nearest(name, factors)}"
 
 
 def _scale(name: str) -> dict[str, Any]:
@@ -131,20 +157,20 @@ def _scale(name: str) -> dict[str, Any]:
     return _mapping(path.read_text(encoding="utf-8"), str(path))
 
 
-def _changes(given: Sequence[str]) -> dict[str, Any]:
-    changes: dict[str, Any] = {}
-    for change in given:
-        key, equals, value = change.partition("=")
-        if not equals or not all(key.split(".")):
-            raise VsreError(f"--set {change}: write KEY=VALUE, such as source.train_units=300.")
-        try:
-            at: Any = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise VsreError(f"--set {change}: its value is not valid YAML: {error}") from error
-        for part in reversed(key.split(".")):
-            at = {part: at}
-        changes = merge(changes, at)
-    return changes
+def _changed(recipe: Mapping[str, Any], change: str) -> dict[str, Any]:
+    """The recipe with the value of KEY=VALUE at its place."""
+    path, equals, value = change.partition("=")
+    if not equals or not all(path.split(".")):
+        raise VsreError(f"--set {change}: write KEY=VALUE, such as source.train_units=300.")
+    try:
+        new = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise VsreError(f"--set {change}: its value is not valid YAML: {error}") from error
+    key, _, rest = path.partition(".")
+    if rest:
+        below = recipe.get(key)
+        new = _changed(below if isinstance(below, Mapping) else {}, f"{rest}={value}")
+    return {**recipe, key: new}
 
 
 def _mapping(text: str, where: str) -> dict[str, Any]:

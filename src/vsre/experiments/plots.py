@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import stats  # type: ignore[import-untyped]
 
-from vsre.errors import VsreError
 from vsre.experiments.schema import Plot
+from vsre.experiments.table import FACTOR
 
-FACTOR = "factor_"
 NAMES = {
     "test_s.acc_t": "Test-S",
     "test_g.acc_t": "Test-G",
@@ -22,136 +22,186 @@ NAMES = {
     "general.acc_t": "non-spatial",
     "bias": "yes/no gap",
 }
-BLANK = "blank.acc_t"
+MARKS = "osD^vP"
+LOOKS: dict[str, tuple[str, float, dict[str, Any]]] = {
+    "test_g.acc_t": ("mean of the wordings", 0.0, {"marker": "D", "color": "C0", "markersize": 7}),
+    "test_s.acc_t": ("one wording, with its picture", 0.25, {"marker": "o", "color": "black", "markersize": 4}),
+    "blank.acc_t": ("the same, grey frame", 0.25, {"marker": "o", "markerfacecolor": "none", "markersize": 9}),
+}
+"""The marks of a sensitivity plot: what they are called, how far below the arm's line, and how they look."""
+LETTERS = 34
+"""Letters in a line of an arm's name."""
+
+Rows = Sequence[dict[str, Any]]
 
 
 def draw(plot: Plot, table: pa.Table, seeds: Sequence[int], out: Path) -> dict[str, Any]:
-    """Draw one plot to OUT/NAME.png; {"name", "title", "file"}, the file None where the table lacks its figures.
-
-    Raises VsreError for a factor that no arm has.
-    """
+    """Draw one plot to OUT/NAME.png; {"name", "title", "file"}, the file None where the table lacks its figures."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = table.filter(pc.is_in(table["seed"], pa.array(seeds))).to_pylist()
-    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    arms = _by_arm(rows)
+    row = 0.6 if plot.kind == "sensitivity" else 0.16 + 0.06 * len(plot.y)
+    height = 4.2 if plot.kind == "lines" else 1.5 + sum(max(row, 0.2 + 0.14 * name.count("\n")) for name in arms)
+    figure = Figure(figsize=(7.5, max(3.0, height)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    drawn = {"dots": _dots, "lines": _lines, "sensitivity": _sensitivity}[plot.kind](plot, rows, axes)
+    if plot.kind == "lines":
+        drawn = _lines(plot, rows, axes)
+    else:
+        drawn = (_dots if plot.kind == "dots" else _sensitivity)(plot, arms, axes)
+        axes.set_yticks(range(len(arms)), arms, fontsize=8)
+        axes.set_ylim(len(arms) - 0.4, -0.6)  # the first on top
+        axes.set_xlabel("accuracy in %" + (_bounds(seeds) if plot.kind == "dots" else ""), fontsize=8)
     told = {"name": plot.name, "title": plot.title, "file": None}
     if not drawn:
         return told
-    axes.set_title(plot.title, fontsize=10)
+    if all(name.endswith("acc_t") for name in plot.y):
+        lines = plot.kind == "lines"
+        (axes.axhline if lines else axes.axvline)(50, color="grey", linewidth=0.8, linestyle=":", zorder=0)
+        low, high = axes.get_ylim() if lines else axes.get_xlim()  # a t-interval of few seeds may leave 0 to 100
+        (axes.set_ylim if lines else axes.set_xlim)(max(low, -1), min(high, 101))
+    axes.tick_params(labelsize=8)
+    axes.set_title(plot.title, fontsize=10, loc="left", wrap=True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)  # never on a point
     path = out / f"{plot.name}.png"
     figure.savefig(path, dpi=130)
     return told | {"file": path.name}
 
 
-def _arm(row: dict[str, Any], several: bool) -> str:
-    return f"{row['variant']}: {row['model']}" if several else str(row["model"])
+def _bounds(seeds: Sequence[int]) -> str:
+    return ", with 95 % over seeds" if len(seeds) > 1 else ", with 95 % over test pictures (one seed)"
 
 
-def _dots(plot: Plot, rows: Sequence[dict[str, Any]], axes: Any) -> bool:
+def _by_arm(rows: Rows) -> dict[str, list[dict[str, Any]]]:
+    """The rows of each arm, by its name as it is written beside the axis."""
     several = len({row["variant"] for row in rows}) > 1
-    arms = list(dict.fromkeys(_arm(row, several) for row in rows))
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        name = f"{row['variant']}: {row['model']}" if several else str(row["model"])
+        found.setdefault(textwrap.fill(name, LETTERS), []).append(row)
+    return found
+
+
+def _dots(plot: Plot, arms: dict[str, list[dict[str, Any]]], axes: Any) -> bool:
     drawn = False
     for number, figure in enumerate(plot.y):
-        shift = 0.16 * (number - (len(plot.y) - 1) / 2)
-        known = {}
-        for at, arm in enumerate(arms):
-            if mean := _mean([r for r in rows if r["figure"] == figure and _arm(r, several) == arm]):
-                known[at + shift] = mean
+        shift = 0.5 / len(plot.y) * (number - (len(plot.y) - 1) / 2)
+        known = [
+            (at + shift, mean)
+            for at, rows in enumerate(arms.values())
+            if (mean := _mean([r for r in rows if r["figure"] == figure])) is not None
+        ]
         if known:
             drawn = True
-            _bars(axes, known, figure, number, across=True)
-    axes.set_yticks(range(len(arms)), arms, fontsize=8)
-    axes.invert_yaxis()
-    axes.axvline(50, color="grey", linewidth=0.8, linestyle=":")
-    axes.set_xlabel("accuracy in %, with 95 % over seeds (one seed: over pictures)", fontsize=8)
+            _points(axes, known, figure, number, across=True)
     return drawn
 
 
-def _lines(plot: Plot, rows: Sequence[dict[str, Any]], axes: Any) -> bool:
-    column = f"{FACTOR}{plot.x}"
-    if plot.x is None or not rows or column not in rows[0]:
-        raise VsreError(f"plot {plot.name}: no arm has a factor {plot.x!r}.")
-    by = f"{FACTOR}{plot.by}" if plot.by else None
-    number = 0
+def _lines(plot: Plot, rows: Rows, axes: Any) -> bool:
+    """Means over a factor's values; where several arms share a value each is a faint dot, and no interval is drawn."""
+    column, by = f"{FACTOR}{plot.x}", f"{FACTOR}{plot.by}"
+    if not rows or column not in rows[0]:
+        return False
+    series = []
     for figure in plot.y:
-        mine = [r for r in rows if r["figure"] == figure and isinstance(r[column], int | float)]
-        for value in sorted({r[by] for r in mine}, key=str) if by else [None]:
-            some = [r for r in mine if by is None or r[by] == value]
-            known = {}
-            for x in sorted({r[column] for r in some}):
-                if mean := _mean([r for r in some if r[column] == x]):
-                    known[x] = mean
-            if known:
-                label = figure if by is None else f"{NAMES.get(figure, figure)}, {plot.by} {value}"
-                axes.plot([*known], [100 * mean[0] for mean in known.values()], color=f"C{number}", linewidth=1)
-                _bars(axes, known, label, number)
-                number += 1
-    axes.axhline(50, color="grey", linewidth=0.8, linestyle=":")
+        some = [r for r in rows if r["figure"] == figure and isinstance(r[column], int | float)]
+        series += [(figure, value, [r for r in some if r.get(by) == value]) for value in _values(some, by)]
+    places = sorted({r[column] for _, _, some in series for r in some})
+    for number, (figure, value, some) in enumerate(series):
+        shift = 0.012 * (places[-1] - places[0]) * (number - (len(series) - 1) / 2)  # or bars lie on one another
+        known = []
+        for x in places:
+            here = [r for r in some if r[column] == x]
+            if (mean := _mean(here)) is not None:
+                known.append((x + shift, mean))
+                if len(each := _by_arm(here)) > 1:
+                    arms = [100 * m[0] for m in map(_mean, each.values()) if m is not None]
+                    axes.plot([x + shift] * len(arms), arms, ".", color=f"C{number}", alpha=0.35, markersize=5)
+        level = f"{value:g}" if isinstance(value, float) else value
+        label = NAMES.get(figure, figure) + (f", {plot.by} {level}" if plot.by else "")
+        axes.plot([x for x, _ in known], [100 * mean[0] for _, mean in known], color=f"C{number}", linewidth=1)
+        _points(axes, known, label, number)
+    axes.set_xticks(places, [f"{x:g}" for x in places])
     axes.set_xlabel(plot.x, fontsize=9)
-    axes.set_ylabel("%", fontsize=9)
-    return number > 0
+    axes.set_ylabel("%" + _bounds([*{row["seed"] for row in rows}]), fontsize=8)
+    return bool(series)
 
 
-def _sensitivity(plot: Plot, rows: Sequence[dict[str, Any]], axes: Any) -> bool:
-    """Each arm's wordings as a cloud over its accuracy, with the picture and with a grey frame in its place.
+def _values(rows: Rows, factor: str) -> list[Any]:
+    return sorted({r.get(factor) for r in rows}, key=str)
 
-    A model that hangs on the wording has a wide cloud, one that does not look has both marks on one another.
+
+def _sensitivity(plot: Plot, arms: dict[str, list[dict[str, Any]]], axes: Any) -> bool:
+    """Each arm's wordings as a cloud, under it their mean, and one wording with its picture and with a grey frame.
+
+    A model that hangs on the wording has a wide cloud; where it does not look the last two marks lie on one another.
     """
-    several = len({row["variant"] for row in rows}) > 1
-    arms = list(dict.fromkeys(_arm(row, several) for row in rows))
     drawn = False
-    for at, arm in enumerate(arms):
-        mine = [r for r in rows if _arm(r, several) == arm and r["value"] is not None]
-        wordings = [r for r in mine if r["figure"].startswith("template.pool.")]
-        names = sorted({r["figure"] for r in wordings})
-        values = [100 * float(np.mean([r["value"] for r in wordings if r["figure"] == name])) for name in names]
-        places = at + np.linspace(-0.28, 0.28, max(1, len(values)))[: len(values)]
-        axes.scatter(values, places, s=10, alpha=0.55, color="C0", linewidths=0, label=_once(at, "a wording"))
-        for figure, mark, label in (("test_g.acc_t", "D", "all wordings"), (BLANK, "x", "no picture (one wording)")):
-            mean = _mean([r for r in mine if r["figure"] == figure])
-            if mean is not None:
+    for at, rows in enumerate(arms.values()):
+        known = [r for r in rows if r["value"] is not None]
+        wordings: dict[str, list[float]] = {}
+        for r in known:
+            if r["figure"].startswith("template.pool."):
+                wordings.setdefault(r["figure"], []).append(100 * r["value"])
+        values = sorted(float(np.mean(some)) for some in wordings.values())
+        axes.scatter(
+            values, [*_cloud(values, at)], s=12, alpha=0.5, color="C0", linewidths=0, label=_once(at, "a wording")
+        )
+        for figure, (label, below, style) in LOOKS.items():
+            if (mean := _mean([r for r in known if r["figure"] == figure])) is not None:
                 drawn = True
-                axes.plot([100 * mean[0]], [at], mark, color="black", markersize=7, label=_once(at, label))
-    axes.set_yticks(range(len(arms)), arms, fontsize=8)
-    axes.invert_yaxis()
-    axes.axvline(50, color="grey", linewidth=0.8, linestyle=":")
-    axes.set_xlabel("accuracy in %", fontsize=8)
+                place = {"label": _once(at, label), "linestyle": "", "zorder": 3}
+                axes.plot([100 * mean[0]], [at + below], markeredgecolor="black", **place, **style)
     return drawn
+
+
+def _cloud(values: Sequence[float], at: int) -> Iterator[float]:
+    """A place above `at` for each of the values in order, so that near ones do not hide one another."""
+    yield from (at - 0.12 - 0.07 * (i % 4) for i in range(len(values)))
 
 
 def _once(at: int, label: str) -> str:
     return label if at == 0 else "_"
 
 
-def _mean(rows: Sequence[dict[str, Any]]) -> tuple[float, float, float] | None:
-    """Mean and bounds: over the rows as seeds by Student's t; of a single one its own."""
-    values = [r["value"] for r in rows if r["value"] is not None]
-    if not values:
+def _mean(rows: Rows) -> tuple[float, float, float] | None:
+    """Mean and bounds: over seeds by Student's t; of a single run its own; of arms together none, as they differ."""
+    by_seed: dict[int, list[float]] = {}
+    for r in rows:
+        if r["value"] is not None:
+            by_seed.setdefault(r["seed"], []).append(r["value"])
+    if not by_seed:
         return None
+    values = [float(np.mean(some)) for some in by_seed.values()]
     mean = float(np.mean(values))
+    if max(map(len, by_seed.values())) > 1:
+        return mean, np.nan, np.nan
     if len(values) == 1:
         low, high = rows[0]["low"], rows[0]["high"]
-        return mean, mean if low is None else low, mean if high is None else high
+        return (mean, np.nan, np.nan) if low is None or high is None else (mean, low, high)
     half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
     return mean, mean - half, mean + half
 
 
-def _bars(
-    axes: Any, points: Mapping[float, tuple[float, float, float]], label: str, number: int, *, across: bool = False
+def _points(
+    axes: Any,
+    points: Sequence[tuple[float, tuple[float, float, float]]],
+    label: str,
+    number: int,
+    *,
+    across: bool = False,
 ) -> None:
-    """Points by their place on the other axis, with their bounds."""
-    means, low, high = 100 * np.array([*points.values()]).T
+    """Points by their place on the other axis, with their bounds where they have any."""
+    places = [place for place, _ in points]
+    means, low, high = 100 * np.array([mean for _, mean in points]).T
     # A percentile interval of a skewed bootstrap may leave its figure out: a bar has no negative length.
     error = np.clip([means - low, high - means], 0, None)
-    style: dict[str, Any] = {"fmt": "o", "markersize": 4, "color": f"C{number}", "capsize": 2, "linewidth": 1}
-    style["label"] = NAMES.get(label, label)
+    style: dict[str, Any] = {"fmt": MARKS[number % len(MARKS)], "markersize": 4, "color": f"C{number}", "capsize": 2}
+    style |= {"linewidth": 1, "label": NAMES.get(label, label)}
     if across:
-        axes.errorbar(means, [*points], xerr=error, **style)
+        axes.errorbar(means, places, xerr=error, **style)
     else:
-        axes.errorbar([*points], means, yerr=error, **style)
+        axes.errorbar(places, means, yerr=error, **style)

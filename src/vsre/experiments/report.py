@@ -9,7 +9,16 @@ from typing import Any
 from vsre.errors import VsreError
 from vsre.experiments.files import Plan
 from vsre.experiments.plots import draw
-from vsre.experiments.summary import Arm, arm_rows, arms_of, contrasts, effects, floors, relation_rows
+from vsre.experiments.summary import (
+    also_rows,
+    arm_rows,
+    arms_of,
+    contrasts,
+    effects,
+    floors,
+    look_rows,
+    relation_rows,
+)
 from vsre.experiments.table import open_runs, write_results
 from vsre.report.compare import signed
 from vsre.report.results import markdown_name
@@ -17,105 +26,132 @@ from vsre.report.seeds import TESTED
 
 REPORT = "report.md"
 COSTS = {
-    "cost.visual_tokens": ("visual tokens", "{:,.0f}"),
-    "cost.encoders": ("encoder parameters", "{:,.0f}"),
-    "cost.adapters": ("adapter parameters", "{:,.0f}"),
-    "cost.ms_image": ("ms an image", "{:.1f}"),
-    "cost.train_seconds": ("training hours", "{:.2f}"),
-    "cost.steps": ("steps", "{:,.0f}"),
+    "cost.visual_tokens": ("visual tokens", "{:,.0f}", 1),
+    "cost.encoders": ("encoder parameters", "{:,.0f}", 1),
+    "cost.adapters": ("adapter parameters", "{:,.0f}", 1),
+    "cost.ms_image": ("ms an image", "{:.1f}", 1),
+    "cost.train_seconds": ("training hours", "{:.2f}", 1 / 3600),
+    "cost.steps": ("steps", "{:,.0f}", 1),
 }
-IN_UNITS = {"AUROC": 1.0}
-"""Figures that are no shares: what they are multiplied by where they are written (shares: 100)."""
+"""A figure of cost.py: its title, how it is written, and what it is multiplied by."""
+AS_IS = ("AUROC",)
+"""Figures that are no shares, so not written in %."""
+WIDEST = 10
+"""Arms that a table has a column for each of; of more, results.parquet has the figures."""
 
 
-def write_report(plan: Plan, out: Path, *, command: str = "") -> dict[str, Any]:
+def write_report(plan: Plan, out: Path) -> dict[str, Any]:
     """Write results.parquet, report.md and the plots of the runs that are in OUT; returns what the report says.
 
     Seeds that not every arm has are left out and named. Raises VsreError where no seed is complete.
     """
-    table = write_results(plan, out)
     runs = open_runs(plan, out)
+    table = write_results(plan, out, runs)
     whole = [s for s in plan.seeds if all(len(runs[v][s]) == len(r.models) for v, r in plan.recipes.items())]
     if not whole:
         done = sum(len(some) for by_seed in runs.values() for some in by_seed.values())
         raise VsreError(f"{out}: {done} of {plan.runs} runs are done, and no seed has all. Go on with the run first.")
-    arms = arms_of(plan.experiment, plan.recipes, runs, whole)
+    arms = arms_of(plan, runs, whole)
+    compared, lacking = contrasts(plan.experiment, arms)
     found = {
         "experiment": plan.experiment.name,
         "scale": plan.scale,
         "seeds": whole,
         "left_out": [s for s in plan.seeds if s not in whole],
+        "same_pictures": len(whole) > 1 and all(arm.same_pictures for arm in arms),
         "arms": arm_rows(arms),
-        "contrasts": contrasts(plan.experiment, arms),
+        "contrasts": compared,
+        "not_compared": lacking,
         "effects": effects(plan.experiment, arms),
+        "also": also_rows(arms),
+        "looks": look_rows(arms),
         "floors": floors(arms),
         "relations": relation_rows(arms),
         "plots": [draw(plot, table, whole, out) for plot in plan.experiment.plots],
     }
-    (out / REPORT).write_text(markdown(plan, found, arms, command), encoding="utf-8")
+    partial = out / f"{REPORT}.part"
+    partial.write_text(markdown(plan, found), encoding="utf-8")
+    partial.replace(out / REPORT)
     return found
 
 
-def markdown(plan: Plan, found: dict[str, Any], arms: Sequence[Arm], command: str) -> str:
+def markdown(plan: Plan, found: dict[str, Any]) -> str:
     """The report as GitHub Markdown."""
-    experiment, n = plan.experiment, found["arms"][0]["n"]
-    seeds = len(found["seeds"])
-    parts = [f"# {experiment.title}", experiment.question, f"    {command}" if command else "", experiment.about]
-    if experiment.reading:
-        parts.append(f"How it is read, written before it was run: {experiment.reading}")
-    parts.append(
-        f"Scale {plan.scale}; {seeds} seed{'s' * (seeds != 1)} ({', '.join(map(str, found['seeds']))}); the first is "
-        f"tested on {n['statements']:,} statements about {n['pictures']:,} pictures."
-    )
+    asked, arms, seeds = plan.experiment, found["arms"], len(found["seeds"])
+    parts = [f"# {asked.title}", asked.question, f"    {plan.command}" if plan.command else "", asked.about]
+    if asked.reading:
+        parts.append(f"How it is read, written before it was run: {asked.reading}")
+    listed = ", ".join(map(str, found["seeds"]))
+    parts.append(f"Scale {plan.scale}; {seeds} seed{'s' * (seeds != 1)} ({listed}).")
     if found["left_out"]:
         parts.append(f"Seeds without all runs are left out: {', '.join(map(str, found['left_out']))}.")
-    parts += ["## Results", _table(_arm_table(found["arms"])), _intervals(seeds)]
+    parts += ["## Results", _table(_arm_table(arms)), _intervals(seeds, found["same_pictures"])]
     for floor in found["floors"]:
-        parts.append(
-            f"Blind floor ({floor['variant']}; the best guesser goes by {floor['goes by']}): "
-            f"{100 * floor['value']:.1f} %."
-        )
+        by = f"Blind floor ({floor['variant']}; the best guesser goes by {floor['goes by']})"
+        parts.append(f"{by}: {100 * floor['value']:.1f} %.")
     if found["contrasts"]:
-        parts += ["## Differences", _table(_test_table(found["contrasts"], lambda r: [_step(r)], ["step"], seeds))]
+        parts += ["## Differences", _table(_contrast_table(found["contrasts"], seeds))]
+    if found["not_compared"]:
+        parts.append("Not compared:\n\n" + "\n".join(f"- {markdown_name(why)}" for why in found["not_compared"]))
     if found["effects"]:
-        about = (
-            "On against off, over all other factors; of an interaction: how much more the first adds where the second "
-            f"is on. Bounds by Student's t from what the linear model leaves of {len(arms) * seeds} runs."
-        )
-        table = _test_table(found["effects"], lambda r: [r["effect"]], ["effect"], 2, each_seed=False)
-        parts += ["## Effects", about, _table(table)]
-    costs = _cost_table(found["arms"])
-    if costs:
-        parts += ["## Cost", _table(costs)]
-    if found["relations"]:
-        parts += ["## By relation", "acc_t over all wordings, mean of the seeds.", _table(_relation_table(found, arms))]
+        parts += ["## Effects", _about_effects(found["effects"], len(arms), seeds), _table(_effects(found["effects"]))]
+    if found["looks"]:
+        titles = [t for t in dict.fromkeys(key for row in found["looks"] for key in row) if t != "arm"]
+        rows = [[markdown_name(r["arm"]), *(_figure(t, r.get(t)) for t in titles)] for r in found["looks"]]
+        parts += ["## Wording and picture", "Accuracies; probes are of fewer statements, in two wordings."]
+        parts.append(_table([["arm", *titles], *rows]))
+    if found["also"]:
+        parts += ["## Further test sets", _table(_also_table(found["also"], seeds))]
+    about = "Milliseconds with all that ran beside; hours and steps of an arm's own stages."
+    parts += ["## Cost", about, _table(_cost_table(arms))]
+    if found["relations"] and len(arms) <= WIDEST:
+        parts += ["## By relation", "acc_t over all wordings, mean of the seeds."]
+        parts.append(_table(_relation_table(found["relations"], [row["arm"] for row in arms])))
     parts += [f"![{plot['title']}]({plot['file']})" for plot in found["plots"] if plot["file"]]
-    parts += [f"- {note}" for note in experiment.notes]
+    parts += ["\n".join(f"- {note}" for note in asked.notes)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _intervals(seeds: int) -> str:
+def _intervals(seeds: int, same_pictures: bool) -> str:
     tested = ", ".join(TESTED.values())
     if seeds == 1:
         return f"{tested}: in brackets 95 % over test pictures. One seed: nothing is known of how seeds differ."
+    same = (
+        " All seeds were tested on the same pictures: what they differ by is their training alone."
+        if same_pictures
+        else ""
+    )
     return (
         f"Means of {seeds} seeds. {tested}: in brackets 95 % over seeds (Student's t); other columns: lowest and "
-        "highest seed. Over pictures: paired bootstrap for these very runs. p: t-test over seeds, two-sided; corrected "
-        "for all rows of a table by Holm's method."
+        f"highest seed. Over pictures: paired bootstrap for these very runs.{same} p: t-test over seeds, two-sided; "
+        "corrected for all rows of a table by Holm's method."
+    )
+
+
+def _about_effects(rows: Sequence[dict[str, Any]], arms: int, seeds: int) -> str:
+    of = f", each the mean of {seeds} seeds," if seeds > 1 else ""
+    return (
+        "On against off, over all other factors; of an interaction: how much more the first adds where the second is "
+        f"on. Bounds and p by Student's t from what the linear model leaves of {arms} arms{of} with "
+        f"{rows[0]['degrees']} degrees of freedom; corrected for all rows of the table by Holm's method."
     )
 
 
 def _arm_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     titles = [t for t in dict.fromkeys(k for row in rows for k in row) if t not in ("arm", "factors", "n")]
     titles = [t for t in titles if not t.startswith("cost.")]
-    return [["arm", *titles], *([markdown_name(r["arm"]), *(_figure(t, r.get(t)) for t in titles)] for r in rows)]
+    cells = [[markdown_name(r["arm"]), _asked(r["n"]), *(_figure(t, r.get(t)) for t in titles)] for r in rows]
+    return [["arm", "statements (pictures) a seed", *titles], *cells]
+
+
+def _asked(n: dict[str, int]) -> str:
+    return f"{n['statements']:,} ({n['pictures']:,})"
 
 
 def _figure(title: str, figure: dict[str, Any] | None) -> str:
     if figure is None:
         return "–"
-    scale = IN_UNITS.get(title, 100.0)
-    digits = 3 if scale == 1 else 1
+    scale, digits = (1, 3) if title in AS_IS else (100, 1)
     low, high = (figure["low"], figure["high"]) if figure["low"] is not None else figure["pictures"]
     value, low, high = (f"{scale * v:.{digits}f}".replace("-", "−") for v in (figure["value"], low, high))
     if figure.get("range"):
@@ -123,55 +159,56 @@ def _figure(title: str, figure: dict[str, Any] | None) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _step(row: dict[str, Any]) -> str:
-    on = f", on {', '.join(row['relations'])}" if row["relations"] else ""
-    return f"{markdown_name(row['before'])} → {markdown_name(row['after'])}{on}"
+def _between(bounds: Sequence[float]) -> str:
+    return f"{signed(bounds[0])} to {signed(bounds[1])}"
 
 
-def _test_table(
-    rows: Sequence[dict[str, Any]], place: Any, titles: list[str], seeds: int, *, each_seed: bool = True
-) -> list[list[str]]:
-    head = [*titles, "figure", "points", "over pictures"]
-    head += ["over seeds" if each_seed else "95 %", "p", "p (Holm)"] * (seeds > 1) + ["each seed"] * (
-        each_seed and seeds > 1
-    )
-    lines = [head]
+def _tested(row: dict[str, Any]) -> list[str]:
+    verdict = "" if row["p_holm"] < 0.05 else ", not significant"
+    return [_between((row["low"], row["high"])), f"{row['p']:.4f}", f"{row['p_holm']:.4f}{verdict}"]
+
+
+def _contrast_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:
+    several = ["over seeds", "p", "p (Holm)", "each seed"] if seeds > 1 else []
+    lines = [["step", "figure", "points", "over pictures", *several]]
     for row in rows:
-        pictures = f"{signed(row['pictures'][0])} to {signed(row['pictures'][1])}"
-        cells = [*place(row), row["figure"], signed(row["value"]), pictures]
-        if seeds > 1:
-            verdict = "" if row["p_holm"] < 0.05 else ", not significant"
-            cells += [
-                f"{signed(row['low'])} to {signed(row['high'])}",
-                f"{row['p']:.4f}",
-                f"{row['p_holm']:.4f}{verdict}",
-            ]
-            if each_seed:
-                cells.append(", ".join(signed(v) for v in row["seeds"]))
-        lines.append(cells)
+        on = f", on {', '.join(row['relations'])}" if row["relations"] else ""
+        step = f"{markdown_name(row['before'])} → {markdown_name(row['after'])}{on}"
+        cells = [step, row["figure"], signed(row["value"]), _between(row["pictures"])]
+        lines.append(cells + ([*_tested(row), ", ".join(map(signed, row["seeds"]))] if several else []))
+    return lines
+
+
+def _effects(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    lines = [["effect", "figure", "points", "over pictures", "95 %", "p", "p (Holm)"]]
+    return lines + [[r["effect"], r["figure"], signed(r["value"]), _between(r["pictures"]), *_tested(r)] for r in rows]
+
+
+def _also_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:
+    title = "over seeds" if seeds > 1 else "over pictures"
+    lines = [["arm", "set", "statements (pictures) a seed", "Test-G", "points above the own test set", title]]
+    for row in rows:
+        above = row["above"]
+        bounds = (above["low"], above["high"]) if seeds > 1 else above["pictures"]
+        cells = [markdown_name(row["arm"]), markdown_name(row["set"]), _asked(row["n"]), _figure("", row["figure"])]
+        lines.append([*cells, signed(above["value"]), _between(bounds)])
     return lines
 
 
 def _cost_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     known = {key: shown for key, shown in COSTS.items() if any(key in row for row in rows)}
-    if not known:
-        return []
-    lines = [["arm", *(title for title, _ in known.values()), "Test-G"]]
+    lines = [["arm", *(title for title, _, _ in known.values()), "Test-G"]]
     for row in rows:
-        cells = [markdown_name(row["arm"])]
-        for key, (_, form) in known.items():
-            value = row.get(key, {}).get("value")
-            hours = value is not None and key == "cost.train_seconds"
-            cells.append("–" if value is None else form.format(value / 3600 if hours else value))
-        lines.append([*cells, _figure("Test-G", row.get("Test-G"))])
+        values = ((row.get(key, {}).get("value"), form, times) for key, (_, form, times) in known.items())
+        cells = ["–" if value is None else form.format(times * value) for value, form, times in values]
+        lines.append([markdown_name(row["arm"]), *cells, _figure("Test-G", row.get("Test-G"))])
     return lines
 
 
-def _relation_table(found: dict[str, Any], arms: Sequence[Arm]) -> list[list[str]]:
-    names = [arm.name for arm in arms]
-    lines = [["relation", "statements", *map(markdown_name, names)]]
-    for row in found["relations"]:
-        cells = (f"{100 * row[name]:.1f}" if name in row else "–" for name in names)
+def _relation_table(rows: Sequence[dict[str, Any]], arms: Sequence[str]) -> list[list[str]]:
+    lines = [["relation", "statements", *map(markdown_name, arms)]]
+    for row in rows:
+        cells = (f"{100 * row[name]:.1f}" if name in row else "–" for name in arms)
         lines.append([row["relation"], f"{row['statements']:,}", *cells])
     return lines
 

@@ -1,6 +1,6 @@
 """Running an experiment: recipes of all variants and seeds, as many models at a time as there are cores or GPUs.
 
-OUT/plan.json                   what is run: the experiment, its scale, seeds and changes
+OUT/plan.json                   what is run: the experiment, its scale, recipes and seeds, and the command
 OUT/VARIANT/seed-N/             a recipe's folder (recipes/run.py) with its report.html; `log.txt` has its console
 OUT/results.parquet             one row a figure of a model (table.py)
 OUT/report.md, OUT/*.png        tables, tests and plots (report.py)
@@ -18,7 +18,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from vsre.errors import VsreError
 from vsre.experiments.files import Plan
-from vsre.recipes.files import RecipeFaults, as_yaml
+from vsre.experiments.schema import Experiment
+from vsre.recipes.files import RecipeFaults
 from vsre.recipes.schema import Recipe
 from vsre.recipes.steps import folder_name
 
 PLAN, LOG = "plan.json", "log.txt"
+KILLED = (
+    "A worker was killed from outside, most likely for want of memory. What is done is kept: run the same command "
+    "again, with fewer --jobs if it happens again."
+)
 
 
-def run_experiment(plan: Plan, out: Path, *, jobs: int | None = None, console: Console, command: str = "") -> None:
+def run_experiment(plan: Plan, out: Path, *, jobs: int | None = None, console: Console) -> None:
     """Carry out a plan in `out`; called again it goes on where it was stopped.
 
     `jobs`: how many models are trained at a time, each on its share of the cores; a GPU or a core each by default.
@@ -51,11 +56,11 @@ def run_experiment(plan: Plan, out: Path, *, jobs: int | None = None, console: C
     if faults:
         raise RecipeFaults(plan.experiment.name, faults)
     _claim(plan, out)
-    folders = recipe_folders(plan, out)
+    folders = [*recipe_folders(plan, out).values()]
     jobs = jobs or default_jobs()
     failed: list[str] = []
     with workers(jobs) as pool:
-        made = _all(pool, "data", [(_make_data, (*at, command)) for at in folders], console, failed)
+        made = _all(pool, "data", [(_make_data, at) for at in folders], console, failed)
         chains = [
             (_make_chain, (recipe, chain, folder))
             for (recipe, folder), done in zip(folders, made, strict=True)
@@ -63,7 +68,7 @@ def run_experiment(plan: Plan, out: Path, *, jobs: int | None = None, console: C
         ]
         _all(pool, "models", chains, console, failed)
         if not failed:
-            _all(pool, "reports", [(_report, (*at, command)) for at in folders], console, failed)
+            _all(pool, "reports", [(_report, (*at, plan.command)) for at in folders], console, failed)
     if failed:
         raise VsreError(
             f"{out}: {len(failed)} parts failed, the others are done. Run the same command again once they are mended."
@@ -71,13 +76,13 @@ def run_experiment(plan: Plan, out: Path, *, jobs: int | None = None, console: C
         )
 
 
-def recipe_folders(plan: Plan, out: Path) -> list[tuple[Recipe, Path]]:
-    """Every recipe with its seed, and its folder; variants and seeds in order."""
-    return [
-        (recipe.model_copy(update={"seed": seed}), out / folder_name(name) / f"seed-{seed}")
+def recipe_folders(plan: Plan, out: Path) -> dict[tuple[str, int], tuple[Recipe, Path]]:
+    """By variant and seed the recipe with that seed, and its folder."""
+    return {
+        (name, seed): (recipe.model_copy(update={"seed": seed}), out / folder_name(name) / f"seed-{seed}")
         for name, recipe in plan.recipes.items()
         for seed in plan.seeds
-    ]
+    }
 
 
 def chains_of(recipe: Recipe) -> list[tuple[str, ...]]:
@@ -104,20 +109,25 @@ def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
     numbers = context.Queue()
     for number in range(jobs):
         numbers.put(number)
-    gpus = torch.cuda.device_count()
+    gpus: list[str] = []
+    if count := torch.cuda.device_count():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        gpus = visible.split(",")[:count] if visible else [str(number) for number in range(count)]
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(numbers, gpus, threads))
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=_begin, initargs=(numbers, gpus, threads, os.getpid())
+    )
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin(numbers: Any, gpus: int, threads: int) -> None:
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+def _begin(numbers: Any, gpus: Sequence[str], threads: int, parent: int) -> None:
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     number = numbers.get()
     if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(number % gpus)
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
     import torch
 
     torch.set_num_threads(threads)
@@ -138,13 +148,19 @@ def _all(
 ) -> list[bool]:
     """Make all calls, whatever becomes of some; what failed is added with its reason. Which went well, in order."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    futures: list[Future[None]] = [pool.submit(function, *given) for function, given in calls]
+    try:
+        futures: list[Future[None]] = [pool.submit(function, *given) for function, given in calls]
+    except BrokenExecutor as broken:
+        raise VsreError(KILLED) from broken
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=not console.is_terminal) as progress:
         task = progress.add_task(what, total=len(calls))
         for _ in as_completed(futures):
             progress.advance(task)
     for future in futures:
-        if error := future.exception():
+        error = future.exception()
+        if isinstance(error, BrokenExecutor):
+            raise VsreError(KILLED) from error
+        if error is not None:
             failed.append(f"{what}: {error}")
     return [future.exception() is None for future in futures]
 
@@ -168,12 +184,11 @@ def _logged(folder: Path) -> Iterator[Console]:
             raise VsreError(f"{type(error).__name__}: {error} (log: {path})") from error
 
 
-def _make_data(recipe: Recipe, folder: Path, command: str) -> None:
+def _make_data(recipe: Recipe, folder: Path) -> None:
     from vsre.recipes.run import make_data
     from vsre.recipes.steps import Steps
 
     with _logged(folder) as console:
-        (folder / "recipe.yaml").write_text(f"# {command}\n{as_yaml(recipe)}", encoding="utf-8")
         make_data(recipe, folder, Steps(folder, console))
 
 
@@ -187,7 +202,7 @@ def _make_chain(recipe: Recipe, names: Sequence[str], folder: Path) -> None:
         for model in recipe.models:
             if model.name in names:
                 trained, run = make_model(recipe, model, folder, steps)
-                measure_cost(trained, folder / "triplets" / "test", run.folder / "cost", steps)
+                measure_cost(model, trained, folder / "triplets" / "test", run.folder / "cost", steps)
 
 
 def _report(recipe: Recipe, folder: Path, command: str) -> None:
@@ -199,29 +214,36 @@ def _report(recipe: Recipe, folder: Path, command: str) -> None:
 
 def _claim(plan: Plan, out: Path) -> None:
     """Write the plan, or see that it is the one that is there; more seeds may join."""
+    path, seeds = out / PLAN, plan.seeds
+    if path.is_file():
+        there = read_plan(out)
+        if there.recipes != plan.recipes:
+            raise VsreError(f"{out}: holds the runs of another plan. Choose another --out, or delete the folder.")
+        seeds = tuple(dict.fromkeys((*there.seeds, *seeds)))
+    out.mkdir(parents=True, exist_ok=True)
     made = {
         "experiment": plan.experiment.model_dump(mode="json"),
         "scale": plan.scale,
         "recipes": {name: recipe.model_dump(mode="json") for name, recipe in plan.recipes.items()},
+        "seeds": seeds,
+        "command": plan.command,
     }
-    path = out / PLAN
-    if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        if there["recipes"] != made["recipes"]:
-            raise VsreError(f"{out}: holds the runs of another plan. Choose another --out, or delete the folder.")
-    out.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(made | {"seeds": [*plan.seeds], "written": time.time()}, indent=1) + "\n")
+    partial.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
 def read_plan(out: Path) -> Plan:
     """The plan that a folder holds the runs of. Raises VsreError where it holds none."""
-    from vsre.experiments.schema import Experiment
-
     path = out / PLAN
     if not path.is_file():
         raise VsreError(f"{path}: no such file. Run `vsre experiment run` with this folder as --out first.")
     there = json.loads(path.read_text(encoding="utf-8"))
     recipes = {name: Recipe.model_validate(recipe) for name, recipe in there["recipes"].items()}
-    return Plan(Experiment.model_validate(there["experiment"]), there["scale"], recipes, tuple(there["seeds"]))
+    return Plan(
+        Experiment.model_validate(there["experiment"]),
+        there["scale"],
+        recipes,
+        tuple(there["seeds"]),
+        there.get("command", ""),
+    )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from vsre.recipes.near import nearest
+from vsre.relations.ontology import RELATIONS
 from vsre.train.stages import Strict
 
 
@@ -28,9 +30,15 @@ class Fraction(Strict):
             raise ValueError("every axis needs items")
         return axes
 
+    @model_validator(mode="after")
+    def _each_is_an_axis(self) -> Fraction:
+        if self.each is not None and self.each not in self.axes:
+            raise ValueError(f"each: {self.each!r} is no axis. {nearest(self.each, self.axes)}")
+        return self
+
 
 class Contrast(Strict):
-    """Two arms of different variants, each "VARIANT: MODEL", that are compared on the pictures both were tested on.
+    """Two arms, each "VARIANT: MODEL", that are tested on the same pictures and compared on them.
 
     `relations`: only statements of these, such as those that one of the two was never trained on.
     """
@@ -38,6 +46,14 @@ class Contrast(Strict):
     before: str
     after: str
     relations: list[str] = []
+
+    @field_validator("relations")
+    @classmethod
+    def _relations_are_known(cls, relations: list[str]) -> list[str]:
+        for name in relations:
+            if name not in RELATIONS:
+                raise ValueError(f"no relation {name!r}. {nearest(name, RELATIONS)}")
+        return relations
 
 
 class Plot(Strict):
@@ -59,7 +75,7 @@ class Experiment(Strict):
 
     recipe    what all arms share, as in a recipe file; stages and starts by name are the scale's
     variants  by name what is merged over it; each is a recipe of its own, run with every seed
-    scales    by name what differs at a scale, merged over the shipped scale of that name
+    scales    by a scale's name what is merged over that scale; `variants` in it are run at that scale only
     """
 
     name: str
@@ -89,3 +105,9 @@ class Experiment(Strict):
         if not variants:
             raise ValueError("there must be a variant; leave `variants` out for a single one")
         return variants
+
+    @model_validator(mode="after")
+    def _one_world_for_a_fraction(self) -> Experiment:
+        if self.fraction is not None and len(self.variants) > 1:
+            raise ValueError("a `fraction` goes with a single variant: what varies are its axes")
+        return self

@@ -1,0 +1,6 @@
+"""Makes the fabricated run folders of tests/report importable."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "report"))

@@ -1,0 +1,144 @@
+"""Which runs a fraction chooses, and that effects planted in figures are found again."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vsre.errors import VsreError
+from vsre.experiments.design import chosen_models, efficiency, fit_effects, model_matrix
+from vsre.experiments.files import load_experiment
+from vsre.experiments.schema import Fraction
+from vsre.recipes.expand import grid_models
+
+NAMES = ["a", "b", "c"]
+EFFECTS = [*NAMES, "a x b", "b x c", "a x b x c"]
+GRID = [dict(zip(NAMES, on, strict=True)) for on in itertools.product((0, 1), repeat=3)]
+SIZES = st.lists(st.floats(-1, 1), min_size=len(EFFECTS), max_size=len(EFFECTS))
+
+
+def figure(factors: dict[str, int], sizes: list[float], mean: float) -> float:
+    """By hand: half an effect up where its factor is on, half down where off; of interactions a quarter, an eighth."""
+    return mean + sum(
+        size * float(np.prod([2 * factors[part] - 1 for part in effect.split(" x ")])) / 2 ** len(effect.split(" x "))
+        for effect, size in zip(EFFECTS, sizes, strict=True)
+    )
+
+
+@given(SIZES, st.floats(0, 1), st.permutations(GRID))
+@settings(max_examples=50, deadline=None)
+def test_planted_effects_are_found_exactly(sizes: list[float], mean: float, order: list[dict[str, int]]) -> None:
+    drawn = np.array([[figure(f, sizes, mean)] * 3 for f in order])
+    found = fit_effects(order, EFFECTS, drawn)
+    assert [row["effect"] for row in found] == EFFECTS
+    assert [row["value"] for row in found] == pytest.approx(sizes, abs=1e-9)
+    assert all(row["low"] <= row["value"] + 1e-9 and row["degrees"] == 1 for row in found)
+    assert [row["pictures"] for row in found] == [pytest.approx([size, size], abs=1e-9) for size in sizes]
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1), st.floats(-1, 1))
+@settings(max_examples=20, deadline=None)
+def test_an_interaction_is_what_one_adds_more_where_the_other_is_on(a: float, b: float, both: float) -> None:
+    """Said in on and off, not in the code's -1 and +1: two factors, and a bonus where both are on."""
+    runs = [dict(zip("ab", on, strict=True)) for on in itertools.product((0, 1), repeat=2)] * 2
+    drawn = np.array([[a * r["a"] + b * r["b"] + both * r["a"] * r["b"]] for r in runs])
+    values = {row["effect"]: row["value"] for row in fit_effects(runs, ["a", "b", "a x b"], drawn)}
+    assert values == pytest.approx({"a": a + both / 2, "b": b + both / 2, "a x b": both}, abs=1e-9)
+
+
+def test_bounds_and_p_are_those_of_a_t_test() -> None:
+    """One factor of two groups: the linear model is the two-sample t-test with equal variances."""
+    from scipy import stats
+
+    off, on = [0.50, 0.53, 0.49, 0.52], [0.58, 0.61, 0.57, 0.55]
+    runs = [{"a": 0}] * 4 + [{"a": 1}] * 4
+    [row] = fit_effects(runs, ["a"], np.array([off + on]).T)
+    test = stats.ttest_ind(on, off)
+    bounds = test.confidence_interval(0.95)
+    assert row["p"] == pytest.approx(test.pvalue) and row["degrees"] == 6
+    assert (row["low"], row["high"]) == pytest.approx((bounds.low, bounds.high))
+
+
+def test_no_factor_is_found_in_noise_more_often_than_it_may() -> None:
+    rng = np.random.default_rng(0)
+    found = [fit_effects(GRID, NAMES, rng.normal(size=(8, 1)))[0]["p"] < 0.05 for _ in range(400)]
+    assert 0.02 < np.mean(found) < 0.09
+
+
+def test_runs_that_cannot_tell_are_refused() -> None:
+    with pytest.raises(VsreError, match="4 runs do not tell a mean and 3 effects apart"):
+        fit_effects(GRID[:4], NAMES, np.zeros((4, 1)))
+    with pytest.raises(VsreError, match="do not tell"):
+        fit_effects([{"a": v, "b": v} for v in (0, 1)] * 3, ["a", "b"], np.zeros((6, 1)))
+
+
+def test_a_factor_is_there_and_on_or_off() -> None:
+    with pytest.raises(VsreError, match=r"arm 1 has no factor 'rewrit'\. Did you mean 'rewrite'"):
+        model_matrix([{"rewrite": 1}], ["rewrit"])
+    with pytest.raises(VsreError, match=r"'size' is 2500.*0 or 1"):
+        model_matrix([{"size": 2500}], ["size"])
+
+
+def test_the_shipped_fraction() -> None:
+    fraction = load_experiment("gain").fraction
+    assert fraction is not None
+    arms = chosen_models(fraction)
+    names = [arm["name"] for arm in arms]
+    assert len(arms) == len(set(names)) == 40
+    sets = [tuple(arm["start"]["encoders"]) for arm in arms]
+    assert len(set(sets)) == 15 and all(sets.count(each) >= 2 for each in sets)
+    factors = [arm["factors"] for arm in arms]
+    assert {len(arm) for arm in factors} == {8}
+    reached = efficiency(model_matrix(factors, fraction.effects))
+    assert reached > 0.9
+    every = model_matrix([m["factors"] for m in grid_models([fraction.axes], "all")], fraction.effects)
+    rng = np.random.default_rng(0)
+    at_random = [efficiency(every[rng.choice(len(every), 40, replace=False)]) for _ in range(200)]
+    assert max(at_random) < reached
+    assert (round(reached, 2), round(float(np.median(at_random)), 2), round(efficiency(every), 2)) == (0.95, 0.69, 0.99)
+    assert chosen_models(fraction) == arms, "the same on every call"
+
+
+def axes(**sizes: int) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: [{"name": f"{name}{at}", "factors": {name: at % 2, f"{name}2": at // 2}} for at in range(size)]
+        for name, size in sizes.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("runs", "each", "effects", "says"),
+    [
+        (5, None, ["a", "a2", "b", "b2"], "5 runs for a mean and 4 effects; it takes 6 at least"),
+        (7, "a", ["a", "b"], "two of each of 4 a are 8"),
+        (8, None, ["a", "b", "c"], "no factor 'c'"),
+    ],
+)
+def test_too_few_runs_are_refused(runs: int, each: str | None, effects: list[str], says: str) -> None:
+    with pytest.raises(VsreError, match=says):
+        chosen_models(Fraction(runs=runs, each=each, axes=axes(a=4, b=4), effects=effects))
+
+
+def test_effects_that_no_run_can_tell_apart_are_refused() -> None:
+    twins = {"a": [{"name": str(v), "factors": {"a": v, "twin": v}} for v in (0, 1)], **axes(b=4)}
+    for runs in (6, 8):
+        with pytest.raises(VsreError, match="some effects go together in all combinations"):
+            chosen_models(Fraction(runs=runs, axes=twins, effects=["a", "twin"]))
+
+
+def test_each_item_comes_twice_where_it_is_asked_for() -> None:
+    fraction = Fraction(runs=9, each="a", axes=axes(a=4, b=4), effects=["a", "b"])
+    taken = [arm["name"].split(", ")[0] for arm in chosen_models(fraction)]
+    assert len(taken) == 9 and all(taken.count(f"a{at}") >= 2 for at in range(4))
+    with pytest.raises(ValueError, match="each: 'bb' is no axis"):
+        Fraction(runs=9, each="bb", axes=axes(a=4, b=4), effects=["a"])
+
+
+def test_all_combinations_are_taken_where_there_are_no_more() -> None:
+    fraction = Fraction(runs=99, axes=axes(a=2, b=4), effects=["a", "b"])
+    assert len(chosen_models(fraction)) == 8

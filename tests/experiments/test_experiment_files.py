@@ -1,0 +1,154 @@
+"""Experiment files: the shipped ones plan at every scale, and every mistake says what was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiment_fakes import EXPERIMENT, fake_plan, written
+
+from vsre.errors import VsreError
+from vsre.experiments.files import experiment_names, load_experiment, plan_experiment, scale_names
+from vsre.recipes.files import RecipeFaults
+
+
+def plan(name: str, **how: Any) -> Any:
+    return plan_experiment(load_experiment(name), **how)
+
+
+@pytest.mark.parametrize("scale", scale_names())
+@pytest.mark.parametrize("name", experiment_names())
+def test_every_shipped_experiment_plans_at_every_scale(name: str, scale: str) -> None:
+    found = plan(name, scale=scale)
+    assert found.runs == len(found.seeds) * sum(len(recipe.models) for recipe in found.recipes.values()) > 0
+    kind = {"embedded": "scenes", "layouts": "layouts", "full": "vsr"}[scale]
+    for recipe in found.recipes.values():
+        assert recipe.source.kind == kind
+        used = {data for model in recipe.models for stage in model.stages for data in stage["data"]}
+        assert used == set(recipe.data)
+        for model in recipe.models:
+            names = [stage.name for stage in model.parsed_stages()]
+            assert names == ([] if name == "sensitivity" else ["tune"] if scale != "full" else ["align", "tune"])
+    assert {f"{c.before}" for c in found.experiment.compare} <= {
+        f"{variant}: {model.name}" for variant, recipe in found.recipes.items() for model in recipe.models
+    }
+
+
+def test_arms_of_an_experiment_take_equal_steps() -> None:
+    for name in experiment_names():
+        steps = {
+            tuple((s.name, s.max_steps, s.batch_images, s.questions_per_image) for s in model.parsed_stages())
+            for recipe in plan(name).recipes.values()
+            for model in recipe.models
+        }
+        assert len(steps) == 1, name
+
+
+def test_a_scale_may_have_variants_of_its_own() -> None:
+    assert "unseen things" in plan("generalisation").recipes
+    assert "unseen things" not in plan("generalisation", scale="layouts").recipes
+
+
+def test_a_set_of_encoders_is_compared_with_all_that_have_one_less() -> None:
+    models = {m.name: m for m in plan("encoders").recipes["main"].models}
+    sets = {name: {choice.id for choice in m.start.encoders} for name, m in models.items()}
+    for name, model in models.items():
+        if len(sets[name]) > 1:
+            below = {other for other in models if sets[other] < sets[name] and len(sets[other]) == len(sets[name]) - 1}
+            assert set(model.against) == below, name
+        assert {k for k in ("clip", "siglip", "dinov2", "sam") if model.factors[k]} == sets[name]
+
+
+def test_set_takes_the_place_of_what_variants_share(tmp_path: Path) -> None:
+    experiment = load_experiment(str(written(tmp_path)))
+    changed = plan_experiment(
+        experiment, changes=["source.train_units=7", "stages.tune.max_steps=3", "protocol=clean-concepts"]
+    )
+    clean, paper = changed.recipes["clean"], changed.recipes["paper"]
+    assert clean.source.train_units == paper.source.train_units == 7
+    assert [s.max_steps for m in clean.models for s in m.parsed_stages()] == [3, 3]
+    assert (clean.protocol, paper.protocol) == ("clean-concepts", "paper"), "variants lie over it"
+    few = "diagnose.also={five things: {units: 60, objects: [5, 5]}}"
+    sets = {name: [*r.diagnose.also] for name, r in plan("generalisation", changes=[few]).recipes.items()}
+    assert sets["all"] == ["five things"] and sets["unseen things"] == ["five things", "seen things"]
+
+
+def test_a_scale_is_a_file_too(tmp_path: Path) -> None:
+    path = tmp_path / "lab.yaml"
+    path.write_text(
+        "source: {kind: scenes, train_units: 3, test_units: 1}\nstarts: {merged: {checkpoint: 'zoo:merged'}}\n"
+        "stages: {tune: {train: [adapters]}}\n"
+    )
+    scales = {"lab": {"protocol": "clean-concepts"}, "embedded": {"protocol": "nonsense"}}
+    experiment = load_experiment(str(written(tmp_path, scales=scales)))
+    recipe = plan_experiment(experiment, scale=str(path)).recipes["clean"]
+    assert (recipe.source.train_units, recipe.protocol) == (3, "clean-concepts")
+
+
+def faults(folder: Path, **changes: Any) -> list[str]:
+    with pytest.raises(RecipeFaults) as caught:
+        fake_plan(folder, **changes)
+    return caught.value.faults
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"questoin": "x"}, "unknown key 'questoin'. Did you mean 'question'?"),
+        ({"plots": [{"kind": "dots", "name": "a", "titel": "A"}]}, "unknown key 'titel'. Did you mean 'title'?"),
+        ({"plots": [{"kind": "dot", "name": "a", "title": "A"}]}, "'dots', 'lines' or 'sensitivity'"),
+        ({"plots": [{"kind": "lines", "name": "a", "title": "A", "x": "step"}]}, "Did you mean 'steps'?"),
+        ({"seeds": [0, 0]}, "seeds: give different seeds"),
+        ({"variants": {}}, "there must be a variant"),
+        ({"variants": {"a b": {}, "a-b": {}}, "compare": []}, "'a b' and 'a-b' have the same folder"),
+        ({"variants": {"+": {}}, "compare": []}, "'+' has no letter"),
+        ({"scales": {"embeded": {}}}, "no scale 'embeded'. Did you mean 'embedded'?"),
+        ({"compare": [{"before": "clean: plan", "after": "paper: tuned"}]}, "Did you mean 'clean: plain'?"),
+        (
+            {"compare": [{"before": "clean: plain", "after": "paper: tuned", "relations": ["left off"]}]},
+            "no relation 'left off'. Did you mean 'left of'?",
+        ),
+        ({"recipe": {**EXPERIMENT["recipe"], "protocoll": "clean"}}, "Did you mean 'protocol'?"),
+        ({"fraction": {"runs": 2, "axes": {"a": [{}]}, "effects": []}}, "a `fraction` goes with a single variant"),
+    ],
+)
+def test_mistakes_say_what_was_meant(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    found = faults(tmp_path, **changes)
+    assert len(found) == 1 and says in found[0], found
+
+
+def test_a_fault_of_all_variants_is_said_once_and_of_one_with_its_name(tmp_path: Path) -> None:
+    recipe = {**EXPERIMENT["recipe"], "sedes": 1}
+    found = faults(tmp_path, recipe=recipe, variants={"clean": {}, "paper": {"protocol": "papr"}})
+    assert len(found) == 2
+    assert any(fault.startswith("unknown key 'sedes'") for fault in found)
+    assert any(fault.startswith("paper: protocol 'papr'") for fault in found)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({"scale": "embeded"}, "no scale 'embeded'. Did you mean 'embedded'?"),
+        ({"scale": "no/such.yaml"}, "no such file of a scale"),
+        ({"seeds": []}, "--seeds: give different whole numbers"),
+        ({"seeds": [1, 1]}, "--seeds"),
+        ({"seeds": [-1]}, "--seeds"),
+        ({"changes": ["source"]}, "--set source: write KEY=VALUE"),
+        ({"changes": ["a..b=1"]}, "--set a..b=1: write KEY=VALUE"),
+        ({"changes": ["source.train_units=[3"]}, "not valid YAML"),
+        ({"changes": ["source.train_unit=3"]}, "Did you mean 'train_units'?"),
+        ({"changes": ["sorce.train_units=3"]}, "Did you mean 'source'?"),
+    ],
+)
+def test_what_is_asked_for_wrongly_is_said(how: dict[str, Any], says: str) -> None:
+    with pytest.raises(VsreError) as caught:
+        plan("first", **how)
+    assert says in str(caught.value)
+
+
+def test_an_experiment_that_is_not_there() -> None:
+    with pytest.raises(VsreError, match="Did you mean 'gain'"):
+        load_experiment("gian")
+    with pytest.raises(VsreError, match="no such experiment file"):
+        load_experiment("gian.yaml")

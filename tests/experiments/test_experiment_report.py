@@ -1,0 +1,235 @@
+"""From run folders to one table, tests and pages: on runs that are made up, so that what must come out is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from experiment_fakes import EXPERIMENT, fake_plan, fake_runs
+from PIL import Image
+
+from vsre.errors import VsreError
+from vsre.experiments.report import write_report
+from vsre.experiments.run import read_plan
+from vsre.experiments.summary import arms_of, contrasts
+from vsre.experiments.table import open_runs
+from vsre.report.compare import paired_draws
+from vsre.report.seeds import TESTED
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("experiment")
+    fake_runs(fake_plan(folder), folder / "out", statements=90)
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def found(out: Path) -> dict[str, Any]:
+    return write_report(read_plan(out), out)
+
+
+def metrics(out: Path, variant: str, seed: int, model: str) -> dict[str, Any]:
+    return dict(json.loads((out / variant / f"seed-{seed}" / "runs" / model / "metrics.json").read_text()))
+
+
+def test_the_table_has_every_figure_of_every_run(out: Path, found: dict[str, Any]) -> None:
+    table = pq.read_table(out / "results.parquet")
+    assert table.column_names == [
+        *("variant", "seed", "model", "role", "factor_kind", "factor_steps"),
+        *("figure", "value", "low", "high", "n", "folder"),
+    ]
+    rows = table.to_pylist()
+    assert len({(r["variant"], r["seed"], r["model"]) for r in rows}) == 8
+    assert len({(r["folder"], r["figure"]) for r in rows}) == len(rows), "a figure once a run"
+    at = {(r["variant"], r["seed"], r["model"], r["figure"]): r for r in rows}
+    row = at["paper", 1, "tuned", "test_g.acc_t"]
+    figure = metrics(out, "paper", 1, "tuned")["test_g"]["acc_t"]
+    assert {k: row[k] for k in ("value", "low", "high", "n")} == {k: figure[k] for k in ("value", "low", "high", "n")}
+    assert (row["factor_steps"], row["factor_kind"], row["folder"]) == (9.0, "b", "paper/seed-1/runs/tuned")
+    assert at["clean", 0, "plain", "cost.ms_image"]["value"] == 12.5
+    wordings = [at["clean", 0, "tuned", f"template.pool.pool-0{n}"]["value"] for n in (1, 2, 3)]
+    assert np.mean(wordings) == pytest.approx(at["clean", 0, "tuned", "test_g.acc_t"]["value"])
+
+
+def test_contrasts_are_paired_by_picture_and_tested_over_seeds(out: Path, found: dict[str, Any]) -> None:
+    assert len(found["contrasts"]) == 3 * len(TESTED) and not found["not_compared"]
+    by = {(r["before"], r["after"], r["figure"]): r for r in found["contrasts"]}
+    row = by["clean: tuned", "paper: tuned", "Test-G"]
+    each = [
+        metrics(out, "paper", s, "tuned")["test_g"]["acc_t"]["value"]
+        - metrics(out, "clean", s, "tuned")["test_g"]["acc_t"]["value"]
+        for s in (0, 1)
+    ]
+    assert row["seeds"] == pytest.approx(each, abs=1e-4) and row["value"] == pytest.approx(np.mean(each))
+    half = 12.7062 * abs(each[0] - each[1]) / 2  # t(1) at 97.5 %, times the standard error of two
+    assert row["high"] - row["value"] == pytest.approx(half, rel=1e-4)
+    # The runs of a seed share what is hard about its statements, so their difference is known better than either.
+    arms = {row["arm"]: row for row in found["arms"]}
+    width = row["pictures"][1] - row["pictures"][0]
+    apart = [np.ptp(arms[name]["Test-G"]["pictures"]) for name in ("clean: tuned", "paper: tuned")]
+    assert width < np.hypot(*apart)
+    ps = sorted(r["p"] for r in found["contrasts"])
+    smallest = min(found["contrasts"], key=lambda r: r["p"])
+    assert smallest["p_holm"] == pytest.approx(min(1.0, len(ps) * ps[0])), "Holm's over all rows"
+
+
+def test_a_contrast_may_be_of_some_relations(out: Path, found: dict[str, Any]) -> None:
+    row = next(r for r in found["contrasts"] if r["relations"] and r["figure"] == "Test-S")
+    runs = open_runs(read_plan(out), out)
+    rights = []
+    for variant, at in (("clean", 0), ("paper", 1)):
+        table = runs[variant][0][at].samples(("pack", "relation", "correct"))
+        assert table is not None
+        rights.append([r["correct"] for r in table.to_pylist() if r["pack"] == "test-s" and r["relation"] == "left of"])
+    means = [np.mean([v for v in right if v is not None]) for right in rights]
+    assert row["seeds"][0] == pytest.approx(means[1] - means[0], abs=1e-4)
+
+
+def test_the_page_says_all_of_it(out: Path, found: dict[str, Any]) -> None:
+    text = (out / "report.md").read_text()
+    assert text.startswith("# Two protocols\n\nDoes it | matter?\n\n    vsre experiment run fake.yaml\n")
+    for part in ("## Results", "## Differences", "## Cost", "## By relation", "Means of 2 seeds", "Blind floor (paper"):
+        assert part in text, part
+    assert "clean: plain → paper: tuned, on left of" in text and "| 0.50 |" in text and text.endswith("- A note.\n")
+    assert "All seeds were tested on the same pictures" not in text
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("| ")]
+    assert all(len({line.count("|") for line in table}) == 1 for table in tables)
+    for plot in EXPERIMENT["plots"]:
+        assert f"![{plot['title']}]({plot['name']}.png)" in text
+        with Image.open(out / f"{plot['name']}.png") as image:
+            assert image.format == "PNG" and image.width > 600
+
+
+def test_one_seed_has_intervals_over_pictures_and_no_p(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, seeds=[3], compare=[])
+    fake_runs(plan, tmp_path / "out")
+    found = write_report(plan, tmp_path / "out")
+    assert {(r["before"], r["after"]) for r in found["contrasts"]} == {
+        ("clean: plain", "clean: tuned"),
+        ("paper: plain", "paper: tuned"),
+    }
+    for row in found["contrasts"]:
+        assert row["p"] is row["p_holm"] is row["low"] is None
+        assert row["pictures"][0] < row["value"] < row["pictures"][1]
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "One seed: nothing is known of how seeds differ" in text and "p (Holm)" not in text
+    json.dumps(found)
+
+
+def test_a_seed_that_lacks_a_run_is_left_out_and_named(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path)
+    out = tmp_path / "out"
+    fake_runs(plan, out, without={("paper", 0, "tuned")})
+    found = write_report(plan, out)
+    assert (found["seeds"], found["left_out"]) == ([1], [0])
+    g = metrics(out, "clean", 1, "plain")["test_g"]["acc_t"]["value"]
+    assert found["arms"][0]["Test-G"]["value"] == pytest.approx(g)
+    assert "Seeds without all runs are left out: 0." in (out / "report.md").read_text()
+    assert len({row["seed"] for row in pq.read_table(out / "results.parquet").to_pylist()}) == 2, "but the table has it"
+    (out / "clean" / "seed-1" / "runs" / "plain" / "cost" / "step.json").unlink()
+    with pytest.raises(VsreError, match="6 of 8 runs are done, and no seed has all"):
+        write_report(plan, out)
+
+
+def test_variants_with_other_test_pictures_are_not_paired(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path)
+    fake_runs(plan, tmp_path / "out", pictures=lambda variant, seed: seed + 2 * (variant == "paper"))
+    found = write_report(plan, tmp_path / "out")
+    assert {(r["before"], r["after"]) for r in found["contrasts"]} == {("clean: plain", "clean: tuned")}
+    assert len(found["not_compared"]) == 2 * len(TESTED)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "- clean: tuned → paper: tuned, Test-G:" in text and "not about the same pictures" in text
+    sizes = {row["arm"]: row["n"]["statements"] for row in found["arms"]}
+    assert sizes["clean: plain"] < sizes["paper: plain"]
+
+
+def test_a_relation_that_was_not_asked_about_is_said(tmp_path: Path) -> None:
+    compare = [{"before": "clean: plain", "after": "paper: tuned", "relations": ["under"]}]
+    plan = fake_plan(tmp_path, compare=compare, seeds=[0])
+    fake_runs(plan, tmp_path / "out")
+    found = write_report(plan, tmp_path / "out")
+    assert not found["contrasts"] and "nothing was asked about under" in found["not_compared"][0]
+
+
+def test_seeds_on_the_same_pictures_are_resampled_together(tmp_path: Path) -> None:
+    """Twice the seeds are not twice the pictures: the interval over pictures must not shrink with the seeds."""
+    plan = fake_plan(tmp_path, compare=[])
+    fake_runs(plan, tmp_path / "out", pictures=lambda variant, seed: 0)
+    runs = open_runs(plan, tmp_path / "out")
+    arms = arms_of(plan, runs, plan.seeds)
+    assert all(arm.same_pictures for arm in arms)
+    rows, _ = contrasts(plan.experiment, arms)
+    row = next(r for r in rows if r["after"] == "paper: tuned" and r["figure"] == "Test-G")
+    pairs = [(runs["paper"][s][0], runs["paper"][s][1]) for s in (0, 1)]
+    together = np.mean([paired_draws(a, b, "test_g", seed=0) for a, b in pairs], axis=0)
+    assert row["pictures"] == pytest.approx(np.percentile(together[1:], (2.5, 97.5)))
+    write_report(plan, tmp_path / "out")
+    assert "All seeds were tested on the same pictures" in (tmp_path / "out" / "report.md").read_text()
+
+
+def fraction_plan(folder: Path, seeds: list[int]) -> Any:
+    axes = {name: [{"name": f"{name}{on}", "factors": {name: on}} for on in (0, 1)] for name in ("a", "b", "c")}
+    start = [{"start": {"use": "merged"}, "stages": EXPERIMENT["recipe"]["models"][0]["stages"]}]
+    recipe = {"data": {"original": {"pack": "test-s"}}}
+    return fake_plan(
+        folder,
+        seeds=seeds,
+        recipe=recipe,
+        variants={"main": {}},
+        compare=[],
+        plots=[],
+        fraction={"runs": 8, "axes": axes | {"start": start}, "effects": ["a", "b", "a x b"]},
+    )
+
+
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+def test_a_fraction_tells_what_each_factor_adds(tmp_path: Path, seeds: list[int]) -> None:
+    plan = fraction_plan(tmp_path, seeds)
+    out = tmp_path / "out"
+    fake_runs(plan, out, skill=lambda variant, model: 1.5 * model.factors["a"], statements=120)
+    found = write_report(plan, out)
+    by = {(r["effect"], r["figure"]): r for r in found["effects"]}
+    assert len(by) == 3 * len(TESTED) and not found["contrasts"]
+    row, nothing = by["a", "Test-G"], by["b", "Test-G"]
+    assert row["p_holm"] < 0.05 < nothing["p"] and row["low"] > 0 > nothing["low"]
+    assert row["pictures"][0] > 0.1
+    arms = {arm["arm"]: arm["Test-G"]["value"] for arm in found["arms"]}
+    on, off = ([v for name, v in arms.items() if name.startswith(f"a{at}")] for at in (1, 0))
+    assert len(on) == len(off) == 4 and row["value"] == pytest.approx(np.mean(on) - np.mean(off))
+    assert row["degrees"] == 8 - 4, "a seed more is no arm more"
+    text = (out / "report.md").read_text()
+    assert "## Effects" in text and "| a x b | Test-G |" in text and "8 arms" in text
+    assert ("each the mean of 2 seeds" in text) == (len(seeds) == 2)
+
+
+def test_further_sets_and_what_answers_hang_on(tmp_path: Path) -> None:
+    from report_fakes import make_run, make_triplets
+
+    recipe = {**EXPERIMENT["recipe"], "diagnose": {"also": {"crowds": {"objects": [5, 5]}}}}
+    plan = fake_plan(tmp_path, recipe=recipe, seeds=[0], compare=[])
+    out = tmp_path / "out"
+    fake_runs(plan, out)
+    others = make_triplets(out / "sets" / "crowds", 50, seed=9)
+    for run in out.glob("*/seed-0/runs/*"):
+        make_run(run / "also" / "crowds", run.name, others, skill=0.0, packs={"pool": 3}, seed=5)
+        found = json.loads((run / "metrics.json").read_text())
+        found["blank"] = {"acc_t": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 10}}
+        found["picture_reliance"] = {"acc_t": {"blank": {"value": 0.45, "low": 0.4, "high": 0.6, "n": 10}}}
+        (run / "metrics.json").write_text(json.dumps(found))
+    result = write_report(plan, out)
+    also = {row["arm"]: row for row in result["also"]}
+    own = {row["arm"]: row["Test-G"]["value"] for row in result["arms"]}
+    row = also["clean: tuned"]
+    assert row["set"] == "crowds" and row["n"]["pictures"] == 25
+    assert row["above"]["value"] == pytest.approx(row["figure"]["value"] - own["clean: tuned"])
+    assert row["above"]["pictures"][1] < 0, "it was made to know nothing of them"
+    figures = {r["figure"] for r in pq.read_table(out / "results.parquet").to_pylist()}
+    assert {"also.crowds.test_g.acc_t", "picture_reliance.acc_t.blank"} <= figures
+    assert {row["arm"]: row["grey frame"]["value"] for row in result["looks"]} == dict.fromkeys(own, 0.45)
+    text = (out / "report.md").read_text()
+    assert "## Further test sets" in text and "## Wording and picture" in text

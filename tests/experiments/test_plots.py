@@ -1,0 +1,74 @@
+"""Plots: which points and bounds are drawn, read back from the axes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from matplotlib.figure import Figure
+
+from vsre.experiments.plots import _dots, _lines, _mean, _sensitivity, draw
+from vsre.experiments.schema import Plot
+
+
+def row(model: str, seed: int, value: float, figure: str = "test_g.acc_t", **more: Any) -> dict[str, Any]:
+    bounds = {"low": value - 0.1, "high": value + 0.1}
+    return {"variant": "main", "seed": seed, "model": model, "figure": figure, "value": value} | bounds | more
+
+
+def axes() -> Any:
+    return Figure().add_subplot()
+
+
+def test_bounds_are_over_seeds_or_the_runs_own_or_none() -> None:
+    assert _mean([row("a", 0, 0.5)]) == pytest.approx((0.5, 0.4, 0.6))
+    mean = _mean([row("a", 0, 0.5), row("a", 1, 0.6)])
+    assert mean == pytest.approx((0.55, 0.55 - 12.7062 * 0.05, 0.55 + 12.7062 * 0.05), rel=1e-4)
+    both = _mean([row("a", 0, 0.5), row("b", 0, 0.7)])
+    assert both is not None and both[0] == 0.6 and np.isnan(both[1:]).all(), "two arms are not two seeds"
+    assert _mean([]) is None
+
+
+def test_arms_that_share_a_value_are_shown_beside_their_mean() -> None:
+    rows = [
+        row(name, 0, value, factor_count=count) for name, value, count in (("a", 0.5, 1), ("b", 0.7, 1), ("c", 0.8, 2))
+    ]
+    at = axes()
+    assert _lines(Plot(kind="lines", name="n", title="", x="count"), rows, at)
+    drawn = [tuple(np.asarray(part).tolist() for part in line.get_data()) for line in at.lines]
+    assert ([1, 1], pytest.approx([50, 70])) in drawn
+    assert ([1, 2], pytest.approx([60, 80])) in drawn
+    assert not _lines(Plot(kind="lines", name="n", title="", x="nothing"), rows, axes())
+
+
+def test_a_line_for_each_value_of_another_factor() -> None:
+    rows = [row(f"{x}{by}", 0, 0.1 * x, factor_x=x, factor_by=by) for x in (1, 2, 3) for by in (0.0, 1.0)]
+    at = axes()
+    assert _lines(Plot(kind="lines", name="n", title="", x="x", by="by"), rows, at)
+    assert at.get_legend_handles_labels()[1] == ["Test-G, by 0", "Test-G, by 1"]
+
+
+def test_dots_of_several_figures_do_not_lie_on_one_another() -> None:
+    arms = {"a": [row("a", 0, 0.5), row("a", 0, 0.5, "test_s.acc_t")], "b": [row("b", 0, 0.6)]}
+    at = axes()
+    assert _dots(Plot(kind="dots", name="n", title="", y=["test_g.acc_t", "test_s.acc_t"]), arms, at)
+    places = {(round(x), round(y, 3)) for bar in at.containers for x, y in zip(*bar.lines[0].get_data(), strict=True)}
+    assert places == {(50, -0.125), (60, 0.875), (50, 0.125)}
+    assert not _dots(Plot(kind="dots", name="n", title="", y=["bias"]), arms, axes())
+
+
+def test_wordings_are_a_cloud_of_means_over_seeds() -> None:
+    rows = [row("a", s, 0.5 + 0.1 * s + 0.01 * n, f"template.pool.{n}") for s in (0, 1) for n in (1, 2)]
+    at = axes()
+    assert _sensitivity(Plot(kind="sensitivity", name="n", title=""), {"a": [*rows, row("a", 0, 0.5)]}, at)
+    assert sorted(at.collections[0].get_offsets()[:, 0]) == pytest.approx([56, 57])
+
+
+def test_a_plot_without_figures_is_no_file(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([row("a", 0, 0.5), row("a", 1, 0.6)])
+    plot = Plot(kind="dots", name="bias", title="", y=["bias"])
+    assert draw(plot, table, [0], tmp_path)["file"] is None and not [*tmp_path.iterdir()]
+    assert draw(plot.model_copy(update={"y": ["test_g.acc_t"]}), table, [0], tmp_path)["file"] == "bias.png"
