@@ -8,6 +8,7 @@ those; on a GPU by a share of its kind's peak. Diagnosis is reckoned by the prom
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import cache
 
 from vsre.experiments.files import Plan
@@ -24,6 +25,8 @@ PROMPTS = 60.0
 """Prompts a core answers in a second, shipped models (docs/speed.md)."""
 STATEMENTS_A_UNIT = 14
 """Statements about a unit of test scenes, where no limit is set."""
+PROBES = 15
+"""Prompts a triplet that is probed takes."""
 A_MODEL, A_WORLD = 15.0, 60.0
 """Seconds beside: to load, save and report a model; to draw and repaint a world."""
 
@@ -57,13 +60,17 @@ def _training(recipe: Recipe) -> float:
 
 def _beside(recipe: Recipe) -> float:
     spec = recipe.diagnose
-    statements = spec.limit or 1000
-    if isinstance(recipe.source, SceneSource):
-        statements = min(statements, recipe.source.test_units * STATEMENTS_A_UNIT)
-    prompts = statements * sum(
-        min(spec.templates or 1000, len(load_pack(pack).templates)) for pack in spec.packs
-    ) + 2 * (spec.general or 0)
-    return A_WORLD + len(recipe.models) * (prompts / PROMPTS + A_MODEL)
+
+    def asked(units: int | None, packs: Sequence[str] | None) -> float:
+        statements = spec.limit or 1000
+        if isinstance(recipe.source, SceneSource):
+            statements = min(statements, (units or recipe.source.test_units) * STATEMENTS_A_UNIT)
+        names = spec.packs if packs is None else packs
+        return statements * sum(min(spec.templates or 1000, len(load_pack(name).templates)) for name in names)
+
+    prompts = asked(None, None) + sum(asked(also.units, also.packs) for also in spec.also.values())
+    prompts += asked(None, ["test-s"]) * spec.blank + PROBES * (spec.probes or 0) + 2 * (spec.general or 0)
+    return A_WORLD * (1 + len(spec.also)) + len(recipe.models) * (prompts / PROMPTS + A_MODEL)
 
 
 @cache
