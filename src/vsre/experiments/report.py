@@ -10,6 +10,7 @@ from vsre.errors import VsreError
 from vsre.experiments.files import Plan
 from vsre.experiments.plots import draw
 from vsre.experiments.summary import (
+    ability_rows,
     also_rows,
     arm_rows,
     arms_of,
@@ -65,6 +66,7 @@ def write_report(plan: Plan, out: Path) -> dict[str, Any]:
         "effects": effects(plan.experiment, arms),
         "also": also_rows(arms),
         "looks": look_rows(arms),
+        "ability": ability_rows(arms),
         "floors": floors(arms),
         "relations": relation_rows(arms),
         "plots": [draw(plot, table, whole, out) for plot in plan.experiment.plots],
@@ -96,10 +98,13 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
     if found["effects"]:
         parts += ["## Effects", _about_effects(found["effects"], len(arms), seeds), _table(_effects(found["effects"]))]
     if found["looks"]:
-        titles = [t for t in dict.fromkeys(key for row in found["looks"] for key in row) if t != "arm"]
-        rows = [[markdown_name(r["arm"]), *(_figure(t, r.get(t)) for t in titles)] for r in found["looks"]]
         parts += ["## Wording and picture", "Accuracies; probes are of fewer statements, in two wordings."]
-        parts.append(_table([["arm", *titles], *rows]))
+        parts.append(_table(_spread_table(found["looks"])))
+    if found["ability"]:
+        about = (
+            "On scenes of their own: is there, which of two; what is at a place; things named in a description (F1)."
+        )
+        parts += ["## General ability", about, _table(_spread_table(found["ability"]))]
     if found["also"]:
         parts += ["## Further test sets", _table(_also_table(found["also"], seeds))]
     about = "Milliseconds with all that ran beside; hours and steps of an arm's own stages."
@@ -182,6 +187,12 @@ def _contrast_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str
 def _effects(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
     lines = [["effect", "figure", "points", "over pictures", "95 %", "p", "p (Holm)"]]
     return lines + [[r["effect"], r["figure"], signed(r["value"]), _between(r["pictures"]), *_tested(r)] for r in rows]
+
+
+def _spread_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    titles = [t for t in dict.fromkeys(key for row in rows for key in row) if t != "arm"]
+    cells = [[markdown_name(r["arm"]), *(_figure(t, r.get(t)) for t in titles)] for r in rows]
+    return [["arm", *titles], *cells]
 
 
 def _also_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:

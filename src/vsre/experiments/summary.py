@@ -38,6 +38,12 @@ LOOKS = {
     "things exchanged": ("picture_reliance", "acc_t", "swap"),
 }
 """Accuracies that say what answers hang on, by what was asked (vsre.diagnose.reliance)."""
+ABILITY = {
+    "non-spatial": ("general", "acc_t"),
+    "naming": ("general", "naming"),
+    "captions": ("general", "captions"),
+}
+"""What is known beside relations (vsre.recipes.general)."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +188,15 @@ def look_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
         found = {title: _spread([run.estimate(*path).value for run in arm.runs]) for title, path in LOOKS.items()}
         rows.append({"arm": arm.name} | {title: spread for title, spread in found.items() if spread is not None})
     return rows if any("grey frame" in title for row in rows for title in row) else []
+
+
+def ability_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
+    """A row an arm of what it knows beside relations; empty where that was not measured."""
+    rows: list[dict[str, Any]] = []
+    for arm in arms:
+        found = {title: _spread([run.estimate(*path).value for run in arm.runs]) for title, path in ABILITY.items()}
+        rows.append({"arm": arm.name} | {title: spread for title, spread in found.items() if spread is not None})
+    return rows if any(len(row) > 1 for row in rows) else []
 
 
 def floors(arms: Sequence[Arm]) -> list[dict[str, Any]]:

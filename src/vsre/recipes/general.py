@@ -5,6 +5,7 @@ Scenes come from the streams the shipped base knows: those it trained on, and th
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,20 @@ import numpy as np
 
 from vsre.diagnose.bootstrap import Bootstrap
 from vsre.recipes.schema import GeneralQuestions
+from vsre.sources.scenes import CLASSES
 from vsre.zoo.base import POOL_SEED, exchanges, write_general
-from vsre.zoo.evaluate import general_hits
-from vsre.zoo.pool import make_pool
+from vsre.zoo.evaluate import general_answers, general_hits
+from vsre.zoo.pool import Pool, make_pool
+from vsre.zoo.text import Exchange
 from vsre.zoo.train import load_settings
 
 NON_SPATIAL = {"presence": 1, "either": 1}
 """Is there a cat? A cat or a dog?"""
+NAMING = {"what_at": 1}
+"""What can be found at the top left? A place asks for a name."""
+CAPTION = Exchange("describe", "Describe the picture.", "")
+CAPTIONS, CAPTION_TOKENS = 48, 80
+"""Descriptions a model writes at most, since they are long, and how long one may be."""
 
 
 def general_mix(spec: GeneralQuestions) -> dict[str, float]:
@@ -48,9 +56,7 @@ def general_ability(model: Any, processor: Any, pools: Path, pictures: int, seed
     Returns {"acc_t": {"value", "low", "high", "n"}, and the share for each kind}; the interval is a bootstrap over
     pictures.
     """
-    settings = load_settings()
-    held_out = settings["held_out_scenes"]
-    pool = make_pool(pools, max(pictures, 256), held_out["seed"], settings["size"])
+    pool = _held_out(pools, pictures)
     hits = general_hits(
         model,
         processor,
@@ -58,9 +64,46 @@ def general_ability(model: Any, processor: Any, pools: Path, pictures: int, seed
         [exchanges(pool, i, 2, "non-spatial", NON_SPATIAL) for i in range(pictures)],
     )
     image, kinds, right = map(np.array, zip(*hits, strict=True))
-    bootstrap, one = Bootstrap(pictures, seed=seed), np.zeros_like(image)
-    sums = (bootstrap.per_image(image, one, 1, values) for values in (right.astype(float), np.ones(len(right))))
     return {
-        "acc_t": bootstrap.figures(np.divide, *sums).figure(0, len(right)),
+        "acc_t": _mean_over_pictures(image.tolist(), right.astype(float).tolist(), pictures, seed),
         **{str(kind): round(float(right[kinds == kind].mean()), 4) for kind in np.unique(kinds)},
     }
+
+
+def described(model: Any, processor: Any, pools: Path, pictures: int, seed: int = 0) -> dict[str, Any]:
+    """How well things are named in the same held-out scenes: {"naming", "captions"}, with a bootstrap over pictures.
+
+    "naming": questions what is at a place, answered by its name alone. "captions": F1 of the things that a description
+    names against those that are there, of the first 48 pictures at most; a class that is said twice counts once.
+    """
+    pool = _held_out(pools, pictures)
+    hits = general_hits(model, processor, pool, [exchanges(pool, i, 1, "naming", NAMING) for i in range(pictures)])
+    named = {image: right for image, kind, right in hits if kind in NAMING}
+    captions = general_answers(
+        model, processor, pool, [(i, CAPTION) for i in range(min(pictures, CAPTIONS))], most=CAPTION_TOKENS
+    )
+    f1 = [named_things_f1(caption, {fact.name for fact in pool.facts[i]}) for i, caption in enumerate(captions)]
+    return {
+        "naming": _mean_over_pictures([*named], [float(v) for v in named.values()], pictures, seed),
+        "captions": _mean_over_pictures([*range(len(f1))], f1, len(f1), seed),
+    }
+
+
+def named_things_f1(text: str, there: set[str]) -> float:
+    """2 |named and there| / (|named| + |there|), of the world's classes; the longest name that fits a place counts."""
+    longest_first = sorted(CLASSES, key=len, reverse=True)
+    words = "|".join(re.escape(name) for name in longest_first)
+    said = {found.lower() for found in re.findall(rf"\b(?:{words})\b", text, flags=re.IGNORECASE)}
+    return 2 * len(said & there) / (len(said) + len(there)) if said or there else 1.0
+
+
+def _held_out(pools: Path, pictures: int) -> Pool:
+    settings = load_settings()
+    return make_pool(pools, max(pictures, 256), settings["held_out_scenes"]["seed"], settings["size"])
+
+
+def _mean_over_pictures(image: list[int], values: list[float], pictures: int, seed: int) -> dict[str, Any]:
+    bootstrap = Bootstrap(pictures, seed=seed)
+    at, zero = np.array(image, int), np.zeros(len(image), int)
+    sums = (bootstrap.per_image(at, zero, 1, v) for v in (np.array(values), np.ones(len(values))))
+    return bootstrap.figures(np.divide, *sums).figure(0, len(values))

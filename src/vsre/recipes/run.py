@@ -32,7 +32,7 @@ from vsre.recipes.data_sets import question_sources
 from vsre.recipes.estimate import Machine, estimate
 from vsre.recipes.facts import data_rows, hardware, model_rows, source_rows, stage_rows
 from vsre.recipes.files import RecipeFaults
-from vsre.recipes.general import general_ability
+from vsre.recipes.general import described, general_ability
 from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, SceneSource
 from vsre.recipes.steps import Steps, folder_name
 from vsre.recipes.training import ends_with, model_folder, processes_of, train_here, train_in_processes
@@ -224,6 +224,12 @@ def _diagnose(model: ModelSpec, checkpoint: str, recipe: Recipe, out: Path, step
             {"weights": engine.settings()["weights"], "pictures": pictures, "seed": recipe.seed},
             lambda: general_ability(engine.model, engine.processor, out / "pools", pictures, recipe.seed),
             f"non-spatial questions: {model.name}",
+        )
+        more["general"] |= steps.once(  # beside it, so that runs from before it was measured go on
+            folder / "described",
+            {"weights": engine.settings()["weights"], "pictures": pictures, "seed": recipe.seed},
+            lambda: described(engine.model, engine.processor, out / "pools", pictures, recipe.seed),
+            f"names and captions: {model.name}",
         )
     if more:
         write_json(folder / "metrics.json", metrics | more)

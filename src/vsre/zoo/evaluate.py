@@ -121,13 +121,21 @@ def general_accuracy(
     return shares | {"questions": float(sum(map(len, hits.values())))}
 
 
-@torch.no_grad()
 def general_hits(
     model: Any, processor: Any, pool: Pool, exchanges: Sequence[Sequence[Exchange]], batch: int = 64
 ) -> list[tuple[int, str, bool]]:
     """(picture, kind, answered in the expected words) of each question that has one right wording."""
     asked = [(i, e) for i, some in enumerate(exchanges) for e in some if e.kind not in ("describe", "places", "box")]
-    hits: list[tuple[int, str, bool]] = []
+    answers = general_answers(model, processor, pool, asked, batch)
+    return [(i, e.kind, answer == e.answer) for (i, e), answer in zip(asked, answers, strict=True)]
+
+
+@torch.no_grad()
+def general_answers(
+    model: Any, processor: Any, pool: Pool, asked: Sequence[tuple[int, Exchange]], batch: int = 64, most: int = 24
+) -> list[str]:
+    """What a model answers, greedily and in at most so many tokens, when asked each exchange about its picture."""
+    answers: list[str] = []
     side, processor.tokenizer.padding_side = processor.tokenizer.padding_side, "left"
     for start in range(0, len(asked), batch):
         part = asked[start : start + batch]
@@ -141,8 +149,9 @@ def general_hits(
         images = [Image.fromarray(pool.images[i]) for i, _ in part]
         inputs = processor(images=images, text=prompts, padding=True, return_tensors="pt").to(model.device)
         ends = {"eos_token_id": processor.tokenizer.eos_token_id, "pad_token_id": processor.tokenizer.pad_token_id}
-        tokens = model.generate(**inputs, max_new_tokens=24, do_sample=False, **ends)[:, inputs["input_ids"].shape[1] :]
-        for (i, e), answer in zip(part, processor.batch_decode(tokens, skip_special_tokens=True), strict=True):
-            hits.append((i, e.kind, answer.strip() == e.answer))
+        tokens = model.generate(**inputs, max_new_tokens=most, do_sample=False, **ends)[
+            :, inputs["input_ids"].shape[1] :
+        ]
+        answers += [answer.strip() for answer in processor.batch_decode(tokens, skip_special_tokens=True)]
     processor.tokenizer.padding_side = side
-    return hits
+    return answers
