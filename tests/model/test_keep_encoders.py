@@ -6,6 +6,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vsre.errors import VsreError
 from vsre.model import keep_encoders
+from vsre.recipes.schema import EncoderChoice
 from vsre.recipes.start import open_model
 
 
@@ -38,6 +39,11 @@ def test_names_that_it_does_not_have_are_refused(tiny_vsre_folder: Path, names: 
         return
     with pytest.raises(VsreError, match=said):
         open_model(str(tiny_vsre_folder), None, names, seed=0)
+
+
+def test_encoders_that_are_kept_keep_their_size(tiny_vsre_folder: Path) -> None:
+    with pytest.raises(VsreError, match=r"encoder clip: .* keeps its encoders as they are"):
+        open_model(str(tiny_vsre_folder), None, [EncoderChoice(id="sam"), EncoderChoice(id="clip", tokens=4)], seed=0)
 
 
 def test_a_llava_model_has_no_encoders_to_choose_from(tiny_llava_folder: Path) -> None:

@@ -133,13 +133,16 @@ def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
         {"name": "a", "start": {"checkpoint": "zoo:base"}, "stages": [{"use": "alignn", "data": ["one"]}]},
         {"name": "b", "start": {"chekpoint": "zoo:base"}},
         {"name": "c", "start": {"model": "plan"}, "stages": [{"use": "tune", "data": ["onee"], "warmupp": 0}]},
+        {"name": "d", "start": {"use": ["merged"], "checkpoint": "zoo:base"}, "stages": [{"use": [], "data": ["one"]}]},
     ]
     with pytest.raises(RecipeFaults) as caught:
         load_recipe(written(tmp_path, "wrong", **raw))
     said = caught.value.faults
     for meant in ("'protocol'", "'clean'", "'train_units'", "'align'", "'checkpoint'", "'plain'", "'one'", "'warmup'"):
         assert any(f"Did you mean {meant}?" in fault for fault in said), (meant, said)
-    assert len(said) == 8
+    assert any("d: starts as \"['merged']\", not in `starts`." in fault for fault in said), said
+    assert any("d: a stage uses '[]', which `stages` does not have." in fault for fault in said), said
+    assert len(said) == 10
     assert all(f"\n  - {fault}" in str(caught.value) for fault in said)
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from tiny_families_tiles import tiny_idefics3
 from vsre.errors import VsreError
 from vsre.recipes import Recipe, load_recipe, run_recipe
+from vsre.recipes.facts import model_rows
 from vsre.recipes.training import begins_with, data_folders, ends_with, processes_of
 from vsre.train.launch import CONFIGS
 
@@ -33,6 +34,14 @@ def recipe(models: list[dict[str, Any]], **more: Any) -> Recipe:
 
 def stage(name: str, **more: Any) -> dict[str, Any]:
     return {"name": name, "train": ["llm"], "data": ["asked"], "lr": 1e-3, "batch_images": 4, "max_steps": 2, **more}
+
+
+def test_the_report_tells_the_encoders_that_a_model_keeps() -> None:
+    merged = {"checkpoint": "zoo:merged"}
+    some = [{"name": "two", "start": {**merged, "encoders": ["sam", "clip"]}}, {"name": "all", "start": merged}]
+    two, four = model_rows(recipe(some), Path("out"))
+    assert [entry.split()[0] for entry in two["encoders"].split(", ")] == ["clip", "sam"]
+    assert len(four["encoders"].split(", ")) == 4 and two["visual tokens"] == four["visual tokens"] / 2
 
 
 def test_a_model_begins_where_the_one_before_it_ends() -> None:

@@ -178,6 +178,13 @@ def test_a_name_that_no_layer_has_is_answered_with_those_there_are(setup: Setup,
         run(setup, tmp_path, lora={**SMALL, "targets": ["query"]})
 
 
+def test_a_language_model_without_linear_layers_is_named(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lora_module, "_linear_layers", lambda _: [])
+    model, _ = load(setup[0])
+    with pytest.raises(VsreError, match=r"Llama\w+ has no linear layer"):
+        LoraLayers(model, Lora(**SMALL), seed=0, bf16=False)
+
+
 @pytest.mark.parametrize(("gone", "extra"), [("peft", "lora"), ("bitsandbytes", "qlora")])
 def test_a_missing_package_is_said_before_anything_is_written(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gone: str, extra: str

@@ -197,12 +197,23 @@ def test_shares_decide_how_many_packs_are_of_each_store(
         assert len(packs) == len(sampler) == 2 * len(stores)
         of = Counter(int(stores[data.image_of[pack[0]]]) for pack in packs)
         for store, share in enumerate(shares):
-            assert abs(of[store] - len(packs) * share / sum(shares)) < 1
+            exact = len(packs) * share / sum(shares)
+            raised = sum(len(packs) * other / sum(shares) < 1 for other in shares)  # a store is never left out
+            assert of[store] >= 1 and -1 - raised < of[store] - exact < 1
         seen.update((int(data.image_of[pack[0]]), len(pack)) for pack in packs)
         assert [p.tolist() for p in packs] == [p.tolist() for p in sampler]
     for store in range(len(sizes)):
         counts = [seen[image, size] for image in np.flatnonzero(stores == store) for size in (1, 2)]
         assert max(counts) - min(counts) <= 1
+
+
+def test_questions_a_pack_follow_the_shares() -> None:
+    """Two pictures of three questions each, and two of one."""
+    data: Any = PackedSizes(np.array([0, 0, 0, 1, 1, 1, 2, 3]), np.full(8, 7))
+    data.bases = np.array([0, 6, 8])
+    assert PackSampler(data, 3, 0, 1).questions_a_pack == 2
+    sampler = PackSampler(data, 3, 0, 1, shares=[3, 1])
+    assert sampler.questions_a_pack == np.mean([len(pack) for pack in sampler]) == 2.5
 
 
 def test_as_many_shares_as_data(source: DataSource) -> None:

@@ -106,7 +106,8 @@ def train(
     summary = run_stages(model, processor, todo, out, seed=seed, feature_cache=kept, report_to=trackers)
     if not speaks:
         return None
-    note_start(out, {"checkpoint": checkpoint} if llm is None else {"llm": llm, "encoders": names})
+    begun = {"checkpoint": checkpoint} if llm is None else {"llm": llm}
+    note_start(out, begun | ({"encoders": names} if names else {}))
     shown = {f"{i:02d}": {k: v for k, v in s.items() if k != "config"} for i, s in enumerate(summary["stages"], 1)}
     key_table(f"trained: {summary['model']}", shown)
     write_json(json_file, summary)

@@ -46,8 +46,8 @@ def stages_of(checkpoint: str | Path, training: str | Path | None = None) -> lis
 
 
 def began_with(checkpoint: str | Path, training: str | Path | None = None) -> dict[str, Any]:
-    """What a run of `vsre train` began with, as its record says: `checkpoint`, or `llm` and `encoders`; empty where
-    nothing is known. `training` is as for `stages_of`."""
+    """What a run of `vsre train` began with, as its record says: `checkpoint` or `llm`, and `encoders` where some were
+    named; empty where nothing is known. `training` is as for `stages_of`."""
     _, run = _folders(checkpoint, training)
     try:
         return {} if run is None else dict(read_json(run / RUN)[START])

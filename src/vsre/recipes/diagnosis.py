@@ -59,7 +59,7 @@ class DiagnoseSpec(Strict):
     )
     limit: int | None = None
     general: int | None = Field(
-        default=None, ge=1, description="scenes on which non-spatial yes/no questions are asked too"
+        default=None, ge=1, description="scenes on which non-spatial questions, names and captions are asked for too"
     )
     blank: bool = Field(default=False, description="ask test-s again with a grey frame in place of each picture")
     probes: int | None = Field(

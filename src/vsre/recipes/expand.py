@@ -109,12 +109,11 @@ def _with_start(model: Any, named: Mapping[str, Any], faults: list[str]) -> Any:
     start = model.get("start") if isinstance(model, Mapping) else None
     if not isinstance(start, Mapping) or "use" not in start:
         return model
-    own = {k: v for k, v in start.items() if k != "use"}
-    if not isinstance(named.get(start["use"]), Mapping):
-        name = str(start["use"])
+    own, name = {k: v for k, v in start.items() if k != "use"}, str(start["use"])
+    if not isinstance(named.get(name), Mapping):
         faults.append(f"{model.get('name', 'a model')}: starts as {name!r}, not in `starts`. {nearest(name, named)}")
         return {**model, "start": own}
-    return {**model, "start": merge(named[start["use"]], own)}
+    return {**model, "start": merge(named[name], own)}
 
 
 def _with_stages(model: Any, named: Mapping[str, Any], where: str, faults: list[str]) -> Any:
@@ -141,10 +140,11 @@ def _stage(stage: Any, common: Mapping[str, Any], named: Mapping[str, Any]) -> A
         return stage
     if "use" not in stage:
         return merge(common, stage)
-    if not isinstance(named.get(stage["use"]), Mapping):
+    name = str(stage["use"])
+    if not isinstance(named.get(name), Mapping):
         return stage
     own = {k: v for k, v in stage.items() if k != "use"}
-    return merge(merge({"name": stage["use"], **named[stage["use"]]}, common), own)
+    return merge(merge({"name": name, **named[name]}, common), own)
 
 
 def _list(part: Any, key: str) -> list[Any]:

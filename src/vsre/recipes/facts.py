@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from vsre.model import VsreConfig, fusion_from, plan_checkpoints
+from vsre.model import VsreConfig, config_with, fusion_from, plan_checkpoints
 from vsre.model.checkpoints import load_config
 from vsre.recipes.data_options import DERIVED, DRAWN, SUBSET
 from vsre.recipes.schema import Recipe
@@ -72,6 +72,8 @@ def model_rows(recipe: Recipe, out: Path) -> list[dict[str, Any]]:
         }
         config = load_config(model.start.checkpoint)[0] if model.start.checkpoint else None
         if isinstance(config, VsreConfig):
+            if model.start.encoders:
+                config = config_with(config, [choice.id for choice in model.start.encoders])
             row["encoders"] = ", ".join(
                 f"{s.name} {s.grid}x{s.grid} -> {config.fused_by.tokens_of(s, config.specs)}" for s in config.specs
             )

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
 
 from vsre.diagnose.loading import load_model
+from vsre.errors import VsreError
 from vsre.model import (
     ENCODERS,
     EncoderSpec,
@@ -44,7 +45,7 @@ def open_model(
 ) -> tuple[Any, Any]:
     """The model to train and its processor, in float32; fresh adapters are drawn from `seed`.
 
-    Of a checkpoint that is a VSRE model the named `encoders` are kept, all where none is named.
+    Of a checkpoint that is a VSRE model the named `encoders` are kept as they are, all where none is named.
     """
     set_seed(seed)
     if llm is not None:
@@ -52,7 +53,13 @@ def open_model(
     path = resolve_checkpoint(str(checkpoint))
     model = load_weights(AutoModelForImageTextToText, path, torch.float32)
     processor = AutoProcessor.from_pretrained(path)
-    kept = [EncoderChoice.model_validate(entry).id for entry in encoders]
+    choices = [EncoderChoice.model_validate(entry) for entry in encoders]
+    if resized := [choice.id for choice in choices if choice.image_size or choice.tokens]:
+        raise VsreError(
+            f"encoder {resized[0]}: {path} keeps its encoders as they are. Leave image sizes and tokens out, or build "
+            "on an `llm`."
+        )
+    kept = [choice.id for choice in choices]
     return keep_encoders(model, processor, kept) if kept else (model, processor)
 
 

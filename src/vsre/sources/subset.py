@@ -39,7 +39,10 @@ def write_subset(
         else:
             rows[triplet.image_id] += 1
     if not rows:
-        raise VsreError(f"{source}: none of its {count:,} triplets are left without {', '.join(sorted(refused))}.")
+        raise VsreError(
+            f"{source}: none of its {count:,} triplets are left without {', '.join(sorted(refused))}. Leave fewer "
+            "relations out."
+        )
     wanted = _shares(rows, limit, seed)
     figures = Counter[str]()
 

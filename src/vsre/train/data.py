@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
@@ -99,9 +100,20 @@ class PackSampler(Sampler[Pack]):
             self._taken = np.floor(exact).astype(int)
             most = np.argsort(self._taken - exact, kind="stable")[: len(self.starts) - self._taken.sum()]
             self._taken[most] += 1
+            for store in np.flatnonzero(self._taken == 0):  # in a small epoch: shown all the same
+                self._taken[store] += 1
+                self._taken[self._taken.argmax()] -= 1
 
     def __len__(self) -> int:
         return len(self.starts) + self.fillers
+
+    @property
+    def questions_a_pack(self) -> float:
+        """On average over an epoch, fillers left out."""
+        sizes = self.stops - self.starts
+        if self._taken is None:
+            return float(sizes.mean())
+        return float(np.average([sizes[a:b].mean() for a, b in pairwise(self._first)], weights=self._taken))
 
     @property
     def fillers(self) -> int:

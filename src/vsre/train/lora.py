@@ -53,6 +53,8 @@ class LoraLayers:
         )
         if not _targeted(llm, options):
             names = sorted({name.rpartition(".")[2] for name, _ in _linear_layers(llm)})
+            if not names:
+                raise VsreError(f"lora: {type(llm).__name__} has no linear layer (nn.Linear). Take lora out.")
             raise VsreError(f"lora: no linear layer is called {' or '.join(targets)}. There are: {', '.join(names)}.")
         with torch.random.fork_rng():
             torch.manual_seed(seed)

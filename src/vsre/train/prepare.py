@@ -105,7 +105,7 @@ def prepare(
         "sequences": len(sampler.starts),
         "set_aside": sum(s.meta["set_aside"] for s in stores),
         "visual_tokens": encoder.visual_tokens,
-        "questions_per_step": round(stage.batch_images * len(data) / len(sampler.starts), 1),
+        "questions_per_step": round(stage.batch_images * sampler.questions_a_pack, 1),
         "longest_question_tokens": int(data.lengths.max()) + encoder.visual_tokens - 1,
     }
     return Run(stage, folder, trainer, processor, args.max_steps, facts)
