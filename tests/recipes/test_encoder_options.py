@@ -66,6 +66,16 @@ def test_plan_on_the_command_line(options: list[str], tokens: int, tmp_path: Pat
     assert json.loads((tmp_path / "plan.json").read_text())["tokens"] == tokens
 
 
+def test_a_checkpoint_has_no_plan(tmp_path: Path) -> None:
+    stages = tmp_path / "stages.yaml"
+    stages.write_text("- {name: align, train: [adapters], data: [{triplets: none, questions: none}]}\n")
+    result = CliRunner().invoke(
+        app, ["train", str(stages), "-o", str(tmp_path / "o"), "--checkpoint", "zoo:base", "--plan"]
+    )
+    assert result.exit_code != 0 and "it goes with --llm" in str(result.exception)
+    assert not (tmp_path / "o").exists()
+
+
 def test_an_option_for_no_encoder_is_named(tmp_path: Path) -> None:
     stages = tmp_path / "stages.yaml"
     stages.write_text("- {name: align, train: [adapters], data: [{triplets: none, questions: none}]}\n")

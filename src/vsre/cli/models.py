@@ -84,6 +84,8 @@ def train(
 
     if (checkpoint is None) == (llm is None):
         raise VsreError("Give --checkpoint to tune a model, or --llm (with --encoders) to build VSRE on one.")
+    if plan_only and llm is None:
+        raise VsreError("--plan shows a model that is to be built: it goes with --llm, not with --checkpoint.")
     todo = load_stages(stages)
     trackers = [t.strip() for t in report_to.split(",") if t.strip()]
     check_stages(todo, trackers)
