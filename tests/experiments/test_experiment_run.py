@@ -22,9 +22,21 @@ from vsre.errors import VsreError
 from vsre.experiments.expected import clock, expected_seconds
 from vsre.experiments.files import load_experiment, plan_experiment
 from vsre.experiments.report import write_report
-from vsre.experiments.run import _all, _claim, _end_with, _logged, chains_of, read_plan, recipe_folders, run_experiment
+from vsre.experiments.run import (
+    _all,
+    _claim,
+    _end_with,
+    _logged,
+    _make_data,
+    chains_of,
+    read_plan,
+    recipe_folders,
+    run_experiment,
+)
 from vsre.experiments.run import workers as open_workers
 from vsre.model import zoo_names
+from vsre.recipes import load_recipe
+from vsre.recipes.files import as_yaml
 
 
 def quiet() -> Console:
@@ -192,3 +204,10 @@ def test_the_whole_of_it_and_again(tmp_path: Path) -> None:
     assert all(row["value"] == 0 for row in found["contrasts"]) and len(found["contrasts"]) == 2
     assert len(pq.read_table(out / "results.parquet")) > 100
     assert "## Differences" in (out / "report.md").read_text()
+
+
+def test_a_folder_holds_its_recipe_for_vsre_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vsre.recipes.run.make_data", lambda *_: None)
+    recipe = plan_experiment(load_experiment("leaks")).recipes["paper"].model_copy(update={"seed": 7})
+    _make_data(recipe, tmp_path)
+    assert as_yaml(load_recipe(str(tmp_path / "recipe.yaml"))) == as_yaml(recipe)

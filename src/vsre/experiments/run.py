@@ -1,7 +1,8 @@
 """Running an experiment: recipes of all variants and seeds, as many models at a time as there are cores or GPUs.
 
 OUT/plan.json                   what is run: the experiment, its scale, recipes and seeds, and the command
-OUT/VARIANT/seed-N/             a recipe's folder (recipes/run.py) with its report.html; `log.txt` has its console
+OUT/VARIANT/seed-N/             a recipe's folder (recipes/run.py), report.html; `recipe.yaml` is for `vsre run`,
+                                `log.txt` has its console
 OUT/results.parquet             one row a figure of a model (table.py)
 OUT/report.md, OUT/*.png        tables, tests and plots (report.py)
 
@@ -28,11 +29,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from vsre.errors import VsreError
 from vsre.experiments.files import Plan
 from vsre.experiments.schema import Experiment
-from vsre.recipes.files import RecipeFaults
+from vsre.recipes.files import RecipeFaults, as_yaml
 from vsre.recipes.schema import Recipe
 from vsre.recipes.steps import folder_name
 
-PLAN, LOG = "plan.json", "log.txt"
+PLAN, LOG, RECIPE = "plan.json", "log.txt", "recipe.yaml"
 KILLED = (
     "A worker was killed from outside, most likely for want of memory. What is done is kept: run the same command "
     "again, with fewer --jobs if it happens again."
@@ -189,6 +190,7 @@ def _make_data(recipe: Recipe, folder: Path) -> None:
     from vsre.recipes.steps import Steps
 
     with _logged(folder) as console:
+        (folder / RECIPE).write_text(as_yaml(recipe), encoding="utf-8")
         make_data(recipe, folder, Steps(folder, console))
 
 

@@ -183,20 +183,23 @@ def also_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 def look_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
     """A row an arm of what its answers hang on, wording and picture; empty where no picture was taken away."""
-    rows: list[dict[str, Any]] = []
-    for arm in arms:
-        found = {title: _spread([run.estimate(*path).value for run in arm.runs]) for title, path in LOOKS.items()}
-        rows.append({"arm": arm.name} | {title: spread for title, spread in found.items() if spread is not None})
+    rows = _measured(arms, LOOKS)
     return rows if any("grey frame" in title for row in rows for title in row) else []
 
 
 def ability_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
     """A row an arm of what it knows beside relations; empty where that was not measured."""
+    rows = _measured(arms, ABILITY)
+    return rows if any(len(row) > 1 for row in rows) else []
+
+
+def _measured(arms: Sequence[Arm], figures: Mapping[str, tuple[str, ...]]) -> list[dict[str, Any]]:
+    """A row an arm with those of the figures, titles and places in metrics.json, that every seed has."""
     rows: list[dict[str, Any]] = []
     for arm in arms:
-        found = {title: _spread([run.estimate(*path).value for run in arm.runs]) for title, path in ABILITY.items()}
+        found = {title: _spread([run.estimate(*path).value for run in arm.runs]) for title, path in figures.items()}
         rows.append({"arm": arm.name} | {title: spread for title, spread in found.items() if spread is not None})
-    return rows if any(len(row) > 1 for row in rows) else []
+    return rows
 
 
 def floors(arms: Sequence[Arm]) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ def config_with(config: Any, names: Sequence[str]) -> VsreConfig:
         raise VsreError(f"encoder {strange[0]!r}: the model has {', '.join(known)}.")
     if len(config.fused_by.adapters(config.specs, 8)) < len(known):
         raise VsreError(f"fusion {config.fused_by.kind}: its encoders share an adapter, so none can be left out.")
-    fields = deepcopy(config.to_dict())
+    fields = config.to_dict()
     fields["encoders"] = [entry for entry in fields["encoders"] if entry["spec"]["name"] in names]
     return VsreConfig(**fields)
 
