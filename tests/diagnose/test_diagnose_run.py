@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,30 @@ def test_run_folder(data: Path, tmp_path: Path) -> None:
 def test_limit_takes_whole_images(data: Path, tmp_path: Path) -> None:
     metrics = diagnose(Scripted(says_yes), data, ["test-s"], tmp_path, limit=3, progress=False)
     assert (metrics["n_triplets"], metrics["n_images"]) == (4, 2)
+
+
+def test_a_few_statements_of_each_image(tmp_path: Path) -> None:
+    """Images that the same captions are said of keep the same ones, and what is true of one is false of the other."""
+    first, second = (make_triplets(2, 8, boxes=False)[8 * i : 8 * i + 8] for i in (0, 1))
+    twins = [
+        replace(a, image_id=b.image_id, image=b.image, label=not a.label) for a, b in zip(first, second, strict=True)
+    ]
+    data = write_data(tmp_path / "data", [*first, *twins])
+    metrics = diagnose(Scripted(says_yes), data, ["test-s"], tmp_path / "run", per_image=3, progress=False)
+    assert (metrics["n_triplets"], metrics["n_images"]) == (6, 2)
+    assert metrics["test_s"]["acc_t"]["value"] == 0.5  # each caption once true and once false
+    asked = load_run(tmp_path / "run").samples.to_pylist()
+    by_image = [
+        {(s["subject"], s["relation"], s["object"]) for s in asked if s["image_id"] == i}
+        for i in {s["image_id"] for s in asked}
+    ]
+    assert by_image[0] == by_image[1] and len(by_image[0]) == 3
+    with pytest.raises(VsreError, match=r"per_image: there 3, now 4"):
+        diagnose(Scripted(says_yes), data, ["test-s"], tmp_path / "run", per_image=4, progress=False)
+    limited = diagnose(Scripted(says_yes), data, ["test-s"], tmp_path / "limited", per_image=3, limit=2, progress=False)
+    assert limited["n_triplets"] == 3  # up to the end of a picture
+    all_of_them = diagnose(Scripted(says_yes), data, ["test-s"], tmp_path / "all", per_image=99, progress=False)
+    assert all_of_them["n_triplets"] == 16
 
 
 def test_repeated_rows_are_asked_once(tmp_path: Path) -> None:

@@ -85,6 +85,9 @@ def diagnose(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many triplets, up to the end of a picture.")] = None,
     sample: Annotated[int | None, typer.Option(help="Draw pictures by the seed until they hold so many.")] = None,
+    per_image: Annotated[
+        int | None, typer.Option(help="At most so many triplets of each picture; default: all.")
+    ] = None,
     probes: Annotated[
         int, typer.Option(help="So many triplets are asked again with picture or words changed; 0: none.")
     ] = 400,
@@ -134,6 +137,7 @@ def diagnose(
         out,
         limit=limit,
         sample=sample,
+        per_image=per_image,
         probes=None if no_picture or not probes else probes,
         seed=seed,
         protocol=protocol,

@@ -39,15 +39,17 @@ def plan_run(
     *,
     limit: int | None = None,
     sample: int | None = None,
+    per_image: int | None = None,
     seed: int = 0,
 ) -> Plan:
     """Count the questions and take fingerprints; reads the triplets without their pictures.
 
-    `limit` takes the first images, `sample` images drawn by `seed`, until they hold so many triplets.
+    `limit` takes the first images, `sample` images drawn by `seed`, until they hold so many triplets; `per_image` at
+    most so many triplets of each image (`some_of`), before a limit counts them.
     """
     if limit is not None and sample is not None:
         raise VsreError("Give either a limit (the first triplets) or a sample (drawn at random), not both.")
-    for name, number in (("limit", limit), ("sample", sample)):
+    for name, number in (("limit", limit), ("sample", sample), ("per_image", per_image)):
         if number is not None and number < 1:
             raise VsreError(f"The {name} is {number}: give 1 or more triplets, or leave it out.")
     loaded = [pack if isinstance(pack, TemplatePack) else load_pack(pack) for pack in packs]
@@ -58,7 +60,7 @@ def plan_run(
     if sample is not None:
         plan.images = frozenset(picked_images(read_triplets(triplets_path, images=False), sample, seed))
     rows = []
-    for triplets in by_image(plan.chosen(read_triplets(triplets_path, images=False)), limit, plan.skipped):
+    for triplets in by_image(plan.chosen(read_triplets(triplets_path, images=False)), limit, plan.skipped, per_image):
         for t in triplets:
             questions = len(askable(t, plan.templates))
             plan.questions += questions
@@ -76,10 +78,17 @@ def plan_run(
 
 
 def by_image(
-    triplets: Iterable[Triplet], limit: int | None, skipped: dict[str, int] | None = None
+    triplets: Iterable[Triplet],
+    limit: int | None,
+    skipped: dict[str, int] | None = None,
+    per_image: int | None = None,
 ) -> Iterator[list[Triplet]]:
-    """The triplets of each image, which lie together in the file; repeated rows once. Stops at `limit` triplets."""
+    """The triplets of each image, which lie together in the file; repeated rows once, of an image at most `per_image`.
+
+    Stops at `limit` triplets.
+    """
     keys: set[str] = set()
+    taken = 0
     for _, group in groupby(triplets, key=lambda t: t.image_id):
         fresh = []
         for triplet in group:
@@ -90,9 +99,23 @@ def by_image(
             keys.add(triplet.key)
             fresh.append(triplet)
         if fresh:
-            yield fresh
-        if limit is not None and len(keys) >= limit:
+            kept = fresh if per_image is None else some_of(fresh, per_image)
+            taken += len(kept)
+            yield kept
+        if limit is not None and taken >= limit:
             return
+
+
+def some_of(triplets: Sequence[Triplet], count: int) -> list[Triplet]:
+    """At most `count` of an image's triplets, in their order: those whose captions have the least hashes.
+
+    Images that the same captions are said of keep the same ones, so that what is true of one and false of the other
+    stays paired (scenes come in such pairs).
+    """
+    if len(triplets) <= count:
+        return list(triplets)
+    kept = sorted(range(len(triplets)), key=lambda i: hashlib.sha256(triplets[i].caption.encode()).digest())[:count]
+    return [triplets[i] for i in sorted(kept)]
 
 
 def fingerprint_line(t: Triplet) -> str:

@@ -48,6 +48,7 @@ def diagnose(
     *,
     limit: int | None = None,
     sample: int | None = None,
+    per_image: int | None = None,
     probes: int | None = None,
     seed: int = 0,
     protocol: str | None = None,
@@ -58,7 +59,8 @@ def diagnose(
 ) -> dict[str, Any]:
     """Ask `engine` every template of `packs` about every triplet; returns the content of metrics.json.
 
-    `limit` ends after the image that brings the number of triplets to it; `sample` draws images by `seed` instead.
+    `limit` ends after the image that brings the number of triplets to it; `sample` draws images by `seed` instead;
+    `per_image` asks about at most so many triplets of each image, the same ones of images with the same captions.
     `probes` triplets are asked again with their picture or their words changed (`vsre.diagnose.probes`). `train_path`
     holds the triplets on which the blind floor is fitted, `protocol` names how training and test rows were kept apart;
     `seed` also draws the bootstrap. Templates with boxes skip triplets without (counted in `skipped`). A resumed run
@@ -66,7 +68,7 @@ def diagnose(
     nothing to ask, and where the folder holds a run made under other settings.
     """
     out = Path(out_dir)
-    plan = plan_run(triplets_path, packs, limit=limit, sample=sample, seed=seed)
+    plan = plan_run(triplets_path, packs, limit=limit, sample=sample, per_image=per_image, seed=seed)
     probing = None if probes is None else plan_probes(triplets_path, triplets=probes, seed=seed)
     settings = {
         "engine": engine.settings(),
@@ -76,7 +78,9 @@ def diagnose(
         "seed": seed,
         "protocol": protocol,
     }
-    settings |= {name: n for name, n in (("sample", sample), ("probes", probes)) if n is not None}
+    settings |= {
+        name: n for name, n in (("sample", sample), ("per_image", per_image), ("probes", probes)) if n is not None
+    }
     record = RunRecord(
         out,
         engine,
@@ -91,7 +95,7 @@ def diagnose(
     )
     groups = (
         (ts[0].image, [Asked(t, template, ask(template, t)) for t in ts for template in askable(t, plan.templates)])
-        for ts in by_image(plan.chosen(read_triplets(triplets_path)), limit)
+        for ts in by_image(plan.chosen(read_triplets(triplets_path)), limit, per_image=per_image)
     )
     answering = Answering(
         out / "samples",

@@ -64,7 +64,8 @@ def _beside(recipe: Recipe) -> float:
     def asked(units: int | None, packs: Sequence[str] | None) -> float:
         statements = spec.limit or 1000
         if isinstance(recipe.source, SceneSource):
-            statements = min(statements, (units or recipe.source.test_units) * STATEMENTS_A_UNIT)
+            a_unit = min(STATEMENTS_A_UNIT, 2 * (spec.per_image or STATEMENTS_A_UNIT))
+            statements = min(spec.limit or a_unit * 10**6, (units or recipe.source.test_units) * a_unit)
         names = spec.packs if packs is None else packs
         return statements * sum(min(spec.templates or 1000, len(load_pack(name).templates)) for name in names)
 

@@ -44,6 +44,7 @@ def diagnose_also(engine: Engine, model: ModelSpec, recipe: Recipe, out: Path, s
             recipe.diagnose.asked(spec.packs),
             folder,
             limit=recipe.diagnose.limit,
+            per_image=recipe.diagnose.per_image,
             seed=recipe.seed,
             protocol=recipe.protocol,
             train_path=out / "triplets" / "train",

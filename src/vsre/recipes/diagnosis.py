@@ -57,7 +57,10 @@ class DiagnoseSpec(Strict):
     templates: int | None = Field(
         default=None, ge=1, description="only so many of each pack's templates, spread over answer formats"
     )
-    limit: int | None = None
+    limit: int | None = Field(default=None, ge=1, description="so many statements, up to the end of a picture")
+    per_image: int | None = Field(
+        default=None, ge=1, description="at most so many statements of a picture: more pictures tell more for as many"
+    )
     general: int | None = Field(
         default=None, ge=1, description="scenes on which non-spatial questions, names and captions are asked for too"
     )

@@ -207,6 +207,7 @@ def _diagnose(model: ModelSpec, checkpoint: str, recipe: Recipe, out: Path, step
             packs,
             target,
             limit=spec.limit,
+            per_image=spec.per_image,
             probes=probes,
             seed=recipe.seed,
             protocol=recipe.protocol,
