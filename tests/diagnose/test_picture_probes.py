@@ -214,3 +214,13 @@ def test_the_language_model_alone_is_asked_where_it_can_be(data: Path, tmp_path:
 def test_one_picture_cannot_be_probed(data: Path, tmp_path: Path) -> None:
     with pytest.raises(VsreError, match="at least two pictures"):
         plan_probes(data, triplets=3)
+
+
+def test_a_few_statements_of_each_picture_are_probed(data: Path) -> None:
+    whole = plan_probes(data, triplets=12, seed=3)
+    few = plan_probes(data, triplets=12, seed=3, per_image=1)
+    assert len(few.images) == 12 > len(whole.images) and set(whole.images) <= set(few.images)
+    groups = list(few.groups())
+    assert sum(len(asked) for _, asked in groups) == few.questions
+    assert len({a.question.key for _, asked in groups for a in asked if a.question.pack == "base"}) == 12
+    assert sum(len(asked) for _, asked in few.without_pictures()) == 12 * len(probe_templates())

@@ -101,6 +101,7 @@ def faults(folder: Path, **changes: Any) -> list[str]:
         ({"plots": [{"kind": "lines", "name": "a", "title": "A", "x": "step"}]}, "Did you mean 'steps'?"),
         ({"seeds": [0, 0]}, "seeds: give different seeds"),
         ({"variants": {}}, "there must be a variant"),
+        ({"primary": ["test_t"]}, "'test_s', 'test_g' or 'unseen'"),
         ({"variants": {"a b": {}, "a-b": {}}, "compare": []}, "'a b' and 'a-b' have the same folder"),
         ({"variants": {"+": {}}, "compare": []}, "'+' has no letter"),
         ({"scales": {"embeded": {}}}, "no scale 'embeded'. Did you mean 'embedded'?"),
@@ -116,6 +117,14 @@ def faults(folder: Path, **changes: Any) -> list[str]:
 def test_mistakes_say_what_was_meant(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     found = faults(tmp_path, **changes)
     assert len(found) == 1 and says in found[0], found
+
+
+def test_an_arm_of_another_scale_may_be_compared(tmp_path: Path) -> None:
+    compare = [{"before": "clean: plain", "after": "drawn: tuned"}]
+    scales = {"layouts": {"variants": {"drawn": {}}}}
+    assert fake_plan(tmp_path, compare=compare, scales=scales).recipes.keys() == {"clean", "paper"}
+    with pytest.raises(RecipeFaults):
+        fake_plan(tmp_path, compare=compare)
 
 
 def test_a_fault_of_all_variants_is_said_once_and_of_one_with_its_name(tmp_path: Path) -> None:

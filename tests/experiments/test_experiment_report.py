@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from experiment_fakes import EXPERIMENT, fake_plan, fake_runs
 from PIL import Image
+from report_fakes import make_triplets
 
 from vsre.errors import VsreError
 from vsre.experiments.report import write_report
@@ -18,7 +19,8 @@ from vsre.experiments.run import read_plan
 from vsre.experiments.summary import arms_of, contrasts
 from vsre.experiments.table import open_runs
 from vsre.report.compare import paired_draws
-from vsre.report.seeds import TESTED
+from vsre.report.seeds import TESTED, holm
+from vsre.triplets import write_triplets
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +158,55 @@ def test_a_relation_that_was_not_asked_about_is_said(tmp_path: Path) -> None:
     assert not found["contrasts"] and "nothing was asked about under" in found["not_compared"][0]
 
 
+def test_rows_that_the_training_data_hold_and_the_others(tmp_path: Path) -> None:
+    """A model that remembers is better on the rows it was trained on alone."""
+    plan = fake_plan(
+        tmp_path,
+        compare=[
+            {"before": "clean: plain", "after": "paper: tuned", "trained": True},
+            {"before": "clean: plain", "after": "paper: tuned", "trained": False},
+            {"before": "clean: plain", "after": "clean: tuned", "trained": True},
+        ],
+    )
+    out = tmp_path / "out"
+    fake_runs(plan, out, pictures=lambda variant, seed: 0)
+    test = make_triplets(out / "sets" / "0", 60, seed=0)
+    for seed in (0, 1):  # half of the test under the paper's protocol, none of it under the clean one
+        write_triplets(out / "paper" / f"seed-{seed}" / "triplets" / "train", test[:30])
+        write_triplets(out / "clean" / f"seed-{seed}" / "triplets" / "train", make_triplets(out / "other", 8, seed=9))
+    arms = arms_of(plan, open_runs(plan, out), plan.seeds)
+    rows, lacking = contrasts(plan.experiment, arms)
+    at = {(r["trained"], r["figure"]): r for r in rows}
+    assert len(rows) == 2 * len(TESTED)
+    assert all("rows it was trained on" in why and "clean: tuned" in why for why in lacking) and len(lacking) == 3
+    by_hand = {}
+    for trained, some in ((True, test[:30]), (False, test[30:])):
+        captions = {(t.image_id, t.caption) for t in some}
+        by_hand[trained] = np.mean([_right(arms[3], s, captions) - _right(arms[0], s, captions) for s in (0, 1)])
+        assert at[trained, "Test-S"]["value"] == pytest.approx(by_hand[trained])
+    assert by_hand[True] != by_hand[False]
+    write_report(plan, out)
+    text = (out / "report.md").read_text()
+    assert "clean: plain → paper: tuned, on rows it was trained on" in text and "on other rows" in text
+
+
+def _right(arm: Any, at: int, captions: set[tuple[str, str]]) -> float:
+    """Test-S of an arm's seed on these statements."""
+    rows = arm.runs[at].samples(("pack", "image_id", "caption", "correct")).to_pylist()
+    asked = [r["correct"] for r in rows if r["pack"] == "test-s" and (r["image_id"], r["caption"]) in captions]
+    return float(np.mean([c for c in asked if c is not None]))
+
+
+def test_figures_that_decide_are_corrected_apart(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, primary=["test_g"])
+    fake_runs(plan, tmp_path / "out")
+    rows = write_report(plan, tmp_path / "out")["contrasts"]
+    for family in ({"Test-G"}, {"Test-S", "Unseen"}):
+        mine = [row for row in rows if row["figure"] in family]
+        assert [row["p_holm"] for row in mine] == pytest.approx(holm([row["p"] for row in mine]))
+    assert "the rows of Test-G, by which the question is decided" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_seeds_on_the_same_pictures_are_resampled_together(tmp_path: Path) -> None:
     """Twice the seeds are not twice the pictures: the interval over pictures must not shrink with the seeds."""
     plan = fake_plan(tmp_path, compare=[])
@@ -208,7 +259,7 @@ def test_a_fraction_tells_what_each_factor_adds(tmp_path: Path, seeds: list[int]
 
 
 def test_further_sets_and_what_answers_hang_on(tmp_path: Path) -> None:
-    from report_fakes import make_run, make_triplets
+    from report_fakes import make_run
 
     recipe = {**EXPERIMENT["recipe"], "diagnose": {"also": {"crowds": {"objects": [5, 5]}}}}
     plan = fake_plan(tmp_path, recipe=recipe, seeds=[0], compare=[])

@@ -222,8 +222,8 @@ def summarise(samples: pa.Table, *, seed: int = 0, resamples: int = 1000) -> dic
         "consistency": data.consistency(),
         "likelihood": by_likelihood(data, HEADLINES),
         "templates": per_template,
-        "by_relation": _by(data, data.relation, data.relations),
-        "by_meta_category": _by(data, data.meta, data.metas),
+        "by_relation": by_group(data, data.relation, data.relations),
+        "by_meta_category": by_group(data, data.meta, data.metas),
         "errors": errors,
         "error_reasons": _reasons(samples),
         "unanswered": unanswered,
@@ -232,7 +232,7 @@ def summarise(samples: pa.Table, *, seed: int = 0, resamples: int = 1000) -> dic
     }
 
 
-def _by(data: Answered, group: Array, names: list[str]) -> dict[str, Any]:
+def by_group(data: Answered, group: Array, names: list[str]) -> dict[str, Any]:
     """RATES of all templates together, by group, the largest first."""
     rates = data.rates(group, len(names))
     order = np.argsort(-rates.n["acc_t"], kind="stable")

@@ -58,7 +58,7 @@ def plan_run(
     templates = {(t.pack, t.id): t for pack in loaded for t in pack.templates}
     plan = Plan(list(templates.values()), {pack.name: _sha(map(repr, pack.templates)) for pack in loaded})
     if sample is not None:
-        plan.images = frozenset(picked_images(read_triplets(triplets_path, images=False), sample, seed))
+        plan.images = frozenset(picked_images(read_triplets(triplets_path, images=False), sample, seed, per_image))
     rows = []
     for triplets in by_image(plan.chosen(read_triplets(triplets_path, images=False)), limit, plan.skipped, per_image):
         for t in triplets:
@@ -123,8 +123,8 @@ def fingerprint_line(t: Triplet) -> str:
     return f"{t.key}{t.label}{t.subject}|{t.relation}|{t.object}{t.subject_box}{t.object_box}"
 
 
-def picked_images(triplets: Iterable[Triplet], count: int, seed: int) -> list[str]:
-    """Images drawn at random, without replacement, until they hold `count` different triplets."""
+def picked_images(triplets: Iterable[Triplet], count: int, seed: int, per_image: int | None = None) -> list[str]:
+    """Images drawn at random, without replacement, until they hold `count` triplets, at most `per_image` each."""
     held: dict[str, set[str]] = {}
     for t in triplets:
         held.setdefault(t.image_id, set()).add(t.key)
@@ -134,7 +134,7 @@ def picked_images(triplets: Iterable[Triplet], count: int, seed: int) -> list[st
         if reached >= count:
             break
         picked.append(image)
-        reached += len(held[image])
+        reached += len(held[image]) if per_image is None else min(per_image, len(held[image]))
     return picked
 
 

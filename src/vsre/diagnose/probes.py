@@ -55,11 +55,12 @@ _ON_PICTURE: dict[str, Callable[[algebra.Statement, bool], algebra.Derived | Non
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """Which triplets are probed: whole images, drawn by a seed until they hold `triplets` of them."""
+    """Which triplets are probed: of images drawn by a seed, of each at most `per_image`."""
 
     triplets_path: Path
     images: tuple[str, ...]
     questions: int
+    per_image: int | None = None
 
     def groups(self) -> Iterator[Group]:
         """The pictures, changed and unchanged, with what is asked about each."""
@@ -67,7 +68,7 @@ class ProbePlan:
         triplets = list(self._triplets())  # a sample: it is held in memory, so that any picture can stand for another
         pictures = {t.image_id: t.image for t in triplets}
         following = dict(zip(self.images, (*self.images[1:], self.images[0]), strict=True))
-        for ts in by_image(triplets, None):
+        for ts in by_image(triplets, None, per_image=self.per_image):
             image = ts[0].image
             yield image, [a for t in ts for a in _about_the_picture(t, templates)]
             mirrored = None if image is None else mirror_picture(image)
@@ -81,7 +82,7 @@ class ProbePlan:
         templates = probe_templates()
         return [
             (None, [_asked(t, WORDS, template, _said(t), t.label) for t in ts for template in templates])
-            for ts in by_image(self._triplets(images=False), None)
+            for ts in by_image(self._triplets(images=False), None, per_image=self.per_image)
         ]
 
     def _triplets(self, *, images: bool = True) -> Iterator[Triplet]:
@@ -93,14 +94,14 @@ class ProbePlan:
         )
 
 
-def plan_probes(triplets_path: Path | str, *, triplets: int, seed: int = 0) -> ProbePlan:
+def plan_probes(triplets_path: Path | str, *, triplets: int, seed: int = 0, per_image: int | None = None) -> ProbePlan:
     """Draw the images; their order is random, so that the next one's picture is another row's at random.
 
     Raises VsreError where fewer than two images hold statements with VSR's relations.
     """
     path = Path(triplets_path)
     known = (t for t in read_triplets(path, images=False) if t.relation in RELATIONS)
-    picked = sorted(picked_images(known, triplets, seed))
+    picked = sorted(picked_images(known, triplets, seed, per_image))
     if len(picked) < 2:
         raise VsreError(
             f"{path}: probes need at least two pictures with relations of VSR, and there are {len(picked)}. "
@@ -111,10 +112,10 @@ def plan_probes(triplets_path: Path | str, *, triplets: int, seed: int = 0) -> P
     asked = 0
     chosen = frozenset(picked)
     rows = (t for t in read_triplets(path, images=False) if t.image_id in chosen and t.relation in RELATIONS)
-    for ts in by_image(rows, None):
+    for ts in by_image(rows, None, per_image=per_image):
         for t in ts:
             asked += len(_about_the_picture(t, templates)) + len(_about_the_mirror(t, templates)) + 2 * len(templates)
-    return ProbePlan(path, tuple(picked), asked)
+    return ProbePlan(path, tuple(picked), asked, per_image)
 
 
 def probe_templates() -> list[Template]:

@@ -26,6 +26,7 @@ from vsre.diagnose.reliance import picture_reliance
 from vsre.diagnose.replies import Interrupted
 from vsre.diagnose.run_folder import RunRecord, write_json
 from vsre.diagnose.samples import IDENTITY, SCHEMA, Asked, read_samples, sample_files
+from vsre.diagnose.seen import by_training
 from vsre.errors import VsreError
 from vsre.rewrite import TemplatePack, ask
 from vsre.triplets import read_triplets
@@ -69,7 +70,7 @@ def diagnose(
     """
     out = Path(out_dir)
     plan = plan_run(triplets_path, packs, limit=limit, sample=sample, per_image=per_image, seed=seed)
-    probing = None if probes is None else plan_probes(triplets_path, triplets=probes, seed=seed)
+    probing = None if probes is None else plan_probes(triplets_path, triplets=probes, seed=seed, per_image=per_image)
     settings = {
         "engine": engine.settings(),
         "packs": plan.packs,
@@ -125,6 +126,8 @@ def diagnose(
         "blind_floor": blind_floor(train, plan.statements, seed=seed),
         "skipped": plan.skipped,
     }
+    if train is not None:
+        metrics["by_training"] = by_training(samples, train, seed=seed)
     if probing is not None:
         metrics["picture_reliance"] = picture_reliance(read_samples(out / "probes"), seed=seed)
     write_json(out / "metrics.json", metrics)

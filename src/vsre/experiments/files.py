@@ -136,8 +136,9 @@ def _names(experiment: Experiment, variants: Iterable[str]) -> Iterator[str]:
 def _arms(experiment: Experiment, recipes: dict[str, Recipe]) -> Iterator[str]:
     """What is compared or drawn but is no arm, or a factor of none."""
     arms = [f"{variant}: {model.name}" for variant, recipe in recipes.items() for model in recipe.models]
+    elsewhere = {name for at in experiment.scales.values() for name in at.get("variants", {})} - recipes.keys()
     for side in (s for contrast in experiment.compare for s in (contrast.before, contrast.after)):
-        if side not in arms:
+        if side not in arms and not side.startswith(tuple(f"{variant}: " for variant in elsewhere)):
             yield f"compare: {side!r} is no arm. {nearest(side, arms)}"
     factors = {name for recipe in recipes.values() for model in recipe.models for name in model.factors}
     for plot in experiment.plots:

@@ -10,6 +10,7 @@ from vsre.errors import VsreError
 from vsre.experiments.files import Plan
 from vsre.experiments.plots import draw
 from vsre.experiments.summary import (
+    TRAINED,
     ability_rows,
     also_rows,
     arm_rows,
@@ -87,7 +88,7 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
     parts.append(f"Scale {plan.scale}; {seeds} seed{'s' * (seeds != 1)} ({listed}).")
     if found["left_out"]:
         parts.append(f"Seeds without all runs are left out: {', '.join(map(str, found['left_out']))}.")
-    parts += ["## Results", _table(_arm_table(arms)), _intervals(seeds, found["same_pictures"])]
+    parts += ["## Results", _table(_arm_table(arms)), _intervals(seeds, found["same_pictures"], asked.primary)]
     for floor in found["floors"]:
         by = f"Blind floor ({floor['variant']}; the best guesser goes by {floor['goes by']})"
         parts.append(f"{by}: {100 * floor['value']:.1f} %.")
@@ -96,7 +97,11 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
     if found["not_compared"]:
         parts.append("Not compared:\n\n" + "\n".join(f"- {markdown_name(why)}" for why in found["not_compared"]))
     if found["effects"]:
-        parts += ["## Effects", _about_effects(found["effects"], len(arms), seeds), _table(_effects(found["effects"]))]
+        parts += [
+            "## Effects",
+            _about_effects(found["effects"], len(arms), seeds, asked.primary),
+            _table(_effects(found["effects"])),
+        ]
     if found["looks"]:
         parts += ["## Wording and picture", "Accuracies; probes are of fewer statements, in two wordings."]
         parts.append(_table(_spread_table(found["looks"])))
@@ -117,7 +122,14 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _intervals(seeds: int, same_pictures: bool) -> str:
+def _families(primary: Sequence[str]) -> str:
+    if len(primary) == len(TESTED):
+        return "all rows of a table"
+    decide = " and ".join(TESTED[name] for name in primary)
+    return f"the rows of {decide}, by which the question is decided, and apart from them for all others"
+
+
+def _intervals(seeds: int, same_pictures: bool, primary: Sequence[str]) -> str:
     tested = ", ".join(TESTED.values())
     if seeds == 1:
         return f"{tested}: in brackets 95 % over test pictures. One seed: nothing is known of how seeds differ."
@@ -129,16 +141,16 @@ def _intervals(seeds: int, same_pictures: bool) -> str:
     return (
         f"Means of {seeds} seeds. {tested}: in brackets 95 % over seeds (Student's t); other columns: lowest and "
         f"highest seed. Over pictures: paired bootstrap for these very runs.{same} p: t-test over seeds, two-sided; "
-        "corrected for all rows of a table by Holm's method."
+        f"corrected by Holm's method for {_families(primary)}."
     )
 
 
-def _about_effects(rows: Sequence[dict[str, Any]], arms: int, seeds: int) -> str:
+def _about_effects(rows: Sequence[dict[str, Any]], arms: int, seeds: int, primary: Sequence[str]) -> str:
     of = f", each the mean of {seeds} seeds," if seeds > 1 else ""
     return (
         "On against off, over all other factors; of an interaction: how much more the first adds where the second is "
         f"on. Bounds and p by Student's t from what the linear model leaves of {arms} arms{of} with "
-        f"{rows[0]['degrees']} degrees of freedom; corrected for all rows of the table by Holm's method."
+        f"{rows[0]['degrees']} degrees of freedom; corrected by Holm's method for {_families(primary)}."
     )
 
 
@@ -177,7 +189,8 @@ def _contrast_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str
     several = ["over seeds", "p", "p (Holm)", "each seed"] if seeds > 1 else []
     lines = [["step", "figure", "points", "over pictures", *several]]
     for row in rows:
-        on = f", on {', '.join(row['relations'])}" if row["relations"] else ""
+        about = [*row["relations"], *([] if row["trained"] is None else [TRAINED[row["trained"]]])]
+        on = f", on {', '.join(about)}" if about else ""
         step = f"{markdown_name(row['before'])} → {markdown_name(row['after'])}{on}"
         cells = [step, row["figure"], signed(row["value"]), _between(row["pictures"])]
         lines.append(cells + ([*_tested(row), ", ".join(map(signed, row["seeds"]))] if several else []))

@@ -40,12 +40,14 @@ class Fraction(Strict):
 class Contrast(Strict):
     """Two arms, each "VARIANT: MODEL", that are tested on the same pictures and compared on them.
 
-    `relations`: only statements of these, such as those that one of the two was never trained on.
+    `relations`: only statements of these, such as those that one of the two was never trained on. `trained`: only those
+    that stand in the training triplets of `after`, picture and caption; false: only the others.
     """
 
     before: str
     after: str
     relations: list[str] = []
+    trained: bool | None = None
 
     @field_validator("relations")
     @classmethod
@@ -75,6 +77,7 @@ class Experiment(Strict):
 
     recipe    what all arms share, as in a recipe file; stages and starts by name are the scale's
     variants  by name what is merged over it; each is a recipe of its own, run with every seed
+    primary   figures that decide: their rows are corrected for each other, not for those of figures looked at beside
     scales    by a scale's name what is merged over that scale; `variants` in it are run at that scale only
     """
 
@@ -83,6 +86,9 @@ class Experiment(Strict):
     question: str
     about: str = ""
     reading: str = Field(default="", description="what would count as an answer, said before it was run")
+    primary: list[Literal["test_s", "test_g", "unseen"]] = Field(
+        default=["test_s", "test_g", "unseen"], min_length=1, description="the figures that decide"
+    )
     seeds: list[int] = [0, 1, 2]
     recipe: dict[str, Any]
     variants: dict[str, dict[str, Any]] = {"main": {}}

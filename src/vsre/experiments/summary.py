@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from vsre.diagnose.blind import read_statements
+from vsre.diagnose.seen import ROW, standing
 from vsre.experiments.design import JOIN, fit_effects
 from vsre.experiments.files import Plan
 from vsre.experiments.schema import Experiment
@@ -44,6 +47,7 @@ ABILITY = {
     "captions": ("general", "captions"),
 }
 """What is known beside relations (vsre.recipes.general)."""
+TRAINED = {True: "rows it was trained on", False: "other rows"}
 
 
 @dataclass(frozen=True)
@@ -113,41 +117,47 @@ def arm_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 
 def contrasts(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Every comparison of the plan, with Holm's correction over all of them; and those that cannot be made, and why.
+    """Every comparison of the plan, with Holm's correction; and those that cannot be made, and why.
 
     Without `compare` each model is compared with those it names, else with the one before it and the first.
     """
     by_name = {arm.name: arm for arm in arms} | {f"{arm.variant}: {arm.model}": arm for arm in arms}
     wanted = [
-        (by_name[c.before], by_name[c.after], c.relations)
+        (by_name[c.before], by_name[c.after], c.relations, c.trained)
         for c in experiment.compare
         if c.before in by_name and c.after in by_name  # else a variant of another scale
     ]
     if not experiment.compare and experiment.fraction is None:
         for variant in dict.fromkeys(arm.variant for arm in arms):
             mine = [arm for arm in arms if arm.variant == variant]
-            wanted += [(mine[a], mine[b], []) for a, b in pairs([arm.runs[0] for arm in mine], first=True)]
+            wanted += [(mine[a], mine[b], [], None) for a, b in pairs([arm.runs[0] for arm in mine], first=True)]
     rows: list[dict[str, Any]] = []
     lacking: list[str] = []
-    for before, after, relations in wanted:
+    for before, after, relations, trained in wanted:
+        keys = [None if trained is None else _standing(run, trained) for run in after.runs]
         for figure, title in TESTED.items():
             if any(run.estimate(figure, "acc_t").value is None for run in (*before.runs, *after.runs)):
                 continue
-            both = enumerate(zip(before.runs, after.runs, strict=True))
-            drawn = [paired_draws(a, b, figure, seed=after.resample(i), relations=relations) for i, (a, b) in both]
+            both = enumerate(zip(before.runs, after.runs, keys, strict=True))
+            drawn = [
+                paired_draws(a, b, figure, seed=after.resample(i), relations=relations, keys=only)
+                for i, (a, b, only) in both
+            ]
             known = _known(drawn)
-            place = {"before": before.name, "after": after.name, "relations": relations, "figure": title}
+            place = {"before": before.name, "after": after.name, "relations": relations, "trained": trained}
+            place |= {"figure": title}
             if known is not None:
                 rows.append(place | over(known))
             else:
-                why = f"nothing was asked about {', '.join(relations)}, or" if relations else ""
+                about = [*relations, *([] if trained is None else [TRAINED[trained]])]
+                why = f"nothing was asked about {', '.join(about)}, or" if about else ""
                 lacking.append(f"{before.name} → {after.name}, {title}: {why} not about the same pictures")
-    _correct(rows)
+    _correct(rows, experiment)
     return rows, lacking
 
 
 def effects(experiment: Experiment, arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """What each effect of a fraction adds to each tested figure; Holm's correction over all of them.
+    """What each effect of a fraction adds to each tested figure, with Holm's correction.
 
     A seed more is no arm more: what the linear model does not hold of an arm comes back with every seed. So an arm's
     figure is the mean of its seeds, and the arms are what effects are judged by.
@@ -163,7 +173,7 @@ def effects(experiment: Experiment, arms: Sequence[Arm]) -> list[dict[str, Any]]
         if len(means) == len(mine):
             found = fit_effects([arm.factors for arm in mine], experiment.fraction.effects, np.stack(means))
             rows += [{"figure": title} | row for row in found]
-    _correct(rows)
+    _correct(rows, experiment)
     return rows
 
 
@@ -235,14 +245,15 @@ def _known(drawn: Sequence[np.ndarray | None]) -> list[np.ndarray] | None:
     return known if known and len(known) == len(drawn) else None
 
 
-def _correct(rows: list[dict[str, Any]]) -> None:
-    """Add p_holm to every row; None where nothing was tested."""
-    tested = [row for row in rows if row["p"] is not None]
-    corrected = holm([row["p"] for row in tested])
+def _correct(rows: list[dict[str, Any]], experiment: Experiment) -> None:
+    """Add p_holm to every row, over those of figures that decide and over the others; None where nothing was tested."""
+    deciding = {TESTED[name] for name in experiment.primary}
     for row in rows:
         row["p_holm"] = None
-    for row, p in zip(tested, corrected, strict=True):
-        row["p_holm"] = p
+    for family in (True, False):
+        tested = [row for row in rows if row["p"] is not None and (row["figure"] in deciding) is family]
+        for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
+            row["p_holm"] = p
 
 
 def _spread(values: Sequence[Any]) -> dict[str, Any] | None:
@@ -252,6 +263,16 @@ def _spread(values: Sequence[Any]) -> dict[str, Any] | None:
         return None
     rounded = [round(v, 4) for v in known]
     return {"value": float(np.mean(known)), "low": min(known), "high": max(known), "seeds": rounded, "range": True}
+
+
+def _standing(run: Run, trained: bool) -> pa.Array:
+    """The keys of a run's statements that stand in its own training triplets, or of those that do not."""
+    table = run.samples(("image_id", "caption", "key"))
+    if table is None:
+        return pa.array([], pa.string())
+    train = read_statements(run.spec.folder.parent.parent / "triplets" / "train")
+    stands = pa.array([(where == ROW) is trained for where in standing(table, train)], pa.bool_())
+    return pc.unique(table["key"].filter(stands))
 
 
 def _images(run: Run) -> list[str]:

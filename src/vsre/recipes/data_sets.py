@@ -174,7 +174,7 @@ def _repainted(
                 verifier=VerifierSpec(verifier=spec.verifier) if spec.verifier else None,
                 held_out=held_out,
                 instances=recipe.source.instances if isinstance(recipe.source, VsrSource) else [],
-                workers=2 if spec.painter == "scene" else 1,
+                workers=2 if spec.draws else 1,
             ),
             f"repaint: {name}",
         )

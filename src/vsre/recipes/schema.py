@@ -15,7 +15,7 @@ from vsre.recipes.data_options import TripletOptions
 from vsre.recipes.diagnosis import DiagnoseSpec, ObjectCounts, Style, WorldSplit
 from vsre.recipes.near import nearest
 from vsre.repaint.presets import load_config
-from vsre.repaint.specs import Diffusion, Scenes
+from vsre.repaint.specs import Diffusion, Fallible, Scenes
 from vsre.train import DataSource, Stage, parse_stages
 from vsre.train.stages import Strict
 
@@ -57,7 +57,7 @@ class LayoutSource(Strict):
 class Repaint(Strict):
     """Which painter settings are applied to which triplets, and who looks at what was painted."""
 
-    painter: str = Field(default="scene", description="scene, a diffusion preset or a YAML file")
+    painter: str = Field(default="scene", description="scene, fallible, a diffusion preset or a YAML file")
     overrides: dict[str, Any] = Field(default={}, description="values that differ from the preset's, as in such a file")
     verifier: str | None = Field(default=None, description="a verifier preset or YAML file; what it bears out is kept")
     settings: list[Literal["t2i", "i2i", "inpaint"]] = ["t2i", "i2i", "inpaint"]
@@ -72,9 +72,21 @@ class Repaint(Strict):
             raise ValueError(str(error)) from error
         return self
 
-    def painter_spec(self, scenes: Path | None) -> Scenes | Diffusion:
+    @property
+    def draws(self) -> bool:
+        """Whether pictures are scenes, drawn on the CPU, and no model paints them."""
+        return self.painter in ("scene", "fallible")
+
+    def painter_spec(self, scenes: Path | None) -> Scenes | Fallible | Diffusion:
         """The painter; `scenes` is the scenes.jsonl of the recipe's world, None where it has none."""
-        if self.painter != "scene":
+        if self.painter == "fallible":
+            if self.overrides.keys() != {"faults"} or "inpaint" in self.settings:
+                raise VsreError(
+                    "the fallible painter draws t2i and i2i, and needs to know one thing, the share of its faults: "
+                    "settings: [t2i, i2i], overrides: {faults: 0.3}"
+                )
+            return Fallible(scenes=scenes, faults=self.overrides["faults"])
+        if not self.draws:
             return Diffusion(config=load_config(self.painter).changed(**self.overrides).only(self.settings))
         if self.overrides:
             raise VsreError(f"the scene painter has no {', '.join(self.overrides)}: leave `overrides` out")

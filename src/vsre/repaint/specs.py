@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from vsre.repaint.diffusion import DiffusionPainter
+from vsre.repaint.fallible_painter import FalliblePainter
 from vsre.repaint.painter import Vocabulary
 from vsre.repaint.presets import DiffusionConfig
 from vsre.repaint.scene_painter import ScenePainter
@@ -29,6 +30,22 @@ class Scenes(_Spec):
         return ScenePainter(vocabulary, scenes=self.scenes, size=self.size)
 
     def anywhere(self) -> Scenes:
+        """The same, to be read from any folder."""
+        return self if self.scenes is None else self.model_copy(update={"scenes": self.scenes.resolve()})
+
+
+class Fallible(_Spec):
+    """The scene painter with so many faults; `scenes` and `size` are as there."""
+
+    kind: Literal["fallible"] = "fallible"
+    faults: float = Field(ge=0, le=1)
+    scenes: Path | None = None
+    size: int = 192
+
+    def __call__(self, vocabulary: Vocabulary) -> FalliblePainter:
+        return FalliblePainter(vocabulary, faults=self.faults, scenes=self.scenes, size=self.size)
+
+    def anywhere(self) -> Fallible:
         """The same, to be read from any folder."""
         return self if self.scenes is None else self.model_copy(update={"scenes": self.scenes.resolve()})
 
@@ -61,7 +78,7 @@ def _whole_paths(raw: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-PainterSpec = Annotated[Scenes | Diffusion, Field(discriminator="kind")]
+PainterSpec = Annotated[Scenes | Fallible | Diffusion, Field(discriminator="kind")]
 
 
 class VerifierSpec(_Spec):

@@ -77,23 +77,31 @@ def difference(before: Run, after: Run, figure: str, *, seed: int = 0) -> Differ
 
 
 def paired_draws(
-    before: Run | None, after: Run, figure: str, *, seed: int = 0, relations: Sequence[str] = ()
+    before: Run | None,
+    after: Run,
+    figure: str,
+    *,
+    seed: int = 0,
+    relations: Sequence[str] = (),
+    keys: pa.Array | None = None,
 ) -> np.ndarray | None:
     """acc_t of `after`, less that of `before` where given, on the data and on every resample of images: (1 + R,).
 
-    `relations`: only statements of these; none: all.
+    `relations`: only statements of these; none: all. `keys`: only these statements.
 
     None where a run has no samples of it, or the two were asked about different images.
     """
     where = pc.field("pack") == HEADLINES[figure]
     if relations:
         where &= pc.field("relation").isin(list(relations))
+    if keys is not None:
+        where &= pc.field("key").isin(keys)
     new = after.samples(ANSWERS, where)
     old = new if before is None else before.samples(ANSWERS, where)
     if old is None or new is None:
         return None
     images = pc.unique(new["image_id"]).sort()
-    if images != pc.unique(old["image_id"]).sort():
+    if not len(images) or images != pc.unique(old["image_id"]).sort():
         return None
     bootstrap = Bootstrap(len(images), resamples=RESAMPLES, seed=seed)
     drawn = mean_accuracy(new, images, bootstrap)
