@@ -19,8 +19,8 @@ def test_trained_rows_trained_images_and_new_ones(tmp_path: Path) -> None:
     data, learnt = write_data(tmp_path / "test", test), write_data(tmp_path / "train", train)
     found = diagnose(Scripted(rule), data, ["test-s"], tmp_path / "run", train_path=learnt, progress=False)
     by = found["by_training"]
-    assert {name: row["n"] for name, row in by.items()} == {"new image": 8, "trained image": 3, "trained row": 1}
-    assert by["trained row"]["acc_t"]["value"] == float(test[0].label)
+    assert {name: row["n"] for name, row in by.items()} == {"new image": 8, "training image": 3, "training row": 1}
+    assert by["training row"]["acc_t"]["value"] == float(test[0].label)
     total = sum(row["n"] * row["acc_t"]["value"] for row in by.values())
     assert total == pytest.approx(12 * found["test_s"]["acc_t"]["value"])
     clean = diagnose(Scripted(rule), data, ["test-s"], tmp_path / "clean", progress=False)

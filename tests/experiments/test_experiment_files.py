@@ -9,6 +9,7 @@ import pytest
 from experiment_fakes import EXPERIMENT, fake_plan, written
 
 from vsre.errors import VsreError
+from vsre.experiments import files as files_module
 from vsre.experiments.files import experiment_names, load_experiment, plan_experiment, scale_names
 from vsre.recipes.files import RecipeFaults
 
@@ -117,6 +118,30 @@ def faults(folder: Path, **changes: Any) -> list[str]:
 def test_mistakes_say_what_was_meant(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     found = faults(tmp_path, **changes)
     assert len(found) == 1 and says in found[0], found
+
+
+def test_a_scale_of_ones_own_says_which_it_is_like(tmp_path: Path) -> None:
+    """What an experiment has for a scale must not get lost without a word where a copy has another name."""
+    scales = {"embedded": {"variants": {"drawn": {}}, "source": {"train_units": 7}}}
+    experiment = load_experiment(str(written(tmp_path, scales=scales)))
+    text = (Path(files_module.__file__).parent / "scales" / "embedded.yaml").read_text()
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("like: embedded\n" + text)
+    plan = plan_experiment(experiment, scale=str(mine))
+    assert plan.recipes.keys() == {"clean", "paper", "drawn"} and plan.recipes["drawn"].source.train_units == 7
+    mine.write_text(text)
+    with pytest.raises(VsreError, match=r"settings of its own for embedded\. .*`like: embedded`"):
+        plan_experiment(experiment, scale=str(mine))
+    mine.write_text("like: embeded\n" + text)
+    with pytest.raises(VsreError, match="Did you mean 'embedded'"):
+        plan_experiment(experiment, scale=str(mine))
+
+
+def test_figures_that_decide_are_asked_for(tmp_path: Path) -> None:
+    recipe = {**EXPERIMENT["recipe"], "diagnose": {"packs": ["test-s", "pool"]}}
+    (fault,) = faults(tmp_path, recipe=recipe, primary=["unseen"])
+    assert fault == "primary: unseen needs the pack held-out; add it to diagnose.packs."
+    assert fake_plan(tmp_path, recipe=recipe, primary=["unseen", "test_g"]).recipes
 
 
 def test_an_arm_of_another_scale_may_be_compared(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from PIL import Image
 from report_fakes import make_triplets
 
 from vsre.errors import VsreError
+from vsre.experiments.contrasts import contrasts
 from vsre.experiments.report import write_report
-from vsre.experiments.run import read_plan
-from vsre.experiments.summary import arms_of, contrasts
+from vsre.experiments.run import _claim, read_plan
+from vsre.experiments.summary import arms_of
 from vsre.experiments.table import open_runs
 from vsre.report.compare import paired_draws
 from vsre.report.seeds import TESTED, holm
@@ -159,7 +160,7 @@ def test_a_relation_that_was_not_asked_about_is_said(tmp_path: Path) -> None:
 
 
 def test_rows_that_the_training_data_hold_and_the_others(tmp_path: Path) -> None:
-    """A model that remembers is better on the rows it was trained on alone."""
+    """A model that remembers is better on the rows of its training split alone."""
     plan = fake_plan(
         tmp_path,
         compare=[
@@ -178,7 +179,7 @@ def test_rows_that_the_training_data_hold_and_the_others(tmp_path: Path) -> None
     rows, lacking = contrasts(plan.experiment, arms)
     at = {(r["trained"], r["figure"]): r for r in rows}
     assert len(rows) == 2 * len(TESTED)
-    assert all("rows it was trained on" in why and "clean: tuned" in why for why in lacking) and len(lacking) == 3
+    assert all("rows of its training split" in why and "clean: tuned" in why for why in lacking) and len(lacking) == 3
     by_hand = {}
     for trained, some in ((True, test[:30]), (False, test[30:])):
         captions = {(t.image_id, t.caption) for t in some}
@@ -187,7 +188,7 @@ def test_rows_that_the_training_data_hold_and_the_others(tmp_path: Path) -> None
     assert by_hand[True] != by_hand[False]
     write_report(plan, out)
     text = (out / "report.md").read_text()
-    assert "clean: plain → paper: tuned, on rows it was trained on" in text and "on other rows" in text
+    assert "clean: plain → paper: tuned, on rows of its training split" in text and "on other rows" in text
 
 
 def _right(arm: Any, at: int, captions: set[tuple[str, str]]) -> float:
@@ -205,6 +206,36 @@ def test_figures_that_decide_are_corrected_apart(tmp_path: Path) -> None:
         mine = [row for row in rows if row["figure"] in family]
         assert [row["p_holm"] for row in mine] == pytest.approx(holm([row["p"] for row in mine]))
     assert "the rows of Test-G, by which the question is decided" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_what_was_changed_after_the_first_run_is_said(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path)
+    out = tmp_path / "out"
+    _claim(plan, out)
+    _claim(fake_plan(tmp_path, reading="Nothing is there yet."), out)
+    fake_runs(fake_plan(tmp_path, reading="Nothing is there yet."), out)
+    write_report(read_plan(out), out)
+    assert "Changed after" not in (out / "report.md").read_text()
+    _claim(fake_plan(tmp_path, reading="It was clear all along.", primary=["test_s"]), out)
+    write_report(read_plan(out), out)
+    text = (out / "report.md").read_text()
+    assert "written before it was run: Nothing is there yet." in text
+    assert "**Changed after the first run: reading, primary.**" in text
+    assert "How it is read now: It was clear all along." in text
+
+
+def test_seeds_of_models_that_are_not_trained_are_one_on_the_same_pictures(tmp_path: Path) -> None:
+    models = [{"name": name, "start": {"use": "merged"}} for name in ("plain", "tuned")]
+    plan = fake_plan(tmp_path, recipe={"data": {}, "models": models}, plots=[])
+    same = tmp_path / "same"
+    fake_runs(plan, same, pictures=lambda variant, seed: 0)
+    found = write_report(plan, same)
+    assert found["seeds"] == [0] and found["left_out"] == [1] and found["contrasts"][0]["p"] is None
+    text = (same / "report.md").read_text()
+    assert "Seeds of the same models on the same pictures are left out: 1." in text
+    fake_runs(plan, tmp_path / "drawn")
+    assert write_report(plan, tmp_path / "drawn")["seeds"] == [0, 1]
+    assert "seeds differ by their test pictures alone" in (tmp_path / "drawn" / "report.md").read_text()
 
 
 def test_seeds_on_the_same_pictures_are_resampled_together(tmp_path: Path) -> None:

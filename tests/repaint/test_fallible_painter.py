@@ -44,7 +44,8 @@ def test_a_fault_shows_the_opposite_and_says_the_same(relation: str, truth: bool
     (said,) = made.statements
     assert (said.relation, said.label, made.truth, made.others) == (relation, truth, "intended", ())
     assert said.subject_box is None and said.object_box is None
-    assert shown(made) is (truth if faults == 0 else not truth)
+    assert shown(made) is (not truth if made.notes["fault"] else truth)
+    assert faults == 1 or not made.notes["fault"]
 
 
 def test_so_many_fail_as_are_asked_for_and_always_the_same_ones() -> None:
@@ -53,6 +54,14 @@ def test_so_many_fail_as_are_asked_for_and_always_the_same_ones() -> None:
     assert len(wrong) > 100 and 0.17 < sum(wrong) / len(wrong) < 0.43  # three standard errors
     again = paint(0.3, 7)
     assert isinstance(again, Painted) and isinstance(made[7], Painted) and again.image == made[7].image
+
+
+def test_more_faults_have_the_fewer_among_them_and_all_else_is_the_same() -> None:
+    right, some, more = ([paint(faults, seed) for seed in range(40)] for faults in (0.0, 0.3, 0.6))
+    failed = [{i for i, m in enumerate(made) if m.notes["fault"]} for made in (right, some, more)]
+    assert not failed[0] and failed[1] < failed[2]
+    assert all(a.image == b.image for i, (a, b) in enumerate(zip(right, more, strict=True)) if i not in failed[2])
+    assert all(m.job.parameters["faults"] == 0.6 for m in more), "provenance says what painted it"
 
 
 def test_a_verifier_that_sees_the_truth_drops_the_faults() -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from vsre.diagnose.blind import Statement
 from vsre.diagnose.metrics import Answered, by_group
 
-ROW, IMAGE, NEW = "trained row", "trained image", "new image"
+ROW, IMAGE, NEW = "training row", "training image", "new image"
 """The picture with this very caption is in the training triplets; the picture with other captions; neither."""
 
 
@@ -26,8 +26,8 @@ def standing(samples: pa.Table, train: Sequence[Statement]) -> list[str]:
 def by_training(samples: pa.Table, train: Sequence[Statement], *, seed: int = 0) -> dict[str, Any]:
     """The rates of all templates together, as `by_relation` has them, for each of ROW, IMAGE and NEW that occurs.
 
-    A model that is better on trained rows than on new images remembers; the two are not the same questions, though, and
-    may differ in difficulty: compare with a model that was trained on neither.
+    A model that is better on training rows than on new images remembers; they are other questions, though, and may
+    differ in difficulty: compare with a model that was trained on neither.
     """
     data = Answered(samples, seed=seed)
     if not len(data.key):

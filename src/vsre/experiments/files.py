@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from vsre.diagnose.metrics import HEADLINES
 from vsre.errors import VsreError
 from vsre.experiments.design import chosen_models
 from vsre.experiments.schema import Experiment
@@ -26,6 +27,8 @@ _SHIPPED, _SCALES = _HERE / "data", _HERE / "scales"
 
 EMBEDDED = "embedded"
 """The scale that needs nothing but the package."""
+ASKED = ("reading", "primary", "compare")
+"""What of an experiment says how its results will be judged."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Plan:
     recipes: dict[str, Recipe]
     seeds: tuple[int, ...]
     command: str = ""
+    first: Mapping[str, Any] = field(default_factory=dict)
+    """What was said before the first run, of ASKED: an experiment's file may be changed when its results are there."""
 
     @property
     def runs(self) -> int:
@@ -87,14 +92,15 @@ def plan_experiment(
 ) -> Plan:
     """The recipes of an experiment at a scale.
 
-    `scale` is a shipped one or a YAML file in its form. `changes` are KEY=VALUE, such as source.train_units=300: values
-    are YAML and take the place of what all variants share. Raises RecipeFaults with all that is wrong with the recipes.
+    `scale` is a shipped one or a YAML file in its form, which may say which of them it is `like`: what an experiment
+    has for that one then holds for it too. `changes` are KEY=VALUE, such as source.train_units=300: values are YAML and
+    take the place of what all variants share. Raises RecipeFaults with all that is wrong with the recipes.
     """
     chosen = tuple(experiment.seeds if seeds is None else seeds)
     if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
         raise VsreError("--seeds: give different whole numbers, none below 0.")
     shared = _scale(scale)
-    here = dict(experiment.scales.get(Path(scale).stem, {}))
+    here = dict(experiment.scales.get(_like(shared, scale, experiment), {}))
     variants = {**experiment.variants, **here.pop("variants", {})}
     shared = merge(merge(shared, here), experiment.recipe)
     for change in changes:
@@ -119,6 +125,20 @@ def plan_experiment(
     return Plan(experiment, scale, recipes, chosen, command)
 
 
+def _like(scale: dict[str, Any], name: str, experiment: Experiment) -> str:
+    """The scale whose settings in the experiment hold for this one; takes `like` out of it."""
+    stem = Path(name).stem
+    like = scale.pop("like", stem)
+    if like != stem and like not in scale_names():
+        raise VsreError(f"{name}: like: no scale {like!r}. {nearest(str(like), scale_names())}")
+    if experiment.scales and like not in (*experiment.scales, *scale_names()):
+        raise VsreError(
+            f"{name}: {experiment.name} has settings of its own for {', '.join(experiment.scales)}. Say which of the "
+            f"scales this one is like, such as `like: {next(iter(experiment.scales))}`, or name it in the experiment."
+        )
+    return str(like)
+
+
 def _names(experiment: Experiment, variants: Iterable[str]) -> Iterator[str]:
     """Scales that are nearly a shipped one, and variants that would share a folder."""
     for name in experiment.scales:
@@ -140,6 +160,10 @@ def _arms(experiment: Experiment, recipes: dict[str, Recipe]) -> Iterator[str]:
     for side in (s for contrast in experiment.compare for s in (contrast.before, contrast.after)):
         if side not in arms and not side.startswith(tuple(f"{variant}: " for variant in elsewhere)):
             yield f"compare: {side!r} is no arm. {nearest(side, arms)}"
+    asked = {pack for recipe in recipes.values() for pack in recipe.diagnose.packs}
+    if not any(HEADLINES[figure] in asked for figure in experiment.primary):
+        needs = " or ".join(HEADLINES[figure] for figure in experiment.primary)
+        yield f"primary: {', '.join(experiment.primary)} needs the pack {needs}; add it to diagnose.packs."
     factors = {name for recipe in recipes.values() for model in recipe.models for name in model.factors}
     for plot in experiment.plots:
         for name in (plot.x, plot.by):

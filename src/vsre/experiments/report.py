@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from vsre.errors import VsreError
+from vsre.experiments.contrasts import TRAINED, contrasts, effects
 from vsre.experiments.files import Plan
 from vsre.experiments.plots import draw
 from vsre.experiments.summary import (
-    TRAINED,
     ability_rows,
     also_rows,
     arm_rows,
     arms_of,
-    contrasts,
-    effects,
     floors,
     look_rows,
     relation_rows,
@@ -54,12 +52,17 @@ def write_report(plan: Plan, out: Path) -> dict[str, Any]:
         done = sum(len(some) for by_seed in runs.values() for some in by_seed.values())
         raise VsreError(f"{out}: {done} of {plan.runs} runs are done, and no seed has all. Go on with the run first.")
     arms = arms_of(plan, runs, whole)
+    trained = any(model.parsed_stages() for recipe in plan.recipes.values() for model in recipe.models)
+    if not trained and all(arm.same_pictures for arm in arms) and len(whole) > 1:
+        whole = whole[:1]  # the same models on the same pictures: as many seeds are one
+        arms = arms_of(plan, runs, whole)
     compared, lacking = contrasts(plan.experiment, arms)
     found = {
         "experiment": plan.experiment.name,
         "scale": plan.scale,
         "seeds": whole,
         "left_out": [s for s in plan.seeds if s not in whole],
+        "trained": trained,
         "same_pictures": len(whole) > 1 and all(arm.same_pictures for arm in arms),
         "arms": arm_rows(arms),
         "contrasts": compared,
@@ -82,12 +85,14 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
     """The report as GitHub Markdown."""
     asked, arms, seeds = plan.experiment, found["arms"], len(found["seeds"])
     parts = [f"# {asked.title}", asked.question, f"    {plan.command}" if plan.command else "", asked.about]
-    if asked.reading:
-        parts.append(f"How it is read, written before it was run: {asked.reading}")
+    parts += _reading(plan)
     listed = ", ".join(map(str, found["seeds"]))
     parts.append(f"Scale {plan.scale}; {seeds} seed{'s' * (seeds != 1)} ({listed}).")
     if found["left_out"]:
-        parts.append(f"Seeds without all runs are left out: {', '.join(map(str, found['left_out']))}.")
+        why = "without all runs" if found["trained"] or seeds > 1 else "of the same models on the same pictures"
+        parts.append(f"Seeds {why} are left out: {', '.join(map(str, found['left_out']))}.")
+    if seeds > 1 and not found["trained"]:
+        parts.append("Nothing is trained: seeds differ by their test pictures alone.")
     parts += ["## Results", _table(_arm_table(arms)), _intervals(seeds, found["same_pictures"], asked.primary)]
     for floor in found["floors"]:
         by = f"Blind floor ({floor['variant']}; the best guesser goes by {floor['goes by']})"
@@ -127,6 +132,20 @@ def _families(primary: Sequence[str]) -> str:
         return "all rows of a table"
     decide = " and ".join(TESTED[name] for name in primary)
     return f"the rows of {decide}, by which the question is decided, and apart from them for all others"
+
+
+def _reading(plan: Plan) -> list[str]:
+    """What was to count, as it was written before the first run, and what was changed since."""
+    now = plan.experiment.model_dump(mode="json")
+    changed = [name for name, before in plan.first.items() if before != now[name]]
+    parts = []
+    if reading := plan.first.get("reading", now["reading"]):
+        parts.append(f"How it is read, written before it was run: {reading}")
+    if changed:
+        parts.append(f"**Changed after the first run: {', '.join(changed)}.** plan.json has what was there before.")
+    if "reading" in changed:
+        parts.append(f"How it is read now: {now['reading']}")
+    return parts
 
 
 def _intervals(seeds: int, same_pictures: bool, primary: Sequence[str]) -> str:

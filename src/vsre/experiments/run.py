@@ -18,7 +18,7 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vsre.errors import VsreError
-from vsre.experiments.files import Plan
+from vsre.experiments.files import ASKED, Plan
 from vsre.experiments.schema import Experiment
 from vsre.recipes.files import RecipeFaults, as_yaml
 from vsre.recipes.schema import Recipe
@@ -216,15 +216,19 @@ def _report(recipe: Recipe, folder: Path, command: str) -> None:
 
 def _claim(plan: Plan, out: Path) -> None:
     """Write the plan, or see that it is the one that is there; more seeds may join."""
-    path, seeds = out / PLAN, plan.seeds
+    path, seeds, experiment = out / PLAN, plan.seeds, plan.experiment.model_dump(mode="json")
+    first: Mapping[str, Any] = {name: experiment[name] for name in ASKED}
     if path.is_file():
         there = read_plan(out)
         if there.recipes != plan.recipes:
             raise VsreError(f"{out}: holds the runs of another plan. Choose another --out, or delete the folder.")
         seeds = tuple(dict.fromkeys((*there.seeds, *seeds)))
+        if any(out.glob("*/seed-*/runs/*/metrics.json")):
+            first = there.first  # what is changed once results are there is changed knowing them
     out.mkdir(parents=True, exist_ok=True)
     made = {
-        "experiment": plan.experiment.model_dump(mode="json"),
+        "experiment": experiment,
+        "first": dict(first),
         "scale": plan.scale,
         "recipes": {name: recipe.model_dump(mode="json") for name, recipe in plan.recipes.items()},
         "seeds": seeds,
@@ -242,10 +246,13 @@ def read_plan(out: Path) -> Plan:
         raise VsreError(f"{path}: no such file. Run `vsre experiment run` with this folder as --out first.")
     there = json.loads(path.read_text(encoding="utf-8"))
     recipes = {name: Recipe.model_validate(recipe) for name, recipe in there["recipes"].items()}
+    experiment = Experiment.model_validate(there["experiment"])
+    now = experiment.model_dump(mode="json")
     return Plan(
-        Experiment.model_validate(there["experiment"]),
+        experiment,
         there["scale"],
         recipes,
         tuple(there["seeds"]),
         there.get("command", ""),
+        there.get("first") or {name: now[name] for name in ASKED},
     )

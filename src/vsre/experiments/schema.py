@@ -41,13 +41,15 @@ class Contrast(Strict):
     """Two arms, each "VARIANT: MODEL", that are tested on the same pictures and compared on them.
 
     `relations`: only statements of these, such as those that one of the two was never trained on. `trained`: only those
-    that stand in the training triplets of `after`, picture and caption; false: only the others.
+    that stand, picture and caption, in the training split of the recipe of `after`; false: only the others. `beside`:
+    no answer to the question, but looked at beside, so its tests are corrected apart from those that are.
     """
 
     before: str
     after: str
     relations: list[str] = []
     trained: bool | None = None
+    beside: bool = False
 
     @field_validator("relations")
     @classmethod

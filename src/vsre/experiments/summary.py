@@ -13,20 +13,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from vsre.diagnose.blind import read_statements
-from vsre.diagnose.seen import ROW, standing
-from vsre.experiments.design import JOIN, fit_effects
 from vsre.experiments.files import Plan
-from vsre.experiments.schema import Experiment
 from vsre.experiments.table import cost_of
 from vsre.report.also import SHOWN, open_also
-from vsre.report.compare import blind_floor, paired_draws, pairs
+from vsre.report.compare import blind_floor, paired_draws
 from vsre.report.inputs import Run
 from vsre.report.results import columns
-from vsre.report.seeds import TESTED, holm, pooled
+from vsre.report.seeds import TESTED, pooled
 
 Runs = Mapping[str, Mapping[int, Sequence[Run]]]
 LOOKS = {
@@ -47,7 +42,6 @@ ABILITY = {
     "captions": ("general", "captions"),
 }
 """What is known beside relations (vsre.recipes.general)."""
-TRAINED = {True: "rows it was trained on", False: "other rows"}
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ class Arm:
 
     def draws(self, figure: str) -> list[np.ndarray] | None:
         """The figure of each seed on its pictures and on resamples of them, (1 + R,); None where a run lacks it."""
-        return _known([paired_draws(None, run, figure, seed=self.resample(i)) for i, run in enumerate(self.runs)])
+        return known([paired_draws(None, run, figure, seed=self.resample(i)) for i, run in enumerate(self.runs)])
 
 
 def arms_of(plan: Plan, runs: Runs, seeds: Sequence[int]) -> list[Arm]:
@@ -116,67 +110,6 @@ def arm_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
     return rows
 
 
-def contrasts(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Every comparison of the plan, with Holm's correction; and those that cannot be made, and why.
-
-    Without `compare` each model is compared with those it names, else with the one before it and the first.
-    """
-    by_name = {arm.name: arm for arm in arms} | {f"{arm.variant}: {arm.model}": arm for arm in arms}
-    wanted = [
-        (by_name[c.before], by_name[c.after], c.relations, c.trained)
-        for c in experiment.compare
-        if c.before in by_name and c.after in by_name  # else a variant of another scale
-    ]
-    if not experiment.compare and experiment.fraction is None:
-        for variant in dict.fromkeys(arm.variant for arm in arms):
-            mine = [arm for arm in arms if arm.variant == variant]
-            wanted += [(mine[a], mine[b], [], None) for a, b in pairs([arm.runs[0] for arm in mine], first=True)]
-    rows: list[dict[str, Any]] = []
-    lacking: list[str] = []
-    for before, after, relations, trained in wanted:
-        keys = [None if trained is None else _standing(run, trained) for run in after.runs]
-        for figure, title in TESTED.items():
-            if any(run.estimate(figure, "acc_t").value is None for run in (*before.runs, *after.runs)):
-                continue
-            both = enumerate(zip(before.runs, after.runs, keys, strict=True))
-            drawn = [
-                paired_draws(a, b, figure, seed=after.resample(i), relations=relations, keys=only)
-                for i, (a, b, only) in both
-            ]
-            known = _known(drawn)
-            place = {"before": before.name, "after": after.name, "relations": relations, "trained": trained}
-            place |= {"figure": title}
-            if known is not None:
-                rows.append(place | over(known))
-            else:
-                about = [*relations, *([] if trained is None else [TRAINED[trained]])]
-                why = f"nothing was asked about {', '.join(about)}, or" if about else ""
-                lacking.append(f"{before.name} → {after.name}, {title}: {why} not about the same pictures")
-    _correct(rows, experiment)
-    return rows, lacking
-
-
-def effects(experiment: Experiment, arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """What each effect of a fraction adds to each tested figure, with Holm's correction.
-
-    A seed more is no arm more: what the linear model does not hold of an arm comes back with every seed. So an arm's
-    figure is the mean of its seeds, and the arms are what effects are judged by.
-    """
-    if experiment.fraction is None:
-        return []
-    names = {part for effect in experiment.fraction.effects for part in effect.split(JOIN)}
-    mine = [arm for arm in arms if names <= arm.factors.keys()]
-    rows: list[dict[str, Any]] = []
-    for figure, title in TESTED.items():
-        draws = [arm.draws(figure) for arm in mine]
-        means = [np.mean(d, axis=0) for d in draws if d is not None]
-        if len(means) == len(mine):
-            found = fit_effects([arm.factors for arm in mine], experiment.fraction.effects, np.stack(means))
-            rows += [{"figure": title} | row for row in found]
-    _correct(rows, experiment)
-    return rows
-
-
 def also_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
     """Test-G of each arm on every further test set, and how much it is above the own one; pictures drawn apart."""
     rows = []
@@ -184,7 +117,7 @@ def also_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
         own, sets = arm.draws(SHOWN), [open_also(run) for run in arm.runs]
         for name in sets[0]:
             theirs = [further[name] for further in sets if name in further]
-            draws = _known([paired_draws(None, run, SHOWN, seed=1000 + i) for i, run in enumerate(theirs)])
+            draws = known([paired_draws(None, run, SHOWN, seed=1000 + i) for i, run in enumerate(theirs)])
             if own is not None and draws is not None and len(draws) == len(own):
                 above = over([a - b for a, b in zip(draws, own, strict=True)])
                 rows.append({"arm": arm.name, "set": name, "n": _asked(theirs), "figure": over(draws), "above": above})
@@ -239,21 +172,10 @@ def relation_rows(arms: Sequence[Arm], *, least: int = 20) -> list[dict[str, Any
     return [found[relation] for relation in sorted(found)]
 
 
-def _known(drawn: Sequence[np.ndarray | None]) -> list[np.ndarray] | None:
+def known(drawn: Sequence[np.ndarray | None]) -> list[np.ndarray] | None:
     """The draws of all seeds; None where one has none, or no figure."""
     known = [d for d in drawn if d is not None and np.isfinite(d[0])]
     return known if known and len(known) == len(drawn) else None
-
-
-def _correct(rows: list[dict[str, Any]], experiment: Experiment) -> None:
-    """Add p_holm to every row, over those of figures that decide and over the others; None where nothing was tested."""
-    deciding = {TESTED[name] for name in experiment.primary}
-    for row in rows:
-        row["p_holm"] = None
-    for family in (True, False):
-        tested = [row for row in rows if row["p"] is not None and (row["figure"] in deciding) is family]
-        for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
-            row["p_holm"] = p
 
 
 def _spread(values: Sequence[Any]) -> dict[str, Any] | None:
@@ -263,16 +185,6 @@ def _spread(values: Sequence[Any]) -> dict[str, Any] | None:
         return None
     rounded = [round(v, 4) for v in known]
     return {"value": float(np.mean(known)), "low": min(known), "high": max(known), "seeds": rounded, "range": True}
-
-
-def _standing(run: Run, trained: bool) -> pa.Array:
-    """The keys of a run's statements that stand in its own training triplets, or of those that do not."""
-    table = run.samples(("image_id", "caption", "key"))
-    if table is None:
-        return pa.array([], pa.string())
-    train = read_statements(run.spec.folder.parent.parent / "triplets" / "train")
-    stands = pa.array([(where == ROW) is trained for where in standing(table, train)], pa.bool_())
-    return pc.unique(table["key"].filter(stands))
 
 
 def _images(run: Run) -> list[str]:

@@ -15,16 +15,17 @@ from typing import Any
 
 from vsre.repaint.edits import visible_boxes
 from vsre.repaint.painter import Painted, PaintJob, Refused, Setting, Vocabulary
-from vsre.repaint.scene_painter import NO_SCENE, ScenePainter
+from vsre.repaint.scene_painter import TRIES, ScenePainter
 from vsre.sources.scenes import Scene, draw_scene_for, encode
 
 
 class FalliblePainter(ScenePainter):
     """Does what it is asked, but in a share of pictures draws the same things in a scene of which the opposite is true.
 
-    `faults` is that share, 0 to 1; which jobs fail hangs on a job's id alone. Settings are t2i and i2i (a fault of i2i
-    loses the layout). Pictures are `intended`, have the one statement that was asked for, and no boxes. The rest is as
-    in ScenePainter.
+    `faults` is that share, 0 to 1; which jobs fail hangs on the job alone. Settings are t2i and i2i (a fault of i2i
+    loses the layout). Pictures are `intended`, have the one statement that was asked for, and no boxes; `fault` in
+    their notes says whether it is wrong. Where no scene shows the opposite there is no fault, so the share is a little
+    less than what was given. The rest is as in ScenePainter.
     """
 
     name = "fallible-scene-painter/1"
@@ -41,26 +42,35 @@ class FalliblePainter(ScenePainter):
         return {**super().parameters, "faults": self.faults}
 
     def paint(self, job: PaintJob) -> Painted | Refused:
-        made = super().paint(job)
+        # Painters that differ in their share alone draw the same scenes, and more faults have the fewer among them.
+        alike = replace(job, parameters={k: v for k, v in job.parameters.items() if k != "faults"})
+        made = super().paint(alike)
         if isinstance(made, Refused):
-            return made
-        asked = made.statements[0]
-        rng = Random(f"{job.id}/fault")
-        if rng.random() < self.faults:
-            scene = Scene.from_json(made.notes["scene"])
-            two = (asked.subject, asked.object)
+            return replace(made, job=job)
+        asked, rng = made.statements[0], Random(f"{alike.id}/fault")
+        wrong = self._wrong(made, rng) if rng.random() < self.faults else None
+        if wrong is not None:
+            made = replace(made, image=encode(wrong), notes={**made.notes, "scene": wrong.to_json()})
+        said = replace(asked, subject_box=None, object_box=None)
+        notes = {**made.notes, "fault": wrong is not None}
+        return replace(made, job=job, statements=(said,), others=(), notes=notes, truth="intended")
+
+    def _wrong(self, made: Painted, rng: Random) -> Scene | None:
+        """A scene of the same things of which the opposite of what was asked for is true; None where none was found."""
+        asked, scene = made.statements[0], Scene.from_json(made.notes["scene"])
+        two = (asked.subject, asked.object)
+        others = [name for name in scene.names if name not in two]
+        for _ in range(TRIES):
             wrong = draw_scene_for(
                 asked.subject,
                 asked.relation,
                 asked.object,
                 not asked.label,
                 rng,
-                extras=[name for name in scene.names if name not in two],
+                extras=others,
                 kind=scene.kind,
                 size=scene.size,
             )
-            if wrong is None or visible_boxes(wrong) is None:
-                return Refused(job, NO_SCENE)
-            made = replace(made, image=encode(wrong), notes={**made.notes, "scene": wrong.to_json()})
-        said = replace(asked, subject_box=None, object_box=None)
-        return replace(made, statements=(said,), others=(), truth="intended")
+            if wrong is not None and visible_boxes(wrong) is not None:
+                return wrong
+        return None

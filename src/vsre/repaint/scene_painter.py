@@ -27,7 +27,7 @@ from vsre.triplets import Box, Triplet
 
 REVISION = "scene-painter/1"
 
-_TRIES = 6
+TRIES = 6
 
 NO_CLASS = "a class is not in the embedded world"
 NO_RELATION = "the relation cannot be drawn"
@@ -91,7 +91,7 @@ class ScenePainter:
         label = True if job.truth is None else job.truth
         two = {source.subject, source.object}
         others = [c for c in self._classes if c not in two and not any(alike(c, name) for name in two)]
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             extras = rng.sample(others, min(rng.choice((0, 1, 1, 2, 2)), len(others)))
             scene = draw_scene_for(
                 source.subject, source.relation, source.object, label, rng, extras=extras, size=self.size
