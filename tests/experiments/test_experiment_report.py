@@ -208,6 +208,25 @@ def test_figures_that_decide_are_corrected_apart(tmp_path: Path) -> None:
     assert "the rows of Test-G, by which the question is decided" in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_what_was_trained_on_is_counted(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, seeds=[0])
+    out = tmp_path / "out"
+    fake_runs(plan, out)
+    assert write_report(plan, out)["data"] == [], "the data may have been taken away"
+    test = make_triplets(out / "some", 12, seed=5)
+    for variant, rows in (("clean", test[:8]), ("paper", test)):
+        folder = out / variant / "seed-0"
+        write_triplets(folder / "triplets" / "train", rows)
+        step = folder / "data" / "original" / "questions" / "step.json"
+        step.parent.mkdir(parents=True)
+        step.write_text(json.dumps({"settings": {}, "seconds": 0, "summary": {"questions": 3 * len(rows)}}))
+    clean, paper = write_report(plan, out)["data"]
+    assert (clean["variants"], clean["statements"], clean["questions"]) == (["clean"], 8, 24)
+    assert paper["pictures"] == len({t.image_id for t in test})
+    assert paper["true"] == pytest.approx(np.mean([t.label for t in test]))
+    assert "| original | paper |" in (out / "report.md").read_text()
+
+
 def test_what_was_changed_after_the_first_run_is_said(tmp_path: Path) -> None:
     plan = fake_plan(tmp_path)
     out = tmp_path / "out"

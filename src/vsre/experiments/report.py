@@ -8,6 +8,7 @@ from typing import Any
 
 from vsre.errors import VsreError
 from vsre.experiments.contrasts import TRAINED, contrasts, effects
+from vsre.experiments.data_table import data_rows
 from vsre.experiments.files import Plan
 from vsre.experiments.plots import draw
 from vsre.experiments.summary import (
@@ -73,6 +74,7 @@ def write_report(plan: Plan, out: Path) -> dict[str, Any]:
         "ability": ability_rows(arms),
         "floors": floors(arms),
         "relations": relation_rows(arms),
+        "data": data_rows(plan, out, whole[0]),
         "plots": [draw(plot, table, whole, out) for plot in plan.experiment.plots],
     }
     partial = out / f"{REPORT}.part"
@@ -119,6 +121,9 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
         parts += ["## Further test sets", _table(_also_table(found["also"], seeds))]
     about = "Milliseconds with all that ran beside; hours and steps of an arm's own stages."
     parts += ["## Cost", about, _table(_cost_table(arms))]
+    if found["data"]:
+        about = "Of the first seed, by what their stages name. `shares` say how many of a step's pictures are of which."
+        parts += ["## Trained on", about, _table(_data_table(found["data"], len(plan.recipes)))]
     if found["relations"] and len(arms) <= WIDEST:
         parts += ["## By relation", "acc_t over all wordings, mean of the seeds."]
         parts.append(_table(_relation_table(found["relations"], [row["arm"] for row in arms])))
@@ -245,6 +250,17 @@ def _cost_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
         values = ((row.get(key, {}).get("value"), form, times) for key, (_, form, times) in known.items())
         cells = ["–" if value is None else form.format(times * value) for value, form, times in values]
         lines.append([markdown_name(row["arm"]), *cells, _figure("Test-G", row.get("Test-G"))])
+    return lines
+
+
+def _data_table(rows: Sequence[dict[str, Any]], variants: int) -> list[list[str]]:
+    lines = [["data", "in", "pictures", "statements", "true", "questions", "questions a picture"]]
+    for row in rows:
+        where = "all" if len(row["variants"]) == variants else markdown_name(", ".join(row["variants"]))
+        true = "–" if row["true"] is None else f"{row['true']:.1%}"
+        counts = (f"{row[name]:,}" for name in ("pictures", "statements"))
+        lines.append([row["data"], where, *counts, true, f"{row['questions']:,}"])
+        lines[-1].append(f"{row['questions'] / row['pictures']:.1f}")
     return lines
 
 
