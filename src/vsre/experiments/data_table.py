@@ -27,7 +27,7 @@ def data_rows(plan: Plan, out: Path, seed: int) -> list[dict[str, Any]]:
     for (variant, at), (recipe, folder) in recipe_folders(plan, out).items():
         for name in _used(recipe) if at == seed else ():
             if (found := _counted(recipe.data[name], folder, name)) is not None:
-                row = rows.setdefault((name, *found.values()), {"data": name, "variants": []} | found)
+                row = rows.setdefault((name, *found.values()), {"data": name, "variants": [], **found})
                 row["variants"].append(variant)
     return list(rows.values())
 
