@@ -40,7 +40,7 @@ class Plan:
     recipes: dict[str, Recipe]
     seeds: tuple[int, ...]
     command: str = ""
-    first: Mapping[str, Any] = field(default_factory=dict)
+    first: Mapping[str, Any] = field(default_factory=dict, compare=False)
     """What was said before the first run, of ASKED: an experiment's file may be changed when its results are there."""
 
     @property
