@@ -249,9 +249,11 @@ def test_seeds_of_models_that_are_not_trained_are_one_on_the_same_pictures(tmp_p
     same = tmp_path / "same"
     fake_runs(plan, same, pictures=lambda variant, seed: 0)
     found = write_report(plan, same)
-    assert found["seeds"] == [0] and found["left_out"] == [1] and found["contrasts"][0]["p"] is None
+    assert (
+        found["seeds"] == [0] and found["one"] == [1] and not found["left_out"] and found["contrasts"][0]["p"] is None
+    )
     text = (same / "report.md").read_text()
-    assert "Seeds of the same models on the same pictures are left out: 1." in text
+    assert "Seeds of the same models on the same pictures tell nothing new and are left out: 1." in text
     fake_runs(plan, tmp_path / "drawn")
     assert write_report(plan, tmp_path / "drawn")["seeds"] == [0, 1]
     assert "seeds differ by their test pictures alone" in (tmp_path / "drawn" / "report.md").read_text()

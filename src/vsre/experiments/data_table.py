@@ -12,38 +12,30 @@ import pyarrow.parquet as pq
 
 from vsre.experiments.files import Plan
 from vsre.experiments.run import recipe_folders
-from vsre.recipes.schema import DataSpec, Recipe
+from vsre.recipes.schema import DataSpec
 from vsre.train.checkpoints import read_json
 from vsre.triplets import parquet_files
 
 
 def data_rows(plan: Plan, out: Path, seed: int) -> list[dict[str, Any]]:
-    """A row a question source that a stage of some model uses, of one seed; sources that are the same in several
+    """A row a question source of one seed; sources that are the same in several
     variants once. Those whose files are not there any more are left out.
 
     {"data", "variants", "pictures", "statements", "true" (share, None of general questions), "questions"}
     """
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for (variant, at), (recipe, folder) in recipe_folders(plan, out).items():
-        for name in _used(recipe) if at == seed else ():
-            if (found := _counted(recipe.data[name], folder, name)) is not None:
+        for name, spec in recipe.data.items() if at == seed else ():
+            if (found := _counted(spec, folder, name)) is not None:
                 row = rows.setdefault((name, *found.values()), {"data": name, "variants": [], **found})
                 row["variants"].append(variant)
     return list(rows.values())
 
 
-def _used(recipe: Recipe) -> list[str]:
-    stages = (stage for model in recipe.models for stage in model.stages)
-    used = {name for stage in stages for name in stage["data"]}
-    return [name for name in recipe.data if name in used]
-
-
 def _counted(spec: DataSpec, folder: Path, name: str) -> Mapping[str, Any] | None:
     own = folder / "data" / name
     at = own / "triplets" if spec.repaint or spec.general else spec.triplets_in(own, folder / "triplets" / "train")
-    step = own / "questions" / "step.json"
-    if spec.general:
-        step = own / "step.json"
+    step = (own if spec.general else own / "questions") / "step.json"
     if not step.is_file() or not at.is_dir():
         return None
     table = pa.concat_tables([pq.read_table(file, columns=["image_id", "label"]) for file in parquet_files(at)])

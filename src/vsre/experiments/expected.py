@@ -65,7 +65,8 @@ def _beside(recipe: Recipe) -> float:
         statements = spec.limit or 1000
         if isinstance(recipe.source, SceneSource):
             a_unit = min(STATEMENTS_A_UNIT, 2 * (spec.per_image or STATEMENTS_A_UNIT))
-            statements = min(spec.limit or a_unit * 10**6, (units or recipe.source.test_units) * a_unit)
+            drawn = (units or recipe.source.test_units) * a_unit
+            statements = min(spec.limit or drawn, drawn)
         names = spec.packs if packs is None else packs
         return statements * sum(min(spec.templates or 1000, len(load_pack(name).templates)) for name in names)
 

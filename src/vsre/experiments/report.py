@@ -54,7 +54,8 @@ def write_report(plan: Plan, out: Path) -> dict[str, Any]:
         raise VsreError(f"{out}: {done} of {plan.runs} runs are done, and no seed has all. Go on with the run first.")
     arms = arms_of(plan, runs, whole)
     trained = any(model.parsed_stages() for recipe in plan.recipes.values() for model in recipe.models)
-    if not trained and all(arm.same_pictures for arm in arms) and len(whole) > 1:
+    one = whole[1:] if not trained and all(arm.same_pictures for arm in arms) else []
+    if one:
         whole = whole[:1]  # the same models on the same pictures: as many seeds are one
         arms = arms_of(plan, runs, whole)
     compared, lacking = contrasts(plan.experiment, arms)
@@ -62,7 +63,8 @@ def write_report(plan: Plan, out: Path) -> dict[str, Any]:
         "experiment": plan.experiment.name,
         "scale": plan.scale,
         "seeds": whole,
-        "left_out": [s for s in plan.seeds if s not in whole],
+        "left_out": [s for s in plan.seeds if s not in whole and s not in one],
+        "one": one,
         "trained": trained,
         "same_pictures": len(whole) > 1 and all(arm.same_pictures for arm in arms),
         "arms": arm_rows(arms),
@@ -91,8 +93,10 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
     listed = ", ".join(map(str, found["seeds"]))
     parts.append(f"Scale {plan.scale}; {seeds} seed{'s' * (seeds != 1)} ({listed}).")
     if found["left_out"]:
-        why = "without all runs" if found["trained"] or seeds > 1 else "of the same models on the same pictures"
-        parts.append(f"Seeds {why} are left out: {', '.join(map(str, found['left_out']))}.")
+        parts.append(f"Seeds without all runs are left out: {', '.join(map(str, found['left_out']))}.")
+    if found["one"]:
+        told = ", ".join(map(str, found["one"]))
+        parts.append(f"Seeds of the same models on the same pictures tell nothing new and are left out: {told}.")
     if seeds > 1 and not found["trained"]:
         parts.append("Nothing is trained: seeds differ by their test pictures alone.")
     parts += ["## Results", _table(_arm_table(arms)), _intervals(seeds, found["same_pictures"], asked.primary)]
@@ -133,10 +137,8 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
 
 
 def _families(primary: Sequence[str]) -> str:
-    if len(primary) == len(TESTED):
-        return "all rows of a table"
     decide = " and ".join(TESTED[name] for name in primary)
-    return f"the rows of {decide}, by which the question is decided, and apart from them for all others"
+    return f"the rows of {decide}, by which the question is decided, and apart from them for what is looked at beside"
 
 
 def _reading(plan: Plan) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -19,35 +19,35 @@ class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Scenes(_Spec):
-    """The scene painter; `scenes` is the scenes.jsonl of the world that the triplets come from, None for photos."""
+class _Drawn(_Spec):
+    """`scenes` is the scenes.jsonl of the world that the triplets come from, None for photos; `size` the side of pictures
+    that are drawn anew, in pixels."""
 
-    kind: Literal["scene"] = "scene"
     scenes: Path | None = None
     size: int = 192
+
+    def anywhere(self) -> Self:
+        """The same, to be read from any folder."""
+        return self if self.scenes is None else self.model_copy(update={"scenes": self.scenes.resolve()})
+
+
+class Scenes(_Drawn):
+    """The scene painter."""
+
+    kind: Literal["scene"] = "scene"
 
     def __call__(self, vocabulary: Vocabulary) -> ScenePainter:
         return ScenePainter(vocabulary, scenes=self.scenes, size=self.size)
 
-    def anywhere(self) -> Scenes:
-        """The same, to be read from any folder."""
-        return self if self.scenes is None else self.model_copy(update={"scenes": self.scenes.resolve()})
 
-
-class Fallible(_Spec):
-    """The scene painter with so many faults; `scenes` and `size` are as there."""
+class Fallible(_Drawn):
+    """The scene painter with a share of faults, 0 to 1."""
 
     kind: Literal["fallible"] = "fallible"
     faults: float = Field(ge=0, le=1)
-    scenes: Path | None = None
-    size: int = 192
 
     def __call__(self, vocabulary: Vocabulary) -> FalliblePainter:
         return FalliblePainter(vocabulary, faults=self.faults, scenes=self.scenes, size=self.size)
-
-    def anywhere(self) -> Fallible:
-        """The same, to be read from any folder."""
-        return self if self.scenes is None else self.model_copy(update={"scenes": self.scenes.resolve()})
 
 
 class Diffusion(_Spec):
