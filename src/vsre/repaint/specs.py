@@ -20,8 +20,10 @@ class _Spec(BaseModel):
 
 
 class _Drawn(_Spec):
-    """`scenes` is the scenes.jsonl of the world that the triplets come from, None for photos; `size` the side of pictures
-    that are drawn anew, in pixels."""
+    """`scenes` is the scenes.jsonl of the world that the triplets come from, None for photos.
+
+    `size` is the side, in pixels, of pictures that are drawn anew.
+    """
 
     scenes: Path | None = None
     size: int = 192
