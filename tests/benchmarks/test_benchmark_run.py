@@ -249,6 +249,7 @@ def test_errors_and_pictures_that_are_gone_count_nowhere(tmp_path: Path) -> None
     assert {row["correct"] for row in rows if row["error"]} == {None}
 
 
+@pytest.mark.slow
 def test_empty_answers_and_ten_megabytes(tmp_path: Path) -> None:
     path = mmbench_tsv(tmp_path / "mmbench.tsv", questions=1)
     huge = "A cup. " * 1_500_000

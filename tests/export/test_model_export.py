@@ -79,6 +79,7 @@ def picture(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_loads_where_only_transformers_is(
     alone: Callable[..., str], tiny_vsre_folder: Path, tiny_llava_folder: Path, picture: Path, tmp_path: Path
 ) -> None:

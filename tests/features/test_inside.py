@@ -100,6 +100,7 @@ def test_figures_of_a_model(engine: TransformersEngine, world: Path, tmp_path: P
     assert "left of" in svg and "merged" in svg
 
 
+@pytest.mark.slow
 def test_silencing_all_encoders_leaves_what_no_picture_tells(engine: TransformersEngine, world: Path) -> None:
     found = complement(engine, world, limit=12, attention_of=0)
     names = ["clip", "siglip", "dinov2", "sam"]

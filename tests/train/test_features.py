@@ -207,6 +207,7 @@ def fill_stub(names: str, folder: Path, ids: list[str], told: Any) -> None:
         told.put(repr(error))
 
 
+@pytest.mark.slow
 def test_runs_that_share_some_encoders_wait_for_each_other(tmp_path: Path) -> None:
     ids = [f"sha256:{i:04d}" for i in range(20)]
     told = PROCESSES.Queue()

@@ -253,6 +253,7 @@ def test_figures_of_an_oracle(blocks: Pool) -> None:
     assert set(classes) == set(NAMES) and all(of["mAP .5:.95"] == 1 for of in classes.values())
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_in_the_same_files(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
