@@ -70,9 +70,10 @@ def test_set_takes_the_place_of_what_variants_share(tmp_path: Path) -> None:
     assert clean.source.train_units == paper.source.train_units == 7
     assert [s.max_steps for m in clean.models for s in m.parsed_stages()] == [3, 3]
     assert (clean.protocol, paper.protocol) == ("clean-concepts", "paper"), "variants lie over it"
-    few = "diagnose.also={five things: {units: 60, objects: [5, 5]}}"
-    sets = {name: [*r.diagnose.also] for name, r in plan("generalisation", changes=[few]).recipes.items()}
-    assert sets["all"] == ["five things"] and sets["unseen things"] == ["five things", "seen things"]
+    general = plan("generalisation", changes=["diagnose.templates=2"]).recipes
+    sets = {name: [*recipe.diagnose.also] for name, recipe in general.items() if recipe.diagnose.also}
+    assert sets == {"all": ["another artist", "five things"], "unseen things": ["seen things"]}
+    assert {recipe.diagnose.templates for recipe in general.values()} == {2}, "a scale's variants keep it"
 
 
 def test_a_scale_is_a_file_too(tmp_path: Path) -> None:

@@ -198,6 +198,29 @@ def _right(arm: Any, at: int, captions: set[tuple[str, str]]) -> float:
     return float(np.mean([c for c in asked if c is not None]))
 
 
+def test_comparisons_of_parts_are_made_together(tmp_path: Path) -> None:
+    """As one over all their statements, each answered by the arm that its part names."""
+    parts = {"left of": "clean: tuned", "on": "paper: tuned"}
+    compare = [
+        {"before": "clean: plain", "after": after, "relations": [relation], "beside": True, "together": "either"}
+        for relation, after in parts.items()
+    ]
+    plan = fake_plan(tmp_path, compare=compare, primary=["test_g"])
+    out = tmp_path / "out"
+    fake_runs(plan, out, pictures=lambda variant, seed: 0)
+    rows = [row for row in write_report(plan, out)["contrasts"] if row["figure"] == "Test-S"]
+    joined, *single = rows
+    assert len(rows) == 3 and joined["after"] == "either" and joined["relations"] == list(parts)
+    assert joined["beside"] is False and all(row["beside"] for row in single)
+    sizes = [row["statements"] for row in single]
+    assert joined["statements"] == sum(sizes) and min(sizes) > 0
+    for end in ("from", "to", "value"):
+        value = [row[end] if end == "value" else row[end]["value"] for row in rows]
+        assert value[0] == pytest.approx(np.average(value[1:], weights=sizes)), "one wording, so a share of statements"
+    assert joined["value"] == pytest.approx(joined["to"]["value"] - joined["from"]["value"])
+    assert "clean: plain → either, on left of, on | Test-G |" in (out / "report.md").read_text()
+
+
 def test_figures_that_decide_are_corrected_apart(tmp_path: Path) -> None:
     plan = fake_plan(tmp_path, primary=["test_g"])
     fake_runs(plan, tmp_path / "out")

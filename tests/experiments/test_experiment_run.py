@@ -20,7 +20,7 @@ from rich.console import Console
 
 from vsre.errors import VsreError
 from vsre.experiments.expected import clock, expected_seconds
-from vsre.experiments.files import load_experiment, plan_experiment
+from vsre.experiments.files import by_variant, load_experiment, plan_experiment
 from vsre.experiments.report import write_report
 from vsre.experiments.run import (
     _all,
@@ -35,8 +35,9 @@ from vsre.experiments.run import (
 )
 from vsre.experiments.run import workers as open_workers
 from vsre.model import zoo_names
-from vsre.recipes import load_recipe
+from vsre.recipes import load_recipe, run_recipe
 from vsre.recipes.files import as_yaml
+from vsre.recipes.steps import alone
 
 
 def quiet() -> Console:
@@ -211,3 +212,18 @@ def test_a_folder_holds_its_recipe_for_vsre_run(tmp_path: Path, monkeypatch: pyt
     recipe = plan_experiment(load_experiment("leaks")).recipes["paper"].model_copy(update={"seed": 7})
     _make_data(recipe, tmp_path)
     assert as_yaml(load_recipe(str(tmp_path / "recipe.yaml"))) == as_yaml(recipe)
+
+
+def test_a_folder_that_another_process_works_on_is_left_alone(tmp_path: Path) -> None:
+    """Two would take each other's half-made folders for leftovers and delete them."""
+    plan = plan_experiment(load_experiment("sensitivity"))
+    with alone(tmp_path):
+        with pytest.raises(VsreError, match="another process is running here"):
+            run_experiment(plan, tmp_path, jobs=1, console=quiet())
+        with pytest.raises(VsreError, match="another process is running here"):
+            run_recipe(plan.recipes["main"], tmp_path, console=quiet())
+    assert [path.name for path in tmp_path.iterdir()] == ["locks"]
+
+
+def test_a_fault_of_all_variants_is_said_once() -> None:
+    assert by_variant({"lacking": ["a", "b"], "wrong": ["b"]}, 2) == ["lacking", "b: wrong"]

@@ -14,29 +14,63 @@ from vsre.diagnose.seen import ROW, standing
 from vsre.experiments.design import JOIN, fit_effects
 from vsre.experiments.schema import Contrast, Experiment
 from vsre.experiments.summary import Arm, known, over
-from vsre.report.compare import paired_draws, pairs
+from vsre.report.compare import answer_draws, difference_draws, paired_answers, pairs
 from vsre.report.inputs import Run
 from vsre.report.seeds import TESTED, holm
 
+Answers = tuple[pa.Table, pa.Table]
+"""What two runs answered to the same statements about the same pictures."""
 TRAINED = {True: "rows of its training split", False: "other rows"}
 
 
 def contrasts(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[dict[str, Any]], list[str]]:
     """Every comparison of the plan, with Holm's correction; and those that cannot be made, and why.
 
-    Without `compare` each model is compared with those it names, else with the one before it and the first.
+    Without `compare` each model is compared with those it names, else with the one before it and the first. A row has
+    the difference as `over` gives it, and as `from` and `to` what each of the two reached on these statements.
     """
+    rows: list[dict[str, Any]] = []
+    wanted, lacking = _wanted(experiment, arms)
+    joined: dict[tuple[str, str, str], list[tuple[Contrast, list[Answers]]]] = {}
+    for before, after, asked in wanted:
+        keys = [None if asked.trained is None else _standing(run, asked.trained) for run in after.runs]
+        for figure, title in TESTED.items():
+            if any(run.estimate(figure, "acc_t").value is None for run in (*before.runs, *after.runs)):
+                continue
+            both = zip(before.runs, after.runs, keys, strict=True)
+            answers = [paired_answers(a, b, figure, relations=asked.relations, keys=only) for a, b, only in both]
+            full = [pair for pair in answers if pair is not None]
+            row = _row(full, after) if len(full) == len(answers) else None
+            if row is None:
+                about = [*asked.relations, *([] if asked.trained is None else [TRAINED[asked.trained]])]
+                why = f"nothing was asked about {', '.join(about)}, or" if about else ""
+                lacking.append(f"{before.name} → {after.name}, {title}: {why} not about the same pictures")
+                continue
+            place: dict[str, Any] = {"before": before.name, "after": after.name, "relations": asked.relations}
+            place |= {"trained": asked.trained, "figure": title, "beside": asked.beside}
+            rows.append(place | row)
+            if asked.together:
+                joined.setdefault((asked.together, before.name, title), []).append((asked, full))
+    wholes: list[dict[str, Any]] = []
+    for (name, start, title), parts in joined.items():
+        seeds = zip(*(answers for _, answers in parts), strict=True)
+        whole = [(pa.concat_tables([a for a, _ in s]), pa.concat_tables([b for _, b in s])) for s in seeds]
+        place = {"before": start, "after": name, "relations": [r for asked, _ in parts for r in asked.relations]}
+        place |= {"trained": None, "figure": title, "beside": False}
+        arm = next(arm for one, arm, _ in wanted if one.name == start)
+        if (row := _row(whole, arm)) is not None:
+            wholes.append(place | row)
+    rows = wholes + rows
+    _correct(rows, experiment)
+    return rows, lacking
+
+
+def _wanted(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[tuple[Arm, Arm, Contrast]], list[str]]:
+    """The pairs to be compared, and those of which an arm is not there."""
     by_name = {arm.name: arm for arm in arms} | {f"{arm.variant}: {arm.model}": arm for arm in arms}
-    wanted = [
-        (by_name[c.before], by_name[c.after], c)
-        for c in experiment.compare
-        if c.before in by_name and c.after in by_name
-    ]
-    lacking = [
-        f"{c.before} → {c.after}: an arm of another scale"
-        for c in experiment.compare
-        if c.before not in by_name or c.after not in by_name
-    ]
+    there = [c for c in experiment.compare if c.before in by_name and c.after in by_name]
+    wanted = [(by_name[c.before], by_name[c.after], c) for c in there]
+    lacking = [f"{c.before} → {c.after}: an arm of another scale" for c in experiment.compare if c not in there]
     if not experiment.compare and experiment.fraction is None:
         for variant in dict.fromkeys(arm.variant for arm in arms):
             mine = [arm for arm in arms if arm.variant == variant]
@@ -44,29 +78,17 @@ def contrasts(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[dict[st
                 (mine[a], mine[b], Contrast(before=mine[a].name, after=mine[b].name))
                 for a, b in pairs([arm.runs[0] for arm in mine], first=True)
             ]
-    rows: list[dict[str, Any]] = []
-    for before, after, asked in wanted:
-        relations, trained = asked.relations, asked.trained
-        keys = [None if trained is None else _standing(run, trained) for run in after.runs]
-        for figure, title in TESTED.items():
-            if any(run.estimate(figure, "acc_t").value is None for run in (*before.runs, *after.runs)):
-                continue
-            both = enumerate(zip(before.runs, after.runs, keys, strict=True))
-            drawn = [
-                paired_draws(a, b, figure, seed=after.resample(i), relations=relations, keys=only)
-                for i, (a, b, only) in both
-            ]
-            draws = known(drawn)
-            place = {"before": before.name, "after": after.name, "relations": relations, "trained": trained}
-            place |= {"figure": title, "beside": asked.beside}
-            if draws is not None:
-                rows.append(place | over(draws))
-            else:
-                about = [*relations, *([] if trained is None else [TRAINED[trained]])]
-                why = f"nothing was asked about {', '.join(about)}, or" if about else ""
-                lacking.append(f"{before.name} → {after.name}, {title}: {why} not about the same pictures")
-    _correct(rows, experiment)
-    return rows, lacking
+    return wanted, lacking
+
+
+def _row(answers: Sequence[Answers], arm: Arm) -> dict[str, Any] | None:
+    """The difference over the seeds' paired answers and what it leads from and to; None where there is no figure."""
+    draws = known([difference_draws(old, new, seed=arm.resample(i)) for i, (old, new) in enumerate(answers)])
+    if draws is None:
+        return None
+    ends = [[answer_draws(pair[end], seed=arm.resample(i)) for i, pair in enumerate(answers)] for end in (0, 1)]
+    asked = [len(pc.unique(new["key"])) for _, new in answers]
+    return over(draws) | {"from": over(ends[0]), "to": over(ends[1]), "statements": round(np.mean(asked))}
 
 
 def effects(experiment: Experiment, arms: Sequence[Arm]) -> list[dict[str, Any]]:

@@ -107,7 +107,7 @@ def plan_experiment(
         shared = _changed(shared, change)
     if experiment.fraction is not None:
         shared["models"] = [*shared.get("models", []), *chosen_models(experiment.fraction)]
-    recipes, faults = {}, [*_names(experiment, variants)]
+    recipes = {}
     found: dict[str, list[str]] = {}
     for name, variant in variants.items():
         raw = merge({"name": experiment.name, "title": experiment.title}, merge(shared, variant))
@@ -116,13 +116,17 @@ def plan_experiment(
             found.setdefault(mistake, []).append(name)
         if recipe is not None:  # a scale may have data that no arm of this experiment uses
             recipes[name] = recipe.rows([model.name for model in recipe.models])
-    for mistake, where in found.items():
-        faults.append(mistake if len(where) == len(variants) else f"{', '.join(where)}: {mistake}")
+    faults = [*_names(experiment, variants), *by_variant(found, len(variants))]
     if not faults:
         faults += _arms(experiment, recipes)
     if faults:
         raise RecipeFaults(experiment.name, faults)
     return Plan(experiment, scale, recipes, chosen, command)
+
+
+def by_variant(found: Mapping[str, Sequence[str]], variants: int) -> list[str]:
+    """Faults, each once with the variants that have it, or with none where all have."""
+    return [fault if len(where) == variants else f"{', '.join(where)}: {fault}" for fault, where in found.items()]
 
 
 def _like(scale: dict[str, Any], name: str, experiment: Experiment) -> str:

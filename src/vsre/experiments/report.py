@@ -213,12 +213,13 @@ def _tested(row: dict[str, Any]) -> list[str]:
 
 def _contrast_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:
     several = ["over seeds", "p", "p (Holm)", "each seed"] if seeds > 1 else []
-    lines = [["step", "figure", "points", "over pictures", *several]]
+    lines = [["step", "figure", "statements a seed", "from", "to", "points", "over pictures", *several]]
     for row in rows:
         about = [*row["relations"], *([] if row["trained"] is None else [TRAINED[row["trained"]]])]
         on = f", on {', '.join(about)}" if about else ""
         step = f"{markdown_name(row['before'])} → {markdown_name(row['after'])}{on}"
-        cells = [step, row["figure"], signed(row["value"]), _between(row["pictures"])]
+        ends = (_figure("", row[end]) for end in ("from", "to"))
+        cells = [step, row["figure"], f"{row['statements']:,}", *ends, signed(row["value"]), _between(row["pictures"])]
         lines.append(cells + ([*_tested(row), ", ".join(map(signed, row["seeds"]))] if several else []))
     return lines
 

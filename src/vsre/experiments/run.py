@@ -27,11 +27,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from vsre.errors import VsreError
-from vsre.experiments.files import ASKED, Plan
+from vsre.experiments.files import ASKED, Plan, by_variant
 from vsre.experiments.schema import Experiment
 from vsre.recipes.files import RecipeFaults, as_yaml
 from vsre.recipes.schema import Recipe
-from vsre.recipes.steps import folder_name
+from vsre.recipes.steps import alone, folder_name
 
 PLAN, LOG, RECIPE = "plan.json", "log.txt", "recipe.yaml"
 KILLED = (
@@ -44,21 +44,24 @@ def run_experiment(plan: Plan, out: Path, *, jobs: int | None = None, console: C
     """Carry out a plan in `out`; called again it goes on where it was stopped.
 
     `jobs`: how many models are trained at a time, each on its share of the cores; a GPU or a core each by default.
-    Raises VsreError where `out` holds another plan's runs, where a recipe cannot be run, and, once all else is done,
-    for what failed, with the log that tells why.
+    Raises VsreError where `out` holds another plan's runs or another process is at it, where a recipe cannot be run,
+    and, once all else is done, for what failed, with the log that tells why.
     """
     from vsre.recipes.validate import check
 
-    faults = [
-        f"{name}: {fault}"
-        for name, recipe in plan.recipes.items()
-        for fault in check(recipe, online=True, gpus=1, paths=True, to_run=True).faults
-    ]
-    if faults:
-        raise RecipeFaults(plan.experiment.name, faults)
+    found: dict[str, list[str]] = {}
+    for name, recipe in plan.recipes.items():
+        for fault in check(recipe, online=True, gpus=1, paths=True, to_run=True).faults:
+            found.setdefault(fault, []).append(name)
+    if found:
+        raise RecipeFaults(plan.experiment.name, by_variant(found, len(plan.recipes)))
+    with alone(out):
+        _run(plan, out, jobs or default_jobs(), console)
+
+
+def _run(plan: Plan, out: Path, jobs: int, console: Console) -> None:
     _claim(plan, out)
     folders = [*recipe_folders(plan, out).values()]
-    jobs = jobs or default_jobs()
     failed: list[str] = []
     with workers(jobs) as pool:
         made = _all(pool, "data", [(_make_data, at) for at in folders], console, failed)

@@ -42,7 +42,8 @@ class Contrast(Strict):
 
     `relations`: only statements of these, such as those that one of the two was never trained on. `trained`: only those
     that stand, picture and caption, in the training split of the recipe of `after`; false: only the others. `beside`:
-    no answer to the question, but looked at beside, so its tests are corrected apart from those that are.
+    no answer to the question, but looked at beside, so its tests are corrected apart from those that are. `together`: a
+    name; comparisons that share it are made once more as one, over all their statements, and that one is not beside.
     """
 
     before: str
@@ -50,6 +51,7 @@ class Contrast(Strict):
     relations: list[str] = []
     trained: bool | None = None
     beside: bool = False
+    together: str = ""
 
     @field_validator("relations")
     @classmethod

@@ -34,7 +34,7 @@ from vsre.recipes.facts import data_rows, hardware, model_rows, source_rows, sta
 from vsre.recipes.files import RecipeFaults
 from vsre.recipes.general import described, general_ability
 from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, SceneSource
-from vsre.recipes.steps import Steps, folder_name
+from vsre.recipes.steps import Steps, alone, folder_name
 from vsre.recipes.training import ends_with, model_folder, processes_of, train_here, train_in_processes
 from vsre.recipes.validate import check
 from vsre.report import ReportMeta, ReportRun, as_json, write_report
@@ -55,10 +55,14 @@ def run_recipe(
 
     Returns {"recipe", "results": the result table, "report", "seconds"}, "runs" (as the report takes them) and
     "trained": for each model its checkpoint and its stages' figures. Raises VsreError for input that cannot be
-    used and when `out` holds another recipe's work.
+    used, and when `out` holds another recipe's work or another process is at it.
     """
+    with alone(out):
+        return _run(recipe, out, console, command, accelerate)
+
+
+def _run(recipe: Recipe, out: Path, console: Console, command: str, accelerate: str | None) -> dict[str, Any]:
     began = time.perf_counter()
-    out.mkdir(parents=True, exist_ok=True)
     steps = Steps(out, console)
     _check(recipe, out, console, processes_of(accelerate) if accelerate else 1)
     source, data_summaries = make_data(recipe, out, steps)

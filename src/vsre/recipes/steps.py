@@ -6,13 +6,27 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from vsre.errors import VsreError
+from vsre.repaint.files import locked
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Work on OUT, which no other process may meanwhile: each would take the other's half-made folders for leftovers.
+
+    Raises VsreError where one does. A disk without locks cannot tell.
+    """
+    with locked(out, "run", wait=False) as lock:
+        if lock == "elsewhere":
+            raise VsreError(f"{out}: another process is running here. Wait for it, or choose another --out.")
+        yield
 
 
 class Steps:

@@ -30,8 +30,8 @@ GUESSERS = {
 
 _WELL_ANSWERED = 0.9
 RESAMPLES = 1000
-ANSWERS = ("pack", "image_id", "template", "correct")
-"""The columns of samples that `mean_accuracy` needs, and the pack's name."""
+ANSWERS = ("pack", "image_id", "key", "template", "correct")
+"""The columns of samples that `mean_accuracy` needs, the statement and the pack's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,38 +76,56 @@ def difference(before: Run, after: Run, figure: str, *, seed: int = 0) -> Differ
     return Difference(b.value - a.value, e.low, e.high, paired=True)
 
 
-def paired_draws(
-    before: Run | None,
-    after: Run,
-    figure: str,
-    *,
-    seed: int = 0,
-    relations: Sequence[str] = (),
-    keys: pa.Array | None = None,
-) -> np.ndarray | None:
+def paired_draws(before: Run | None, after: Run, figure: str, *, seed: int = 0) -> np.ndarray | None:
     """acc_t of `after`, less that of `before` where given, on the data and on every resample of images: (1 + R,).
-
-    `relations`: only statements of these; none: all. `keys`: only these statements.
 
     None where a run has no samples of it, or the two were asked about different images.
     """
+    if before is not None:
+        both = paired_answers(before, after, figure)
+        return None if both is None else difference_draws(*both, seed=seed)
+    answers = _answers(after, figure)
+    return None if answers is None or not len(answers) else answer_draws(answers, seed=seed)
+
+
+def paired_answers(
+    before: Run, after: Run, figure: str, *, relations: Sequence[str] = (), keys: pa.Array | None = None
+) -> tuple[pa.Table, pa.Table] | None:
+    """The answers of both; None where there are none, or they are not about the same images.
+
+    `relations`: only statements of these; none: all. `keys`: only these statements.
+    """
+    old, new = (_answers(run, figure, relations, keys) for run in (before, after))
+    if old is None or new is None or not len(new):
+        return None
+    same = pc.unique(new["image_id"]).sort() == pc.unique(old["image_id"]).sort()
+    return (old, new) if same else None
+
+
+def answer_draws(answers: pa.Table, *, seed: int = 0) -> np.ndarray:
+    """acc_t on the data and on every resample of its images: (1 + R,)."""
+    return np.asarray(mean_accuracy(answers, *_resampled(answers, seed)).all[:, 0])
+
+
+def difference_draws(old: pa.Table, new: pa.Table, *, seed: int = 0) -> np.ndarray:
+    """acc_t of `new` less that of `old`, about the same images, on the data and on every resample of them: (1 + R,)."""
+    images, bootstrap = _resampled(new, seed)
+    drawn = mean_accuracy(new, images, bootstrap).minus(mean_accuracy(old, images, bootstrap))
+    return np.asarray(drawn.all[:, 0])
+
+
+def _resampled(answers: pa.Table, seed: int) -> tuple[pa.Array, Bootstrap]:
+    images = pc.unique(answers["image_id"]).sort()
+    return images, Bootstrap(len(images), resamples=RESAMPLES, seed=seed)
+
+
+def _answers(run: Run, figure: str, relations: Sequence[str] = (), keys: pa.Array | None = None) -> pa.Table | None:
     where = pc.field("pack") == HEADLINES[figure]
     if relations:
         where &= pc.field("relation").isin(list(relations))
     if keys is not None:
         where &= pc.field("key").isin(keys)
-    new = after.samples(ANSWERS, where)
-    old = new if before is None else before.samples(ANSWERS, where)
-    if old is None or new is None:
-        return None
-    images = pc.unique(new["image_id"]).sort()
-    if not len(images) or images != pc.unique(old["image_id"]).sort():
-        return None
-    bootstrap = Bootstrap(len(images), resamples=RESAMPLES, seed=seed)
-    drawn = mean_accuracy(new, images, bootstrap)
-    if before is not None:
-        drawn = drawn.minus(mean_accuracy(old, images, bootstrap))
-    return np.asarray(drawn.all[:, 0])
+    return run.samples(ANSWERS, where)
 
 
 def mean_accuracy(answers: pa.Table, images: pa.Array, bootstrap: Bootstrap) -> Draws:
