@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from experiment_fakes import EXPERIMENT, fake_plan, fake_runs
+from experiment_fakes import EXPERIMENT, PACKS, STAGES, fake_plan, fake_runs
 from PIL import Image
-from report_fakes import make_triplets
+from report_fakes import make_run, make_triplets
 
 from vsre.errors import VsreError
 from vsre.experiments.contrasts import contrasts
@@ -19,9 +19,11 @@ from vsre.experiments.report import write_report
 from vsre.experiments.run import _claim, read_plan
 from vsre.experiments.summary import arms_of
 from vsre.experiments.table import open_runs
-from vsre.report.compare import paired_draws
+from vsre.report import ReportRun
+from vsre.report.compare import blind_floor, paired_draws
+from vsre.report.inputs import open_run
 from vsre.report.seeds import TESTED, holm
-from vsre.triplets import write_triplets
+from vsre.triplets import Triplet, write_triplets
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +148,9 @@ def test_variants_with_other_test_pictures_are_not_paired(tmp_path: Path) -> Non
     assert {(r["before"], r["after"]) for r in found["contrasts"]} == {("clean: plain", "clean: tuned")}
     assert len(found["not_compared"]) == 2 * len(TESTED)
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "- clean: tuned → paper: tuned, Test-G:" in text and "not about the same pictures" in text
+    assert (
+        "- clean: tuned → paper: tuned, Test-G:" in text and "not the same statements about the same pictures" in text
+    )
     sizes = {row["arm"]: row["n"]["statements"] for row in found["arms"]}
     assert sizes["clean: plain"] < sizes["paper: plain"]
 
@@ -359,3 +363,84 @@ def test_further_sets_and_what_answers_hang_on(tmp_path: Path) -> None:
     assert {row["arm"]: row["grey frame"]["value"] for row in result["looks"]} == dict.fromkeys(own, 0.45)
     text = (out / "report.md").read_text()
     assert "## Further test sets" in text and "## Wording and picture" in text
+
+
+def test_a_part_that_cannot_be_made_leaves_no_whole(tmp_path: Path) -> None:
+    parts = {"left of": "clean: tuned", "under": "paper: tuned"}
+    compare = [
+        {"before": "clean: plain", "after": after, "relations": [relation], "together": "either"}
+        for relation, after in parts.items()
+    ]
+    plan = fake_plan(tmp_path, compare=compare, seeds=[0])
+    fake_runs(plan, tmp_path / "out", pictures=lambda variant, seed: 0)
+    found = write_report(plan, tmp_path / "out")
+    assert {row["after"] for row in found["contrasts"]} == {"clean: tuned"}
+    assert len(found["not_compared"]) == len(TESTED)
+
+
+def test_a_figure_that_one_seed_lacks_is_said(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path, compare=[{"before": "clean: plain", "after": "clean: tuned"}])
+    out = tmp_path / "out"
+    fake_runs(plan, out)
+    path = out / "clean" / "seed-1" / "runs" / "tuned" / "metrics.json"
+    metrics = json.loads(path.read_text())
+    metrics["test_g"]["acc_t"]["value"] = None
+    path.write_text(json.dumps(metrics))
+    found = write_report(plan, out)
+    assert {row["figure"] for row in found["contrasts"]} == {"Test-S", "Unseen"}
+    assert [why for why in found["not_compared"] if why.startswith("clean: plain → clean: tuned, Test-G: ")]
+
+
+def test_other_statements_about_the_same_pictures_are_not_paired(tmp_path: Path) -> None:
+    triplets = make_triplets(tmp_path / "set", 40, seed=0)
+    runs = []
+    for name, some in (("all", triplets), ("first", _one_a_picture(triplets))):
+        make_run(tmp_path / name, name, some, skill=1.0, packs=PACKS)
+        runs.append(open_run(ReportRun(name=name, folder=tmp_path / name)))
+    assert len({t.image_id for t in triplets}) < len(triplets)
+    assert paired_draws(*runs, "test_g") is None and paired_draws(runs[0], runs[0], "test_g") is not None
+
+
+def _one_a_picture(triplets: list[Triplet]) -> list[Triplet]:
+    return [*{t.image_id: t for t in triplets}.values()]
+
+
+def test_what_stands_in_the_tables_is_counted_by_hand(tmp_path: Path) -> None:
+    """Relations and floors, what is not significant, both ends of a difference, and the first beside the one before."""
+    models = [{"name": n, "start": {"use": "merged"}, "stages": STAGES} for n in ("plain", "same", "tuned")]
+    recipe = {"data": {"original": {"pack": "test-s"}}, "models": models}
+    plan = fake_plan(tmp_path, recipe=recipe, variants={"main": {}}, compare=[], plots=[])
+    out = tmp_path / "out"
+    fake_runs(plan, out, skill=lambda variant, model: 2.0 * (model.name == "tuned"), statements=200)
+    found = write_report(plan, out)
+    pairs = {(row["before"], row["after"]) for row in found["contrasts"]}
+    assert pairs == {("plain", "same"), ("same", "tuned"), ("plain", "tuned")}
+    arms = arms_of(plan, open_runs(plan, out), plan.seeds)
+    rows = arms[2].runs[0].samples(("pack", "relation", "correct")).to_pylist()
+    rows += arms[2].runs[1].samples(("pack", "relation", "correct")).to_pylist()
+    for row in found["relations"]:
+        asked = [r["correct"] for r in rows if r["pack"] == "pool" and r["relation"] == row["relation"]]
+        assert row["statements"] * PACKS["pool"] == len(asked)
+        assert row["tuned"] == pytest.approx(np.mean([c for c in asked if c is not None]), abs=0.03), "mean of seeds"
+    assert found["relations"]
+    for row in found["contrasts"]:
+        ends = {end: row[end] for end in ("from", "to")}
+        of = {arm["arm"]: arm[row["figure"]] for arm in found["arms"]}
+        assert ends["from"] == {**of[row["before"]], "p": ends["from"]["p"]}
+        assert ends["to"]["pictures"] == of[row["after"]]["pictures"]
+    lines = (out / "report.md").read_text().splitlines()
+    same = next(line for line in lines if line.startswith("| plain → same | Test-G"))
+    assert "not significant" in same
+    floors = [blind_floor(run)[1].value for run in arms[0].runs]
+    assert found["floors"][0]["seeds"] == floors and found["floors"][0]["value"] == pytest.approx(np.mean(floors))
+
+
+def test_seeds_on_other_pictures_are_resampled_apart(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path)
+    fake_runs(plan, tmp_path / "out")
+    arm = arms_of(plan, open_runs(plan, tmp_path / "out"), plan.seeds)[0]
+    draws = arm.draws("test_g")
+    assert draws is not None
+    apart = [paired_draws(None, run, "test_g", seed=i) for i, run in enumerate(arm.runs)]
+    assert all(np.array_equal(a, b) for a, b in zip(draws, apart, strict=True))
+    assert not np.array_equal(draws[1], paired_draws(None, arm.runs[1], "test_g", seed=0))

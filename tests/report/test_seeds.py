@@ -11,7 +11,9 @@ from report_fakes import make_run, make_triplets
 
 from vsre.errors import VsreError
 from vsre.report import ReportRun, seeds_table, write_seeds
-from vsre.report.seeds import holm, over_seeds, pooled, seeds_markdown
+from vsre.report.compare import paired_draws
+from vsre.report.inputs import open_run
+from vsre.report.seeds import holm, known, over_seeds, pooled, seeds_markdown
 
 SKILLS = {"base": 0.0, "tuned": 2.0, "tuned again": 2.0}
 
@@ -90,3 +92,17 @@ def test_holm_by_hand() -> None:
 def test_other_models_in_another_seed_are_refused(runs: dict[int, list[ReportRun]]) -> None:
     with pytest.raises(VsreError, match="different models"):
         over_seeds({0: runs[0], 1: runs[1][:2]})
+
+
+def test_the_same_pictures_are_not_more_pictures(runs: dict[int, list[ReportRun]]) -> None:
+    """Four seeds that agree on the same pictures know no more of pictures than one does."""
+    model = runs[min(runs)][1:2]
+    same = over_seeds(dict.fromkeys(range(4), model))["models"][0]["Test-G"]
+    one = np.percentile(paired_draws(None, open_run(model[0]), "test_g", seed=0)[1:], (2.5, 97.5))
+    assert same["pictures"] == pytest.approx(one)
+
+
+def test_a_figure_of_errors_alone_is_no_figure() -> None:
+    assert known([np.full(5, 0.5), np.full(5, np.nan)]) is None
+    assert known([np.full(5, 0.5), None]) is None
+    assert known([]) is None

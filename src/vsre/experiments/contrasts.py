@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from vsre.diagnose.blind import read_statements
 from vsre.diagnose.seen import ROW, standing
 from vsre.experiments.design import JOIN, fit_effects
 from vsre.experiments.schema import Contrast, Experiment
-from vsre.experiments.summary import Arm, known, over
+from vsre.experiments.summary import Arm, over
 from vsre.report.compare import answer_draws, difference_draws, paired_answers, pairs
 from vsre.report.inputs import Run
-from vsre.report.seeds import TESTED, holm
+from vsre.report.seeds import TESTED, holm, known
 
 Answers = tuple[pa.Table, pa.Table]
 """What two runs answered to the same statements about the same pictures."""
@@ -30,39 +31,57 @@ def contrasts(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[dict[st
     the difference as `over` gives it, and as `from` and `to` what each of the two reached on these statements.
     """
     rows: list[dict[str, Any]] = []
+    parts: list[_Part] = []
     wanted, lacking = _wanted(experiment, arms)
-    joined: dict[tuple[str, str, str], list[tuple[Contrast, list[Answers]]]] = {}
     for before, after, asked in wanted:
         keys = [None if asked.trained is None else _standing(run, asked.trained) for run in after.runs]
         for figure, title in TESTED.items():
-            if any(run.estimate(figure, "acc_t").value is None for run in (*before.runs, *after.runs)):
-                continue
+            lacks = {run.estimate(figure, "acc_t").value is None for run in (*before.runs, *after.runs)}
+            if lacks == {True}:
+                continue  # these wordings were not asked
             both = zip(before.runs, after.runs, keys, strict=True)
             answers = [paired_answers(a, b, figure, relations=asked.relations, keys=only) for a, b, only in both]
             full = [pair for pair in answers if pair is not None]
-            row = _row(full, after) if len(full) == len(answers) else None
+            row = _row(full, after) if len(full) == len(answers) and lacks == {False} else None
+            if asked.together:
+                parts.append(_Part(before, asked, title, full if row else None))
             if row is None:
                 about = [*asked.relations, *([] if asked.trained is None else [TRAINED[asked.trained]])]
-                why = f"nothing was asked about {', '.join(about)}, or" if about else ""
-                lacking.append(f"{before.name} → {after.name}, {title}: {why} not about the same pictures")
+                why = f"nothing was asked about {', '.join(about)}, or " if about else ""
+                why += "nothing was answered, or not the same statements about the same pictures"
+                lacking.append(f"{before.name} → {after.name}, {title}: {why}")
                 continue
             place: dict[str, Any] = {"before": before.name, "after": after.name, "relations": asked.relations}
             place |= {"trained": asked.trained, "figure": title, "beside": asked.beside}
             rows.append(place | row)
-            if asked.together:
-                joined.setdefault((asked.together, before.name, title), []).append((asked, full))
-    wholes: list[dict[str, Any]] = []
-    for (name, start, title), parts in joined.items():
-        seeds = zip(*(answers for _, answers in parts), strict=True)
-        whole = [(pa.concat_tables([a for a, _ in s]), pa.concat_tables([b for _, b in s])) for s in seeds]
-        place = {"before": start, "after": name, "relations": [r for asked, _ in parts for r in asked.relations]}
-        place |= {"trained": None, "figure": title, "beside": False}
-        arm = next(arm for one, arm, _ in wanted if one.name == start)
-        if (row := _row(whole, arm)) is not None:
-            wholes.append(place | row)
-    rows = wholes + rows
+    rows = [*_together(parts), *rows]
     _correct(rows, experiment)
     return rows, lacking
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A comparison that belongs to a larger one, and the answers of its seeds; None where it could not be made."""
+
+    before: Arm
+    asked: Contrast
+    figure: str
+    answers: list[Answers] | None
+
+
+def _together(parts: Sequence[_Part]) -> Iterator[dict[str, Any]]:
+    """The comparisons that are made once more as one, over the statements of all their parts; none where one lacks."""
+    for name, figure in dict.fromkeys((part.asked.together, part.figure) for part in parts):
+        mine = [part for part in parts if (part.asked.together, part.figure) == (name, figure)]
+        answers = [part.answers for part in mine if part.answers is not None]
+        if len(answers) < len(mine):
+            continue
+        before = mine[0].before
+        joined = [tuple(map(pa.concat_tables, zip(*seed, strict=True))) for seed in zip(*answers, strict=True)]
+        relations = [relation for part in mine for relation in part.asked.relations]
+        place = {"before": before.name, "after": name, "relations": relations, "trained": None, "figure": figure}
+        if (row := _row([(old, new) for old, new in joined], before)) is not None:
+            yield place | {"beside": False} | row
 
 
 def _wanted(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[tuple[Arm, Arm, Contrast]], list[str]]:

@@ -35,8 +35,9 @@ COSTS = {
     "cost.steps": ("steps", "{:,.0f}", 1),
 }
 """A figure of cost.py: its title, how it is written, and what it is multiplied by."""
-AS_IS = ("AUROC",)
+AS_IS = ("AUROC", "AUROC, one wording")
 """Figures that are no shares, so not written in %."""
+POOL = " Yes/no gap, answered and AUROC: over the wordings of Test-G."
 WIDEST = 10
 """Arms that a table has a column for each of; of more, results.parquet has the figures."""
 
@@ -129,7 +130,7 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
         about = "Of the first seed, by what their stages name. `shares` say how many of a step's pictures are of which."
         parts += ["## Trained on", about, _table(_data_table(found["data"], len(plan.recipes)))]
     if found["relations"] and len(arms) <= WIDEST:
-        parts += ["## By relation", "acc_t over all wordings, mean of the seeds."]
+        parts += ["## By relation", "Test-G, mean of the seeds."]
         parts.append(_table(_relation_table(found["relations"], [row["arm"] for row in arms])))
     parts += [f"![{plot['title']}]({plot['file']})" for plot in found["plots"] if plot["file"]]
     parts += ["\n".join(f"- {note}" for note in asked.notes)]
@@ -158,7 +159,7 @@ def _reading(plan: Plan) -> list[str]:
 def _intervals(seeds: int, same_pictures: bool, primary: Sequence[str]) -> str:
     tested = ", ".join(TESTED.values())
     if seeds == 1:
-        return f"{tested}: in brackets 95 % over test pictures. One seed: nothing is known of how seeds differ."
+        return f"{tested}: in brackets 95 % over test pictures. One seed: nothing is known of how seeds differ.{POOL}"
     same = (
         " All seeds were tested on the same pictures: what they differ by is their training alone."
         if same_pictures
@@ -167,7 +168,7 @@ def _intervals(seeds: int, same_pictures: bool, primary: Sequence[str]) -> str:
     return (
         f"Means of {seeds} seeds. {tested}: in brackets 95 % over seeds (Student's t); other columns: lowest and "
         f"highest seed. Over pictures: paired bootstrap for these very runs.{same} p: t-test over seeds, two-sided; "
-        f"corrected by Holm's method for {_families(primary)}."
+        f"corrected by Holm's method for {_families(primary)}.{POOL}"
     )
 
 

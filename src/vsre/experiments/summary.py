@@ -15,15 +15,26 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from vsre.diagnose.metrics import HEADLINES
 from vsre.experiments.files import Plan
 from vsre.experiments.table import cost_of
 from vsre.report.also import SHOWN, open_also
 from vsre.report.compare import blind_floor, paired_draws
 from vsre.report.inputs import Run
-from vsre.report.results import columns
-from vsre.report.seeds import TESTED, pooled
+from vsre.report.seeds import TESTED, known, pooled, same_pictures
 
 Runs = Mapping[str, Mapping[int, Sequence[Run]]]
+BESIDE = {
+    "Yes/no gap": ("test_g", "absolute_bias"),
+    "Answered": ("test_g", "answered"),
+    "AUROC": ("test_g", "auroc"),
+    "AUROC, one wording": ("test_s", "auroc"),
+    "Unseen answered": ("unseen", "answered"),
+    "Consistency": ("consistency", "pairwise"),
+    "Non-spatial": ("general", "acc_t"),
+}
+"""What stands beside the tested figures: title and place in metrics.json. Over the pool's wordings and not over all: of
+those never trained on many are not answered, and how many are asked hangs on the scale."""
 LOOKS = {
     "lowest wording": ("test_g", "acc_t_over_templates", "min"),
     "highest wording": ("test_g", "acc_t_over_templates", "max"),
@@ -72,8 +83,7 @@ def arms_of(plan: Plan, runs: Runs, seeds: Sequence[int]) -> list[Arm]:
         for at, model in enumerate(recipe.models):
             name = f"{variant}: {model.name}" if len(plan.recipes) > 1 else model.name
             mine = tuple(runs[variant][seed][at] for seed in seeds)
-            shown = {frozenset(_images(run)) for run in mine}
-            found.append(Arm(name, variant, model.name, mine, model.factors, len(shown) == 1))
+            found.append(Arm(name, variant, model.name, mine, model.factors, same_pictures(mine)))
     return found
 
 
@@ -91,17 +101,14 @@ def over(draws: Sequence[np.ndarray]) -> dict[str, Any]:
 
 def arm_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
     """A row an arm: the tested figures with intervals, the others as mean, lowest and highest seed, and its cost."""
-    shown = columns([run for arm in arms for run in arm.runs])
+    beside = _measured(arms, BESIDE)
     rows = []
-    for arm in arms:
+    for arm, others in zip(arms, beside, strict=True):
         row: dict[str, Any] = {"arm": arm.name, "factors": dict(arm.factors), "n": _asked(arm.runs)}
         for figure, title in TESTED.items():
             if (draws := arm.draws(figure)) is not None:
                 row[title] = over(draws) | {"p": None}  # nobody asks whether an accuracy is 0
-        for column in shown:
-            spread = _spread([column.of(run).value for run in arm.runs])
-            if column.title not in row and spread is not None:
-                row[column.title] = spread
+        row |= {title: spread for title, spread in others.items() if title in BESIDE}
         costs = [cost_of(run) for run in arm.runs]
         for name in costs[0]:
             if (spread := _spread([c.get(name) for c in costs])) is not None:
@@ -111,7 +118,10 @@ def arm_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 
 def also_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """Test-G of each arm on every further test set, and how much it is above the own one; pictures drawn apart."""
+    """Test-G of each arm on every further test set, and how much it is above the own one.
+
+    Pictures are resampled apart, but of a single seed and the same scenes together.
+    """
     rows = []
     for arm in arms:
         own, sets = arm.draws(SHOWN), [open_also(run) for run in arm.runs]
@@ -120,6 +130,9 @@ def also_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
             draws = known([paired_draws(None, run, SHOWN, seed=1000 + i) for i, run in enumerate(theirs)])
             if own is not None and draws is not None and len(draws) == len(own):
                 above = over([a - b for a, b in zip(draws, own, strict=True)])
+                paired = theirs[0].estimate("also", "less_own", SHOWN)
+                if len(theirs) == 1 and paired.value is not None:  # the same scenes: better known scene by scene
+                    above |= {"value": paired.value, "pictures": [paired.low, paired.high]}
                 rows.append({"arm": arm.name, "set": name, "n": _asked(theirs), "figure": over(draws), "above": above})
     return rows
 
@@ -159,23 +172,26 @@ def floors(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 
 def relation_rows(arms: Sequence[Arm], *, least: int = 20) -> list[dict[str, Any]]:
-    """acc_t under all wordings of each relation with at least so many statements a seed, a row a relation, by arm."""
+    """Test-G of each relation with at least so many statements a seed, a row a relation, by arm."""
     found: dict[str, dict[str, Any]] = {}
     for arm in arms:
-        counted = [run.statements("relation") for run in arm.runs]
-        for relation in sorted({name for counts in counted for name in counts}):
-            counts = [c.get(relation, 0) for c in counted]
-            spread = _spread([run.estimate("by_relation", relation, "acc_t").value for run in arm.runs])
-            if spread is not None and min(counts) >= least:
-                row = found.setdefault(relation, {"relation": relation, "statements": sum(counts)})
-                row[arm.name] = spread["value"]
+        by_seed = [_by_relation(run) for run in arm.runs]
+        for relation in sorted(set.intersection(*map(set, by_seed))):
+            seen = [by[relation] for by in by_seed]
+            if min(statements for statements, _ in seen) >= least:
+                row = found.setdefault(relation, {"relation": relation, "statements": sum(n for n, _ in seen)})
+                row[arm.name] = float(np.mean([right for _, right in seen]))
     return [found[relation] for relation in sorted(found)]
 
 
-def known(drawn: Sequence[np.ndarray | None]) -> list[np.ndarray] | None:
-    """The draws of all seeds; None where one has none, or no figure."""
-    known = [d for d in drawn if d is not None and np.isfinite(d[0])]
-    return known if known and len(known) == len(drawn) else None
+def _by_relation(run: Run) -> dict[str, tuple[int, float]]:
+    """Of each relation how many statements were asked in the pool's wordings, and the share that is right."""
+    table = run.samples(("pack", "relation", "key", "correct"), pc.field("pack") == HEADLINES["test_g"])
+    if table is None:
+        return {}
+    counted = table.drop_null().group_by("relation").aggregate([("key", "count_distinct"), ("correct", "mean")])
+    columns = (counted[name].to_pylist() for name in ("relation", "key_count_distinct", "correct_mean"))
+    return {relation: (statements, right) for relation, statements, right in zip(*columns, strict=True)}
 
 
 def _spread(values: Sequence[Any]) -> dict[str, Any] | None:
@@ -185,11 +201,6 @@ def _spread(values: Sequence[Any]) -> dict[str, Any] | None:
         return None
     rounded = [round(v, 4) for v in known]
     return {"value": float(np.mean(known)), "low": min(known), "high": max(known), "seeds": rounded, "range": True}
-
-
-def _images(run: Run) -> list[str]:
-    table = run.samples(("image_id",))
-    return [] if table is None else pc.unique(table["image_id"]).to_pylist()
 
 
 def _asked(runs: Sequence[Run]) -> dict[str, int]:

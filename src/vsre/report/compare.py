@@ -79,26 +79,26 @@ def difference(before: Run, after: Run, figure: str, *, seed: int = 0) -> Differ
 def paired_draws(before: Run | None, after: Run, figure: str, *, seed: int = 0) -> np.ndarray | None:
     """acc_t of `after`, less that of `before` where given, on the data and on every resample of images: (1 + R,).
 
-    None where a run has no samples of it, or the two were asked about different images.
+    None where a run has no samples of it, or the two were asked about other statements or images.
     """
     if before is not None:
         both = paired_answers(before, after, figure)
         return None if both is None else difference_draws(*both, seed=seed)
     answers = _answers(after, figure)
-    return None if answers is None or not len(answers) else answer_draws(answers, seed=seed)
+    return None if answers is None else answer_draws(answers, seed=seed)
 
 
 def paired_answers(
     before: Run, after: Run, figure: str, *, relations: Sequence[str] = (), keys: pa.Array | None = None
 ) -> tuple[pa.Table, pa.Table] | None:
-    """The answers of both; None where there are none, or they are not about the same images.
+    """The answers of both; None where there are none, or they are not about the same statements on the same images.
 
     `relations`: only statements of these; none: all. `keys`: only these statements.
     """
     old, new = (_answers(run, figure, relations, keys) for run in (before, after))
-    if old is None or new is None or not len(new):
+    if old is None or new is None:
         return None
-    same = pc.unique(new["image_id"]).sort() == pc.unique(old["image_id"]).sort()
+    same = all(pc.unique(new[name]).sort() == pc.unique(old[name]).sort() for name in ("image_id", "key"))
     return (old, new) if same else None
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -51,6 +52,21 @@ def pooled(per_seed: Sequence[Draws]) -> dict[str, Any]:
     }
 
 
+def known(drawn: Sequence[Draws | None]) -> list[Draws] | None:
+    """The draws of all seeds; None where one has none, or no figure."""
+    found = [d for d in drawn if d is not None and np.isfinite(d[0])]
+    return found if found and len(found) == len(drawn) else None
+
+
+def same_pictures(runs: Sequence[Run]) -> bool:
+    """Whether all were tested on the same pictures, as seeds are where those are no drawn scenes.
+
+    Resamples of the pictures are then to be the same for all: so many seeds are not so many pictures.
+    """
+    tables = [run.samples(("image_id",)) for run in runs]
+    return len({frozenset() if t is None else frozenset(pc.unique(t["image_id"]).to_pylist()) for t in tables}) == 1
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down correction for many comparisons, in the order given."""
     adjusted, largest = [0.0] * len(p_values), 0.0
@@ -71,14 +87,15 @@ def over_seeds(runs: Mapping[int, Sequence[ReportRun | Run]]) -> dict[str, Any]:
         raise VsreError(f"The seeds have run different models: {names}. Run them by one recipe.")
     ladder = list(zip(*loaded.values(), strict=True))  # one entry a model, one run a seed in it
     shown = columns([run for some in loaded.values() for run in some])
+    shared = same_pictures([some[0] for some in loaded.values()])
+    resample = [0 if shared else i for i in range(len(loaded))]
     models = []
     for rung in ladder:
         row: dict[str, Any] = {"model": rung[0].name, "role": rung[0].spec.role}
         for figure, title in TESTED.items():
-            drawn = [paired_draws(None, run, figure, seed=i) for i, run in enumerate(rung)]
-            known = [d for d in drawn if d is not None]
-            if len(known) == len(drawn):
-                row[title] = pooled(known) | {"p": None}
+            drawn = known([paired_draws(None, run, figure, seed=i) for i, run in zip(resample, rung, strict=True)])
+            if drawn is not None:
+                row[title] = pooled(drawn) | {"p": None}
         for column in shown:
             values = [column.of(run).value for run in rung]
             known_values = [v for v in values if v is not None]
@@ -94,12 +111,11 @@ def over_seeds(runs: Mapping[int, Sequence[ReportRun | Run]]) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     for before, after in pairs([rung[0] for rung in ladder], first=True):
         for figure, title in TESTED.items():
-            both = zip(ladder[before], ladder[after], strict=True)
-            drawn = [paired_draws(a, b, figure, seed=i) for i, (a, b) in enumerate(both)]
-            known = [d for d in drawn if d is not None]
-            if len(known) == len(drawn):
+            both = zip(resample, ladder[before], ladder[after], strict=True)
+            drawn = known([paired_draws(a, b, figure, seed=i) for i, a, b in both])
+            if drawn is not None:
                 place = {"before": ladder[before][0].name, "after": ladder[after][0].name, "figure": title}
-                steps.append(place | pooled(known))
+                steps.append(place | pooled(drawn))
     for step, corrected in zip(steps, holm([s["p"] for s in steps]), strict=True):
         step["p_holm"] = corrected
     return {"seeds": list(runs), "models": models, "steps": steps}
