@@ -18,6 +18,8 @@ from vsre.diagnose import Prompt, Reply, diagnose
 from vsre.diagnose.probes import PROBES, WORDS, plan_probes, probe_templates
 from vsre.diagnose.samples import read_samples
 from vsre.errors import VsreError
+from vsre.report.inputs import ReportRun, open_run
+from vsre.report.reliance import reliance_rows
 from vsre.sources.images import load_image
 from vsre.triplets import Triplet, image_content_id
 
@@ -146,6 +148,22 @@ def test_unreadable_answers_follow_nothing(data: Path, tmp_path: Path) -> None:
     assert value(found["kept"]["blank"]) == 0.0 and found["shift_p_yes"] == {}
     # "turn" is asked for behind a yes only, and there is none.
     assert "left and right in the mirror" not in found["follows"] and value(found["follows"]["the inverse"]) == 0.0
+
+
+def test_where_every_pair_has_an_error_there_are_no_shares(data: Path, tmp_path: Path) -> None:
+    class NoGrey(Scripted):
+        """Fails at every picture of one colour."""
+
+        def answer(self, asked: Sequence[tuple[bytes | None, Sequence[Prompt]]]) -> list[list[Reply]]:
+            replies = super().answer(asked)
+            grey = [image is not None and len(load_image(image).getcolors()) == 1 for image, _ in asked]
+            return [[Reply(error="refused")] * len(r) if g else r for r, g in zip(replies, grey, strict=True)]
+
+    found = reliance(NoGrey(lambda p: Reply(p.options[0])), data, tmp_path)
+    assert found["kept"]["blank"] == {"value": None, "low": None, "high": None, "n": 0, "by_chance": None}
+    assert found["kept"]["other"]["by_chance"] == 1.0
+    page = {row["probe"]: row["mine"] for row in reliance_rows([open_run(ReportRun(name="mine", folder=tmp_path))])}
+    assert "–" in page.values() and any(cell.endswith("chance 100") for cell in page.values())
 
 
 def test_prompts_and_pictures(data: Path, tmp_path: Path) -> None:

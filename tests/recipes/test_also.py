@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -23,7 +25,7 @@ from vsre.recipes.run import _source
 from vsre.recipes.schema import SceneSource
 from vsre.recipes.steps import Steps
 from vsre.recipes.validate import check
-from vsre.sources.scenes import World, concept_splits, draw_unit
+from vsre.sources.scenes import World, concept_splits, draw_unit, write_world
 from vsre.triplets import read_triplets
 
 SOURCE = {"kind": "scenes", "train_units": 4, "test_units": 3, "size": 96}
@@ -138,6 +140,29 @@ def test_a_second_call_finds_all_done_and_another_set_is_refused(
     other = recipe({"seen": {"units": 3, "like": "train"}}, {"split": "concept-disjoint"})
     with pytest.raises(VsreError, match="other settings"):
         make_set(other, "seen", out, Steps(out, QUIET))
+
+
+def test_two_processes_that_want_a_set_draw_it_once(
+    made: tuple[Recipe, Path, dict[str, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an experiment's do, which diagnose models of one recipe at a time."""
+    whole, out, _ = made
+    (tmp_path / "triplets").symlink_to(out / "triplets")
+    first, second = Event(), Event()
+
+    def slowly(world: Path, **how: Any) -> dict[str, Any]:
+        (second if first.is_set() else first).set()
+        found = write_world(world, **(how | {"workers": 1}))
+        second.wait(0.5)  # until the other one draws too, which it must not
+        return found
+
+    monkeypatch.setattr("vsre.recipes.also.write_world", slowly)
+    with ThreadPoolExecutor(2) as threads:
+        asked = threads.submit(make_set, whole, "seen", tmp_path, Steps(tmp_path, QUIET))
+        assert first.wait(10)
+        about = [threads.submit(make_set, whole, "seen", tmp_path, Steps(tmp_path, QUIET)).result(), asked.result()]
+    assert not second.is_set()
+    assert about[0] == about[1] and about[0]["images"] == len(scenes_of(tmp_path / "also/seen/world"))
 
 
 def test_a_recipe_without_the_options_keeps_its_settings(tmp_path: Path) -> None:

@@ -207,6 +207,9 @@ def test_a_run_that_was_killed_goes_on_and_other_options_are_refused(
     ("given", "says"),
     [
         ({"without": ["lef of"]}, "Did you mean 'left of'"),
+        ({"without": [True]}, 'write "on" in quotes: without them YAML takes it for true'),
+        ({"without": ["near", False]}, 'write "off" in quotes'),
+        ({"without": "on"}, "list"),
         ({"limit": 0}, "limit"),
         ({"algebra": ["inverted"]}, "inverse"),
         ({"templates": 2, "per_triplet": 3}, "more than the 2 `templates`"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from vsre.errors import VsreError
-from vsre.recipes import load_recipe, recipe_names, recipe_text
+from vsre.recipes import RecipeFaults, load_recipe, recipe_names, recipe_text, run_recipe
 from vsre.recipes.run import Steps, folder_name
 from vsre.recipes.schema import Recipe
 from vsre.rewrite import load_pack
@@ -111,8 +114,6 @@ def test_a_recipe_round_trips() -> None:
 
 
 def test_steps_run_once_and_refuse_other_settings(tmp_path: Path) -> None:
-    from rich.console import Console
-
     steps, calls = Steps(tmp_path, Console(quiet=True)), []
 
     def make() -> dict[str, int]:
@@ -134,3 +135,56 @@ def test_steps_run_once_and_refuse_other_settings(tmp_path: Path) -> None:
 def test_folder_names_are_plain() -> None:
     assert folder_name("base + turn-s") == "base-turn-s"
     assert folder_name("+ four encoders (VSRE)") == "four-encoders-vsre"
+    assert folder_name("LLaVA-1.5 7B") == "llava-1.5-7b"
+    assert [folder_name(name) for name in ("..", "+ ..", "./.", "空间", "")] == [""] * 5
+
+
+@pytest.mark.parametrize("name", ["../x", "..", ".x", "/abs", "a/b", "a\\b", " ", ""])
+def test_a_data_set_stays_in_its_folder(name: str, tmp_path: Path) -> None:
+    def change(raw: Any) -> None:
+        raw["data"][name] = {"pack": "pool"}
+
+    with pytest.raises(RecipeFaults, match=r"data: .* must do as the name of a folder") as error:
+        load_recipe(str(changed(tmp_path, change)))
+    assert len(error.value.faults) == 1 and repr(name) in error.value.faults[0]
+
+
+def test_names_that_would_share_a_folder_are_named(tmp_path: Path) -> None:
+    def change(raw: Any) -> None:
+        raw["models"][0]["name"], raw["models"][1]["name"] = "+ clip", "Clip"
+        raw["models"][2]["name"] = "空间"
+        raw["models"][2]["against"] = []
+        raw["data"] |= {"数据": {"pack": "pool"}, "甲": {"pack": "pool"}, "Pool": {"pack": "pool"}}
+        raw["data"]["pool"] = raw["data"]["Pool"]
+
+    with pytest.raises(RecipeFaults) as error:
+        load_recipe(str(changed(tmp_path, change)))
+    assert error.value.faults == [
+        "models: '+ clip' and 'Clip' have the same folder, clip.",
+        "models: '空间' has no letter or digit (a-z, 0-9) to name a folder by.",
+        "data: 'Pool' and 'pool' have the same folder, pool.",
+    ]
+
+
+def test_a_row_that_is_called_by_a_number() -> None:
+    raw = yaml.safe_load(recipe_text("smoke")[0])
+    raw["models"] = [{"name": name, "start": {"checkpoint": "zoo:base"}} for name in ("2", "5", "last")]
+    recipe = Recipe.model_validate(raw)
+    names = [[m.name for m in recipe.rows(rows).models] for rows in (["2", "5"], ["1"], ["2"], ["3"])]
+    assert names == [["2", "5"], ["2"], ["2"], ["last"]]
+    for row in ("0", "4", "²"):
+        with pytest.raises(VsreError, match=f"none is '{row}'"):
+            recipe.rows([row])
+
+
+def test_results_are_written_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that has the file open, as by a second link, keeps the old one whole."""
+    source = {"import": {"splits": {}, "set_aside": {"reasons": {}}}}
+    monkeypatch.setattr("vsre.recipes.run.make_data", lambda *_: (source, {}))
+    monkeypatch.setattr("vsre.recipes.run.write_report", lambda path, *_: path)
+    (tmp_path / "old").write_text("old")
+    (tmp_path / "results.json").hardlink_to(tmp_path / "old")
+    raw = yaml.safe_load(recipe_text("smoke")[0]) | {"models": [], "data": {}}
+    run_recipe(Recipe.model_validate(raw), tmp_path, console=Console(quiet=True))
+    assert json.loads((tmp_path / "results.json").read_text())["recipe"] == "smoke"
+    assert (tmp_path / "old").read_text() == "old"

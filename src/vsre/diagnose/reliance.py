@@ -9,7 +9,7 @@ follows        the share of pairs in which the second answer is what logic makes
 contradiction  the share of triplets of which a statement and its exclusive opposite, or its denial, are both affirmed
 
 A model that always says yes follows whatever asks for the same answer. `by_chance` is therefore beside each share: what
-two answers that do not hang on each other would reach with the same shares of yes and no.
+two answers that do not hang on each other would reach with the same shares of yes and no; None where there are none.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def picture_reliance(samples: pa.Table, *, seed: int = 0, resamples: int = 1000)
         hit = p.same if demand == "stay" else p.turned
         before, after = p.before[fits], p.after[fits]
         if one_way:
-            chance = float(np.mean(after == 0))
+            chance: float | None = float(np.mean(after == 0))
         elif demand == "stay":
             chance = _agree_by_chance(before, after)
         else:
@@ -155,6 +155,11 @@ def picture_reliance(samples: pa.Table, *, seed: int = 0, resamples: int = 1000)
     return found
 
 
-def _agree_by_chance(before: Array, after: Array) -> float:
-    """How often two readings (1 yes, 0 no, -1 unanswered) would agree if they did not hang on each other."""
+def _agree_by_chance(before: Array, after: Array) -> float | None:
+    """How often two readings (1 yes, 0 no, -1 unanswered) would agree if they did not hang on each other.
+
+    None where there is no pair.
+    """
+    if not len(before):
+        return None
     return float(sum(np.mean(before == told) * np.mean(after == told) for told in (0, 1)))

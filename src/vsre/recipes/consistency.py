@@ -1,12 +1,13 @@
-"""What ties the parts of a recipe together: names of data, models and protocols that must be there."""
+"""What ties the parts of a recipe together: names of data, models and protocols that must be there, and folders."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vsre.recipes.near import nearest
-from vsre.recipes.steps import folder_name
+from vsre.recipes.steps import name_faults
 from vsre.sources.protocols import PROTOCOLS
 
 
@@ -37,7 +38,18 @@ def cross_faults(raw: Mapping[str, Any]) -> Iterator[str]:
                         str(source), data
                     )
         before.append(name)
+    yield from name_faults("models", before)
+    yield from _data_names([*map(str, data)])
     yield from _further_sets(raw)
+
+
+def _data_names(names: list[str]) -> Iterator[str]:
+    """A data set's folder has its very name, so that it must be one in OUT/data, also on a disk without capitals."""
+    usable = [name for name in names if name.strip() and not re.search(r"^\.|[/\\\x00-\x1f]", name)]
+    for name in names:
+        if name not in usable:
+            yield f"data: {name!r} must do as the name of a folder: no slash, no dot at its beginning, and not empty."
+    yield from name_faults("data", usable, str.casefold)
 
 
 def _further_sets(raw: Mapping[str, Any]) -> Iterator[str]:
@@ -46,14 +58,7 @@ def _further_sets(raw: Mapping[str, Any]) -> Iterator[str]:
     kind = _mapping(raw.get("source")).get("kind")
     if sets and kind != "scenes":
         yield f"diagnose.also: {', '.join(map(str, sets))}: test sets of scenes go with source.kind scenes, not {kind}."
-    folders: dict[str, str] = {}
-    for name in map(str, sets):
-        folder = folder_name(name)
-        if not folder:
-            yield f"diagnose.also: {name!r} has no letter or digit to name a folder by."
-        elif folder in folders:
-            yield f"diagnose.also: {folders[folder]!r} and {name!r} have the same folder, {folder}."
-        folders.setdefault(folder, name)
+    yield from name_faults("diagnose.also", map(str, sets))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from vsre.recipes.near import nearest
 from vsre.relations.ontology import RELATIONS
@@ -14,6 +14,23 @@ from vsre.train.stages import Strict
 
 DRAWN, SUBSET, DERIVED = "drawn", "subset", "derived"
 """The sub-folders of OUT/data/NAME that hold the triplets after each step."""
+
+
+def _words(names: Any) -> Any:
+    """YAML reads two relations as truths, which no message about strings would explain."""
+    for name, truth in {"on": True, "off": False}.items():
+        if isinstance(names, list) and any(given is truth for given in names):
+            raise ValueError(f'write "{name}" in quotes: without them YAML takes it for {str(truth).lower()}')
+    return names
+
+
+def _known(names: list[str]) -> list[str]:
+    if unknown := [f"no relation {name!r}. {nearest(name, RELATIONS)}" for name in names if name not in RELATIONS]:
+        raise ValueError(" ".join(unknown))
+    return names
+
+
+RelationNames = Annotated[list[str], BeforeValidator(_words), AfterValidator(_known)]
 
 
 class OwnScenes(Strict):
@@ -26,19 +43,10 @@ class TripletOptions(Strict):
     """They go together, in this order: scenes, without, limit, algebra; then repaint, and the templates."""
 
     scenes: OwnScenes | None = Field(default=None, description="triplets of scenes of its own, not of the source")
-    without: list[str] = Field(default=[], description="relations that no triplet has; inverses and antonyms stay")
+    without: RelationNames = Field(default=[], description="relations that no triplet has; inverses and antonyms stay")
     limit: int | None = Field(default=None, ge=1, description="so many triplets, whole pictures from all over the set")
     algebra: list[Kind] = Field(default=[], description="adds what follows from the triplets by these rules")
     templates: int | None = Field(default=None, ge=1, description="so many of the pack's templates")
-
-    @field_validator("without")
-    @classmethod
-    def _relations_are_known(cls, without: list[str]) -> list[str]:
-        if unknown := [
-            f"no relation {name!r}. {nearest(name, RELATIONS)}" for name in without if name not in RELATIONS
-        ]:
-            raise ValueError(" ".join(unknown))
-        return without
 
     def chosen(self) -> dict[str, Any]:
         """Those of the options that say which triplets these are, where they are used."""

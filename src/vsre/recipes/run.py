@@ -10,6 +10,7 @@ OUT/recipe.yaml        where several processes trained: the recipe as they read 
 OUT/runs/NAME/         diagnosis: run.json, samples, metrics.json
 OUT/also/              further test sets, and OUT/runs/NAME/also/ their diagnosis (`vsre.recipes.also`)
 OUT/report.html, OUT/results.json
+OUT/locks/             empty files that processes hold: who runs here, who makes a step
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, SceneSource
 from vsre.recipes.steps import Steps, alone, folder_name
 from vsre.recipes.training import ends_with, model_folder, processes_of, train_here, train_in_processes
 from vsre.recipes.validate import check
+from vsre.repaint.files import write_aside
 from vsre.report import ReportMeta, ReportRun, as_json, write_report
 from vsre.rewrite import TemplatePack
 from vsre.sources.layouts import write_layouts
@@ -100,7 +102,7 @@ def _run(recipe: Recipe, out: Path, console: Console, command: str, accelerate: 
         "seconds": round(time.perf_counter() - began, 1),
         "times": steps.times,
     }
-    (out / "results.json").write_text(json.dumps(result, indent=1, default=str) + "\n")
+    write_aside(out / "results.json", json.dumps(result, indent=1, default=str) + "\n")
     return result | {"runs": runs, "trained": trained}
 
 

@@ -272,15 +272,16 @@ class Recipe(Strict):
         return model
 
     def rows(self, wanted: Sequence[str]) -> Recipe:
-        """The recipe with these models only, by number (from 1) or name, those they start from, and what they need.
+        """The recipe with these models only, by name or number (from 1), those they start from, and what they need.
 
-        Raises VsreError for a row that is not there.
+        A number that is a model's name means that model. Raises VsreError for a row that is not there.
         """
         by_name = {m.name: m for m in self.models}
         keep: set[str] = set()
         for row in wanted:
-            at = int(row) - 1 if row.isdigit() else -1
-            name = self.models[at].name if 0 <= at < len(self.models) else row
+            name = row
+            if row not in by_name and row.isdecimal() and 0 < int(row) <= len(self.models):
+                name = self.models[int(row) - 1].name
             if name not in by_name:
                 raise VsreError(f"{self.name}: has {len(self.models)} rows, none is {row!r}. {nearest(row, by_name)}")
             chain: str | None = name

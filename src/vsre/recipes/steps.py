@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from vsre.errors import VsreError
-from vsre.repaint.files import locked
+from vsre.repaint.files import locked, write_aside
+
+STEP = "step.json"
 
 
 @contextmanager
@@ -30,7 +34,10 @@ def alone(out: Path) -> Iterator[None]:
 
 
 class Steps:
-    """The light steps of a recipe: each is done once for its settings, and its time is kept."""
+    """The light steps of a recipe: each is done once for its settings, and its time is kept.
+
+    Several processes may work in one folder, such as an experiment's: one makes a step, the others wait for it.
+    """
 
     def __init__(self, out: Path, console: Console) -> None:
         self.out, self.console = out, console
@@ -39,33 +46,64 @@ class Steps:
     def once(
         self, folder: Path, settings: dict[str, Any], make: Callable[[], dict[str, Any]], say: str
     ) -> dict[str, Any]:
-        """Run `make` unless FOLDER/step.json says it was done with these settings; return its summary."""
-        mark = folder / "step.json"
+        """Run `make` unless FOLDER/step.json says it was done with these settings; return its summary, as JSON has it.
+
+        Raises VsreError where it was done with others.
+        """
+        mark = folder / STEP
         settings = json.loads(json.dumps(settings, default=str))
-        if mark.is_file():
-            done = json.loads(mark.read_text())
-            if done["settings"] != settings:
-                raise VsreError(
-                    f"{folder}: made by other settings than this recipe's. Choose another --out or delete the folder."
-                )
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-            self.console.print(f"[bold]{say}[/]", highlight=False)
-            began = time.perf_counter()
-            summary = make()
-            folder.mkdir(parents=True, exist_ok=True)
-            done = {
-                "settings": settings,
-                "summary": summary,
-                "seconds": round(time.perf_counter() - began, 1),
-            }
-            partial = mark.with_suffix(".tmp")
-            partial.write_text(json.dumps(done, indent=1, default=str) + "\n")
-            partial.replace(mark)
+        if not mark.is_file():
+            with locked(self.out, f"step-{folder_name(os.path.relpath(folder, self.out))}", wait=True):
+                if not mark.is_file():  # else another process has just made it
+                    self._make(folder, settings, make, say)
+        done = json.loads(mark.read_text(encoding="utf-8"))
+        if changed := list(_changed(done["settings"], settings)):
+            more = f" and {len(changed) - _NAMED} more" * (len(changed) > _NAMED)
+            raise VsreError(
+                f"{folder}: made by other settings than this recipe's, which differ in {', '.join(changed[:_NAMED])}"
+                f"{more}. Choose another --out or delete the folder."
+            )
         self.times[say] = done["seconds"]
-        return done["summary"]
+        summary: dict[str, Any] = done["summary"]
+        return summary
+
+    def _make(self, folder: Path, settings: dict[str, Any], make: Callable[[], dict[str, Any]], say: str) -> None:
+        shutil.rmtree(folder, ignore_errors=True)  # what a kill left
+        self.console.print(f"[bold]{escape(say)}[/]", highlight=False)
+        began = time.perf_counter()
+        summary = make()
+        folder.mkdir(parents=True, exist_ok=True)
+        done = {"settings": settings, "summary": summary, "seconds": round(time.perf_counter() - began, 1)}
+        write_aside(folder / STEP, json.dumps(done, indent=1, default=str) + "\n")
+
+
+_NAMED = 4
+"""So many changed settings are named."""
+_ABSENT = object()
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> Iterator[str]:
+    """The keys, dotted, of the values that differ or that only one of them has."""
+    for key in {**old, **new}:
+        a, b = old.get(key, _ABSENT), new.get(key, _ABSENT)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            yield from _changed(a, b, f"{at}{key}.")
+        elif a != b:
+            yield f"{at}{key}"
 
 
 def folder_name(name: str) -> str:
-    """A model's name as a folder name: "base + turn-s" -> "base-turn-s"."""
-    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+    """A model's name as a folder name: "base + turn-s" -> "base-turn-s"; "" where it has no letter (a-z) or digit."""
+    folder = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
+    return folder if re.search(r"[a-z0-9]", folder) else ""  # dots alone are a folder above
+
+
+def name_faults(where: str, names: Iterable[str], folder: Callable[[str], str] = folder_name) -> Iterator[str]:
+    """Names of which `folder` makes none, and those that would share one."""
+    of: dict[str, str] = {}
+    for name in names:
+        at = folder(name)
+        if not at:
+            yield f"{where}: {name!r} has no letter or digit (a-z, 0-9) to name a folder by."
+        elif (other := of.setdefault(at, name)) != name:
+            yield f"{where}: {other!r} and {name!r} have the same folder, {at}."

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vsre.repaint.files import locked, write_aside
 from vsre.sources.scenes import masks, object_list, paint, scene_stream
 from vsre.zoo.text import Fact
 
@@ -53,31 +56,46 @@ def make_pool(
     workers: int = 2,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Pool:
-    """Render (or reopen) `n` scenes of stream `seed` in `folder`; a finished chunk is never drawn again."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Render (or reopen) `n` scenes of stream `seed` in `folder`; a finished pool is never drawn again.
+
+    Where another process draws the same pool, it is waited for.
+    """
     spec = {"n": n, "seed": seed, "size": size, "exclude": sorted(exclude)}
     name = f"pool-{seed}-{n}-{size}"
     done = folder / f"{name}.json"
     shapes = {"images": (n, size, size, 3), "objects": (n, size, size)}
     files = {k: folder / f"{name}.{k}.npy" for k in shapes}
-    if not (done.is_file() and json.loads(done.read_text())["spec"] == spec):
-        arrays = {k: np.lib.format.open_memmap(files[k], "w+", np.uint8, shapes[k]) for k in shapes}
-        facts: list[Any] = []
-        starts = range(0, n, CHUNK)
-        with ProcessPoolExecutor(workers) as workers_:
-            jobs = [workers_.submit(_draw, seed, s, min(CHUNK, n - s), size, exclude) for s in starts]
-            for s, job in zip(starts, jobs, strict=True):
-                images, objects, some = job.result()
-                arrays["images"][s : s + len(some)] = images
-                arrays["objects"][s : s + len(some)] = objects
+    with locked(folder, name, wait=True):
+        if not (done.is_file() and json.loads(done.read_text(encoding="utf-8"))["spec"] == spec):
+            # Aside, since another process may have the pool open that is there.
+            asides = {k: file.with_name(f".{file.name}.part") for k, file in files.items()}
+            arrays = {k: np.lib.format.open_memmap(asides[k], "w+", np.uint8, shapes[k]) for k in shapes}
+            facts: list[Any] = []
+            for images, objects, some in _chunks(n, workers, partial(_draw, seed, size=size, exclude=exclude)):
+                at = slice(len(facts), len(facts) + len(some))
+                arrays["images"][at], arrays["objects"][at] = images, objects
                 facts += some
                 progress(len(facts))
-        for array in arrays.values():
-            array.flush()
-        done.write_text(json.dumps({"spec": spec, "facts": facts}))
-    raw = json.loads(done.read_text())["facts"]
-    return Pool(
-        images=np.load(files["images"], mmap_mode="r"),
-        objects=np.load(files["objects"], mmap_mode="r"),
-        facts=[[Fact(name, tuple(box)) for name, *box in some] for some in raw],
-    )
+            done.unlink(missing_ok=True)
+            for k, array in arrays.items():
+                array.flush()
+                asides[k].replace(files[k])
+            write_aside(done, json.dumps({"spec": spec, "facts": facts}))
+        raw = json.loads(done.read_text(encoding="utf-8"))["facts"]
+        return Pool(
+            images=np.load(files["images"], mmap_mode="r"),
+            objects=np.load(files["objects"], mmap_mode="r"),
+            facts=[[Fact(name, tuple(box)) for name, *box in some] for some in raw],
+        )
+
+
+def _chunks(n: int, workers: int, draw: Callable[[int, int], tuple[Any, Any, Any]]) -> Iterator[tuple[Any, Any, Any]]:
+    """What `draw` makes of a start and a number, for all of `n` in order."""
+    starts = range(0, n, CHUNK)
+    numbers = [min(CHUNK, n - start) for start in starts]
+    if min(workers, len(starts)) <= 1:
+        yield from map(draw, starts, numbers)
+        return
+    # Not forked: a worker would keep the pool's lock where its parent is killed.
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(draw, starts, numbers)
