@@ -18,6 +18,7 @@ from vsre.recipes.files import as_yaml
 from vsre.recipes.schema import ModelSpec, Recipe
 from vsre.recipes.start import open_model, open_vlm
 from vsre.recipes.steps import folder_name
+from vsre.repaint.files import write_aside
 from vsre.train import DataSource, run_stages
 from vsre.train.carry import MODEL
 from vsre.train.checkpoints import DONE, read_json
@@ -76,7 +77,7 @@ def train_here(recipe: Recipe, model: ModelSpec, out: Path, console: Console) ->
 def train_in_processes(recipe: Recipe, model: ModelSpec, out: Path, configuration: str) -> dict[str, Any]:
     """The same in the processes of an accelerate configuration. Raises VsreError where they fail."""
     written = out / RECIPE
-    written.write_text(as_yaml(recipe), encoding="utf-8")
+    write_aside(written, as_yaml(recipe))
     command = launch_command(
         config_file(configuration), ["run", str(written), "--out", str(out), "--train-only", model.name]
     )
