@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsre.errors import VsreError
-from vsre.experiments.design import chosen_models, efficiency, fit_effects, model_matrix
+from vsre.experiments.design import Matrix, chosen_models, fit_effects, model_matrix
 from vsre.experiments.files import load_experiment
 from vsre.experiments.schema import Fraction
 from vsre.recipes.expand import grid_models
@@ -82,6 +82,12 @@ def test_a_factor_is_there_and_on_or_off() -> None:
         model_matrix([{"rewrite": 1}], ["rewrit"])
     with pytest.raises(VsreError, match=r"'size' is 2500.*0 or 1"):
         model_matrix([{"size": 2500}], ["size"])
+
+
+def efficiency(matrix: Matrix) -> float:
+    """D-efficiency, det(X'X)^(1/p) / n: 1 for an orthogonal design."""
+    sign, log = np.linalg.slogdet(matrix.T @ matrix)
+    return float(np.exp(log / matrix.shape[1]) / len(matrix)) if sign > 0 else 0.0
 
 
 def test_the_shipped_fraction() -> None:

@@ -94,6 +94,14 @@ def faults(folder: Path, **changes: Any) -> list[str]:
     return caught.value.faults
 
 
+def compared(**how: Any) -> dict[str, Any]:
+    return {"before": "clean: plain", "after": "clean: tuned"} | how
+
+
+def part(*relations: str, **how: Any) -> dict[str, Any]:
+    return compared(relations=[*relations], together="parts", **how)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -106,12 +114,41 @@ def faults(folder: Path, **changes: Any) -> list[str]:
         ({"primary": ["test_t"]}, "'test_s', 'test_g' or 'unseen'"),
         ({"variants": {"a b": {}, "a-b": {}}, "compare": []}, "'a b' and 'a-b' have the same folder"),
         ({"variants": {"+": {}}, "compare": []}, "'+' has no letter"),
+        ({"variants": {"..": {}}, "compare": []}, "'..' has no letter"),
+        ({"variants": {"Locks": {}}, "compare": []}, "'Locks': a run has a folder locks of its own"),
+        (
+            {"scales": {"embedded": {"variants": {"clean": None}}}},
+            "scales: embedded: variants: give a mapping for each",
+        ),
+        ({"scales": {"embedded": {"variants": ["clean"]}}}, "scales: embedded: variants: give a mapping for each"),
+        ({"plots": [{"kind": "dots", "name": "../a", "title": "A"}]}, "plots.0.name: '../a' is to name a file"),
+        ({"plots": [{"kind": "dots", "name": "..", "title": "A"}]}, "'..' is to name a file"),
+        ({"plots": [{"kind": "dots", "name": "a/b", "title": "A"}]}, "'a/b' is to name a file"),
+        ({"plots": [{"kind": "dots", "name": "a", "title": title} for title in "AB"]}, "2 plots are called 'a'"),
         ({"scales": {"embeded": {}}}, "no scale 'embeded'. Did you mean 'embedded'?"),
         ({"compare": [{"before": "clean: plan", "after": "paper: tuned"}]}, "Did you mean 'clean: plain'?"),
         (
             {"compare": [{"before": "clean: plain", "after": "paper: tuned", "relations": ["left off"]}]},
             "no relation 'left off'. Did you mean 'left of'?",
         ),
+        (
+            {"compare": [compared(relations=[True])]},
+            "compare.0.relations: unquoted on, off, yes and no are true and false",
+        ),
+        ({"compare": [compared(relations=["on", "on"])]}, "'on' stands there 2 times"),
+        ({"compare": [compared(after="clean: plain")]}, "compare.0: 'clean: plain' is compared with itself"),
+        (
+            {"compare": [compared(relations=["on", "above"]), compared(relations=["above", "on"], beside=True)]},
+            "compare: 'clean: plain' and 'clean: tuned' are compared 2 times about the same",
+        ),
+        ({"compare": [part("on")]}, "together, parts: one comparison alone"),
+        (
+            {"compare": [part("on"), part("above", before="paper: plain")]},
+            "need the same `before`, not 'clean: plain' and",
+        ),
+        ({"compare": [part("on"), part("above", trained=False)]}, "leave `trained` out"),
+        ({"compare": [part("on"), part(after="paper: plain")]}, "every part needs `relations` of its own"),
+        ({"compare": [part("on"), part("on", "above")]}, "together, parts: 'on' is in 2 parts"),
         ({"recipe": {**EXPERIMENT["recipe"], "protocoll": "clean"}}, "Did you mean 'protocol'?"),
         ({"fraction": {"runs": 2, "axes": {"a": [{}]}, "effects": []}}, "a `fraction` goes with a single variant"),
     ],
@@ -119,6 +156,19 @@ def faults(folder: Path, **changes: Any) -> list[str]:
 def test_mistakes_say_what_was_meant(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
     found = faults(tmp_path, **changes)
     assert len(found) == 1 and says in found[0], found
+
+
+def test_comparisons_that_differ_in_anything_are_each_made(tmp_path: Path) -> None:
+    compare = [compared(), compared(trained=True), compared(trained=False), compared(relations=["on"])]
+    compare += [{"before": "clean: tuned", "after": "clean: plain"}, part("above"), part("under", "below")]
+    assert len(fake_plan(tmp_path, compare=compare).experiment.compare) == 7
+
+
+def test_a_variant_of_a_scale_is_merged_over_the_one_of_its_name(tmp_path: Path) -> None:
+    scales = {"embedded": {"variants": {"paper": {"diagnose": {"limit": 7}}, "drawn": {}}}}
+    recipes = fake_plan(tmp_path, scales=scales).recipes
+    assert [*recipes] == ["clean", "paper", "drawn"]
+    assert (recipes["paper"].protocol, recipes["paper"].diagnose.limit) == ("paper", 7)
 
 
 def test_a_scale_of_ones_own_says_which_it_is_like(tmp_path: Path) -> None:
@@ -140,9 +190,13 @@ def test_a_scale_of_ones_own_says_which_it_is_like(tmp_path: Path) -> None:
 
 def test_figures_that_decide_are_asked_for(tmp_path: Path) -> None:
     recipe = {**EXPERIMENT["recipe"], "diagnose": {"packs": ["test-s", "pool"]}}
-    (fault,) = faults(tmp_path, recipe=recipe, primary=["unseen"])
-    assert fault == "primary: unseen needs the pack held-out; add it to diagnose.packs."
-    assert fake_plan(tmp_path, recipe=recipe, primary=["unseen", "test_g"]).recipes
+    for primary in (["unseen"], ["unseen", "test_g"]):
+        (fault,) = faults(tmp_path, recipe=recipe, primary=primary)
+        assert fault == "primary: unseen needs the pack held-out; add it to diagnose.packs, or leave unseen out."
+    assert fake_plan(tmp_path, recipe=recipe, primary=["test_s", "test_g"]).recipes
+    variants = {"clean": {}, "paper": {"diagnose": {"packs": ["test-s"]}}}
+    (fault,) = faults(tmp_path, recipe=recipe, primary=["test_s", "test_g"], variants=variants)
+    assert fault.startswith("paper: primary: test_g needs the pack pool")
 
 
 def test_an_arm_of_another_scale_may_be_compared(tmp_path: Path) -> None:
@@ -170,6 +224,8 @@ def test_a_fault_of_all_variants_is_said_once_and_of_one_with_its_name(tmp_path:
         ({"seeds": [1, 1]}, "--seeds"),
         ({"seeds": [-1]}, "--seeds"),
         ({"changes": ["source"]}, "--set source: write KEY=VALUE"),
+        ({"changes": ["seed=99"]}, "--set seed=99: every variant is run with each of the seeds; use --seeds"),
+        ({"changes": ["seeds=[0]"]}, "use --seeds"),
         ({"changes": ["a..b=1"]}, "--set a..b=1: write KEY=VALUE"),
         ({"changes": ["source.train_units=[3"]}, "not valid YAML"),
         ({"changes": ["source.train_unit=3"]}, "Did you mean 'train_units'?"),
@@ -180,6 +236,39 @@ def test_what_is_asked_for_wrongly_is_said(how: dict[str, Any], says: str) -> No
     with pytest.raises(VsreError) as caught:
         plan("first", **how)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (["protocol=clean-concepts"], ["Every variant has protocol of its own."]),
+        (["protocol=clean"], ["Every variant has protocol of its own."]),
+        (["data.unused.pack=pool"], ["No arm uses the data 'unused'. There are: general, original, rewritten."]),
+        (["data.orignal.pack=pool"], ["No arm uses the data 'orignal'. Did you mean 'original'?"]),
+        (["stages.tun.max_steps=3"], ["No arm uses stages.tun, or each says this itself."]),
+        (["stages.tune.max_steps=3", "stages.tune.max_steps=4"], ["--set stages.tune.max_steps=4 takes its place."]),
+        (["source.train_units=3", "source.size=192", "protocol=paper"], ["", "Every variant has protocol of its own."]),
+    ],
+)
+def test_a_change_that_changes_nothing_is_refused(changes: list[str], says: list[str]) -> None:
+    with pytest.raises(RecipeFaults) as caught:
+        plan("leaks", changes=changes)
+    assert len(caught.value.faults) == len(says)
+    for fault, why in zip(caught.value.faults, says, strict=True):
+        assert f"changes nothing in any recipe. {why}".strip() == fault[fault.index("changes nothing") :]
+        assert fault.startswith(tuple(f"--set {change}: " for change in changes))
+
+
+def test_a_change_of_some_variants_is_one(tmp_path: Path) -> None:
+    """And so is one without which there would be no recipe; what is so already may be said."""
+    found = fake_plan(tmp_path).recipes
+    experiment = load_experiment(str(written(tmp_path)))
+    changed = plan_experiment(experiment, changes=["protocol=clean-concepts"]).recipes
+    assert changed["paper"] == found["paper"] and changed["clean"] != found["clean"]
+    assert plan_experiment(experiment, changes=["stages.tune.max_steps=900"]).recipes == found
+    recipe = {**EXPERIMENT["recipe"], "starts": None}
+    experiment = load_experiment(str(written(tmp_path, recipe=recipe)))
+    assert plan_experiment(experiment, changes=["starts={merged: {checkpoint: 'zoo:merged'}}"]).recipes == found
 
 
 def test_an_experiment_that_is_not_there() -> None:

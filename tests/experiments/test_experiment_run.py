@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import multiprocessing
 import os
+import queue
 import select
 import signal
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,13 +23,14 @@ from experiment_fakes import EXPERIMENT, fake_plan
 from rich.console import Console
 
 from vsre.errors import VsreError
+from vsre.experiments import run as run_module
+from vsre.experiments import workers as workers_module
 from vsre.experiments.expected import clock, expected_seconds
 from vsre.experiments.files import by_variant, load_experiment, plan_experiment
 from vsre.experiments.report import write_report
 from vsre.experiments.run import (
     _all,
     _claim,
-    _end_with,
     _logged,
     _make_data,
     chains_of,
@@ -33,8 +38,10 @@ from vsre.experiments.run import (
     recipe_folders,
     run_experiment,
 )
-from vsre.experiments.run import workers as open_workers
+from vsre.experiments.workers import _begin, _cores
+from vsre.experiments.workers import workers as open_workers
 from vsre.model import zoo_names
+from vsre.orphans import end_with_parent
 from vsre.recipes import load_recipe, run_recipe
 from vsre.recipes.files import as_yaml
 from vsre.recipes.steps import alone
@@ -63,6 +70,77 @@ def test_seeds_join_and_another_plan_is_refused(tmp_path: Path) -> None:
     with pytest.raises(VsreError, match="another plan"):
         _claim(other, tmp_path / "out")
     assert read_plan(tmp_path / "out").recipes == plan.recipes
+
+
+def test_all_commands_that_seeds_came_by_are_kept(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path)
+    for command in ("vsre x", "vsre x --seeds 2", "vsre x"):
+        _claim(replace(plan, command=command), tmp_path)
+    assert read_plan(tmp_path).command == "vsre x\nvsre x --seeds 2"
+
+
+def stored(out: Path, **changes: Any) -> dict[str, Any]:
+    """What a folder's plan.json says, after some of it is changed."""
+    path = out / "plan.json"
+    plan = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(plan))
+    return dict(plan)
+
+
+def test_half_a_plan_and_one_of_another_version_say_so(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path)
+    _claim(plan, tmp_path)
+    whole = (tmp_path / "plan.json").read_text()
+    (tmp_path / "plan.json").write_text(whole[: len(whole) // 2])
+    for reads in (read_plan, lambda out: _claim(plan, out)):
+        with pytest.raises(VsreError, match=r"plan\.json: damaged .*Delete this file and run the same") as caught:
+            reads(tmp_path)
+    assert "Traceback" not in str(caught.value) and len(str(caught.value).splitlines()) == 1
+    made = json.loads(whole)
+    others: list[Any] = [
+        {**made, "experiment": made["experiment"] | {"answer": 42}},
+        {**made, "recipes": {"clean": made["recipes"]["clean"] | {"source": {"kind": "dreams"}}}},
+        {k: v for k, v in made.items() if k != "scale"},
+        {**made, "recipes": []},
+        [],
+    ]
+    for other in others:
+        (tmp_path / "plan.json").write_text(json.dumps(other))
+        with pytest.raises(VsreError, match=r"plan\.json: written by another version of vsre.*another --out\.$"):
+            read_plan(tmp_path)
+
+
+def test_an_option_that_is_new_since_the_first_run_is_no_change(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path)
+    _claim(plan, tmp_path)
+    now = plan.experiment.model_dump(mode="json")
+    compare = [{k: v for k, v in contrast.items() if k not in ("beside", "together")} for contrast in now["compare"]]
+    stored(tmp_path, first={"reading": "As it was.", "primary": now["primary"], "compare": compare})
+    assert read_plan(tmp_path).first == {name: now[name] for name in ("primary", "compare")} | {"reading": "As it was."}
+    odd = [*compare[:1], {"before": "a", "after": "a"}]  # refused today, so it cannot have stayed as it was
+    stored(tmp_path, first={"compare": odd})
+    assert read_plan(tmp_path).first == {"compare": [now["compare"][0], odd[1]]}
+
+
+def test_a_disk_that_is_full_leaves_the_plan_and_the_recipe_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vsre.recipes.run.make_data", lambda *_: None)
+    plan = fake_plan(tmp_path)
+    _claim(plan, tmp_path / "out")
+    _make_data(plan.recipes["clean"], tmp_path / "out")
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in ("plan.json", "recipe.yaml")}
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vsre.repaint.files.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        _claim(replace(plan, seeds=(7,)), tmp_path / "out")
+    with pytest.raises(VsreError, match="No space"):
+        _make_data(plan.recipes["paper"], tmp_path / "out")
+    assert {name: (tmp_path / "out" / name).read_bytes() for name in before} == before
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*before, "log.txt"}, "and nothing beside"
 
 
 def test_each_variant_and_seed_has_a_folder(tmp_path: Path) -> None:
@@ -107,11 +185,102 @@ def test_what_fails_leaves_the_others_alone() -> None:
     assert done == [True, False, True] and failed == ["models: no such encoder (log: here)"]
 
 
-def test_a_worker_killed_for_memory_is_said_once() -> None:
+def test_a_worker_that_dies_takes_no_reason_with_it() -> None:
+    failed: list[str] = []
     with ProcessPoolExecutor(1) as pool:
         for _ in range(2):  # the pool is broken then: neither what waits nor what comes can be made
-            with pytest.raises(VsreError, match="want of memory"):
-                _all(pool, "models", [(os._exit, (9,)), (fine, ())], quiet(), [])
+            with pytest.raises(BrokenExecutor):
+                _all(pool, "models", [(wrong, ()), (os._exit, (9,)), (fine, ())], quiet(), failed)
+    assert failed == ["models: no such encoder (log: here)"]
+
+
+class Here(Executor):
+    """A pool of no processes: calls are made in this one as they come, so that they may be replaced."""
+
+    def submit(self, fn: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*given, **named))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+Called = list[tuple[str, ...]]
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> Called:
+    """Runs here without any work: which of its parts was called for which folder."""
+    made: Called = []
+
+    @contextlib.contextmanager
+    def here(jobs: int) -> Iterator[Executor]:
+        yield Here()
+
+    def at(folder: Path) -> str:
+        return f"{folder.parent.name} {folder.name[-1]}"
+
+    monkeypatch.setattr(run_module, "workers", here)
+    monkeypatch.setattr(run_module, "_make_data", lambda recipe, folder: made.append(("data", at(folder))))
+    monkeypatch.setattr(
+        run_module, "_make_chain", lambda recipe, chain, folder: made.append(("model", at(folder), *chain))
+    )
+    monkeypatch.setattr(run_module, "_report", lambda recipe, folder, command: made.append(("report", at(folder))))
+    return made
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, part: str, where: str, error: Exception) -> None:
+    """Let a part of a run fail in the folders of a variant."""
+    works = getattr(run_module, part)
+
+    def fails(recipe: Any, *given: Any) -> None:
+        if any(isinstance(value, Path) and value.parent.name == where for value in given):
+            raise error
+        works(recipe, *given)
+
+    monkeypatch.setattr(run_module, part, fails)
+
+
+def run_here(plan: Any, out: Path) -> str:
+    """The error of a run that fails."""
+    with pytest.raises(VsreError) as caught:
+        run_module._run(plan, out, 1, quiet())
+    assert f"`vsre experiment report {out}` shows the seeds that are complete." in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_run_is_data_then_models_then_reports(tmp_path: Path, called: Called) -> None:
+    run_module._run(fake_plan(tmp_path, seeds=[0]), tmp_path / "out", 1, quiet())
+    folders = ("clean 0", "paper 0")
+    models = [("model", folder, name) for folder in folders for name in ("plain", "tuned")]
+    assert called == [*(("data", at) for at in folders), *models, *(("report", at) for at in folders)]
+
+
+def test_without_data_there_are_no_models_of_it_and_no_reports(
+    tmp_path: Path, called: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, "_make_data", "clean", VsreError("no such pictures"))
+    said = run_here(fake_plan(tmp_path), tmp_path / "out")
+    assert "2 parts failed, the others are done" in said and said.count("\n  - data: no such pictures") == 2
+    assert {place for _, place, *_ in called} == {"paper 0", "paper 1"}
+    assert {part for part, *_ in called} == {"data", "model"}
+
+
+def test_without_a_model_there_are_no_reports(tmp_path: Path, called: Called, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, "_make_chain", "paper", VsreError("no such encoder"))
+    assert run_here(fake_plan(tmp_path), tmp_path / "out").count("\n  - models: no such encoder") == 4
+    assert sum(part == "model" for part, *_ in called) == 4 and not any(part == "report" for part, *_ in called)
+
+
+def test_a_worker_that_dies_is_said_once_with_what_failed_before(
+    tmp_path: Path, called: Called, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, "_make_data", "clean", VsreError("no such pictures"))
+    failing(monkeypatch, "_make_chain", "paper", BrokenExecutor("abrupt"))
+    said = run_here(fake_plan(tmp_path), tmp_path / "out")
+    assert said.count("killed or crashed") == 1 and "want of memory" in said and "log.txt" in said
+    assert said.count("\n  - ") == said.count("\n  - data: no such pictures") == 2
 
 
 def test_an_error_says_where_the_log_is(tmp_path: Path) -> None:
@@ -121,6 +290,47 @@ def test_an_error_says_where_the_log_is(tmp_path: Path) -> None:
         _ = 1 // 0
     log = (tmp_path / "a" / "log.txt").read_text()
     assert "began" in log and "a library speaks" in log and "Traceback" in log
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk that is always full")
+def test_a_log_on_a_full_disk_hides_no_error(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").symlink_to("/dev/full")
+    with pytest.raises(VsreError, match=r"ZeroDivisionError: .*log\.txt"), _logged(tmp_path):
+        _ = 1 // 0
+    with pytest.raises(VsreError, match=r"no such encoder \(log: "), _logged(tmp_path):
+        print("a library speaks")
+        raise VsreError("no such encoder")
+    with pytest.raises(VsreError, match=r"the log cannot be written: .*No space left"), _logged(tmp_path):
+        print("a library speaks")
+
+
+def test_cores_are_known_where_the_system_has_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _cores() == len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cores() > 0
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert _cores() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert _cores() == 1
+
+
+def test_each_worker_has_a_gpu_its_threads_and_an_eye_on_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    threads: list[int] = []
+    watches = threading.Event()
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(workers_module, "end_with_parent", watches.set)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "as it was")
+    numbers: queue.Queue[int] = queue.Queue()
+    taken = []
+    for number in (2, 0, 1):
+        numbers.put(number)
+        _begin(numbers, ["3", "5"], 4)
+        taken.append(os.environ["CUDA_VISIBLE_DEVICES"])
+    assert taken == ["3", "3", "5"] and threads == [4, 4, 4] and watches.wait(10)
+    numbers.put(0)
+    _begin(numbers, [], 4)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5", "without GPUs it is left alone"
 
 
 def test_workers_take_the_gpus_they_may_see(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,36 +343,33 @@ def test_workers_take_the_gpus_they_may_see(monkeypatch: pytest.MonkeyPatch) -> 
         else:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         with open_workers(2) as pool:
-            assert pool._initargs[1] == taken  # type: ignore[attr-defined]
+            numbers, gpus, _ = pool._initargs  # type: ignore[attr-defined]
+            assert gpus == taken and [numbers.get(timeout=10) for _ in range(2)] == [0, 1]
 
 
-def forked(function: Callable[[], Any]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            function()
-        finally:
-            os._exit(0)
-    return pid
+def _orphan() -> None:
+    end_with_parent()
+    signal.pause()
 
 
 def test_a_worker_ends_with_the_run_that_started_it() -> None:
     """A run, killed, leaves its worker; the end of a pipe that only the worker holds tells when it is gone."""
+    context = multiprocessing.get_context("fork")
     from_worker, held = os.pipe()
 
     def run() -> None:
-        me = os.getpid()
-        forked(lambda: _end_with(me))
+        context.Process(target=_orphan).start()
         os.close(held)
         signal.pause()
 
-    parent = forked(run)
+    parent = context.Process(target=run)
+    parent.start()
     os.close(held)
     try:
         assert not select.select([from_worker], [], [], 1.5)[0], "it works as long as the run is there"
     finally:
-        os.kill(parent, signal.SIGKILL)
-        os.waitpid(parent, 0)
+        parent.kill()
+        parent.join()
     ready, _, _ = select.select([from_worker], [], [], 30)
     assert ready and os.read(from_worker, 1) == b""
     os.close(from_worker)

@@ -72,7 +72,9 @@ def test_mistakes_are_said() -> None:
     assert "Did you mean 'gain'?" in refused("show", "gian")
     assert "Did you mean 'layouts'?" in refused("ls", "--scale", "layout")
     assert "--seeds 0,x: give whole numbers" in refused("run", "first", "--seeds", "0,x", "-o", "nowhere")
-    assert "KEY=VALUE" in refused("show", "first", "--set", "seed")
+    assert "KEY=VALUE" in refused("show", "first", "--set", "protocol")
+    assert "use --seeds" in refused("show", "first", "--set", "seed=99")
+    assert "Every variant has protocol" in refused("show", "leaks", "--set", "protocol=clean")
 
 
 def test_report_prints_arms_and_where_the_rest_is(out: Path, tmp_path: Path) -> None:

@@ -51,6 +51,19 @@ def test_a_line_for_each_value_of_another_factor() -> None:
     assert at.get_legend_handles_labels()[1] == ["Test-G, by 0", "Test-G, by 1"]
 
 
+def test_lines_without_any_value_are_not_drawn(tmp_path: Path) -> None:
+    nothing = {"value": None, "low": None, "high": None}
+    rows = [row("a", 0, 0.5, "bias", factor_x=x) | nothing for x in (1, 2)]
+    plot = Plot(kind="lines", name="n", title="", x="x", y=["bias"])
+    assert not _lines(plot, rows, axes())
+    schema = pa.Table.from_pylist([row("a", 0, 0.5, factor_x=1)]).schema
+    assert draw(plot, pa.Table.from_pylist(rows, schema=schema), [0], tmp_path)["file"] is None
+    rows += [row("a", 0, 0.5, factor_x=x) for x in (1, 2)]
+    at = axes()
+    assert _lines(plot.model_copy(update={"y": ["bias", "test_g.acc_t"]}), rows, at), "the others are"
+    assert at.get_legend_handles_labels()[1] == ["Test-G"]
+
+
 def test_dots_of_several_figures_do_not_lie_on_one_another() -> None:
     arms = {"a": [row("a", 0, 0.5), row("a", 0, 0.5, "test_s.acc_t")], "b": [row("b", 0, 0.6)]}
     at = axes()
@@ -65,6 +78,16 @@ def test_wordings_are_a_cloud_of_means_over_seeds() -> None:
     at = axes()
     assert _sensitivity(Plot(kind="sensitivity", name="n", title=""), {"a": [*rows, row("a", 0, 0.5)]}, at)
     assert sorted(at.collections[0].get_offsets()[:, 0]) == pytest.approx([56, 57])
+
+
+def test_the_legend_has_the_marks_of_all_arms_once() -> None:
+    """The first arm may have been asked less than the others."""
+    known = [row("b", 0, 0.5, figure) for figure in ("test_g.acc_t", "blank.acc_t", "template.pool.1")]
+    arms = {"a": [row("a", 0, 0.5)], "b": known, "c": known}
+    at = axes()
+    assert _sensitivity(Plot(kind="sensitivity", name="n", title=""), arms, at)
+    said = ["a wording", "mean of the wordings", "the same, grey frame"]
+    assert sorted(at.get_legend_handles_labels()[1]) == said
 
 
 def test_a_plot_without_figures_is_no_file(tmp_path: Path) -> None:

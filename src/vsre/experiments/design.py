@@ -118,13 +118,6 @@ def _exchange(candidates: Matrix, groups: NDArray[np.int_], fixed: tuple[int, ..
     return float(np.linalg.slogdet(x.T @ x + RIDGE * np.eye(x.shape[1]))[1])
 
 
-def efficiency(matrix: Matrix) -> float:
-    """det(X'X)^(1/p) / n: 1 for an orthogonal design, 0 where effects cannot be told apart."""
-    n, p = matrix.shape
-    sign, log = np.linalg.slogdet(matrix.T @ matrix)
-    return float(np.exp(log / p) / n) if sign > 0 else 0.0
-
-
 def fit_effects(factors: Sequence[Mapping[str, Any]], effects: Sequence[str], drawn: Matrix) -> list[dict[str, Any]]:
     """What each effect adds: on against off, in the unit of the figure.
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from functools import cache
 
 from vsre.experiments.files import Plan
-from vsre.experiments.run import chains_of, default_jobs
+from vsre.experiments.run import chains_of
+from vsre.experiments.workers import default_jobs
 from vsre.recipes.estimate import Machine, estimate
 from vsre.recipes.hours import ASSUMED, PEAKS
 from vsre.recipes.schema import Recipe, SceneSource

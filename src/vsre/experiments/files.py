@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from vsre.recipes.expand import merge
 from vsre.recipes.files import RecipeFaults, recipe_from
 from vsre.recipes.near import nearest
 from vsre.recipes.schema import Recipe
-from vsre.recipes.steps import folder_name
+from vsre.recipes.steps import folder_name, name_faults
+from vsre.repaint.files import LOCKS
 
 _HERE = Path(str(resources.files("vsre.experiments")))
 _SHIPPED, _SCALES = _HERE / "data", _HERE / "scales"
@@ -33,7 +35,8 @@ ASKED = ("reading", "primary", "compare")
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment at a scale: a recipe for every variant, and its seeds; `command` is what asked for it."""
+    """An experiment at a scale: a recipe for every variant, and its seeds; `command` is what asked for it, a line for
+    each of several: seeds may have joined."""
 
     experiment: Experiment
     scale: str
@@ -94,21 +97,38 @@ def plan_experiment(
 
     `scale` is a shipped one or a YAML file in its form, which may say which of them it is `like`: what an experiment
     has for that one then holds for it too. `changes` are KEY=VALUE, such as source.train_units=300: values are YAML and
-    take the place of what all variants share. Raises RecipeFaults with all that is wrong with the recipes.
+    take the place of what all variants share. Raises RecipeFaults with all that is wrong with the recipes, and for
+    changes that alter none of them.
     """
     chosen = tuple(experiment.seeds if seeds is None else seeds)
     if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
         raise VsreError("--seeds: give different whole numbers, none below 0.")
+    for change in changes:
+        if change.partition("=")[0] in ("seed", "seeds"):
+            raise VsreError(
+                f"--set {change}: every variant is run with each of the seeds; use --seeds, as in --seeds 0,1."
+            )
     shared = _scale(scale)
     here = dict(experiment.scales.get(_like(shared, scale, experiment), {}))
-    variants = {**experiment.variants, **here.pop("variants", {})}
+    variants = merge(experiment.variants, here.pop("variants", {}))
     shared = merge(merge(shared, here), experiment.recipe)
-    for change in changes:
-        shared = _changed(shared, change)
-    if experiment.fraction is not None:
-        shared["models"] = [*shared.get("models", []), *chosen_models(experiment.fraction)]
-    recipes = {}
+    recipes, found = _recipes(experiment, reduce(_changed, changes, shared), variants)
+    faults = [*_names(experiment, variants), *by_variant(found, len(variants))]
+    if not faults:
+        faults += [*_arms(experiment, recipes), *_idle(experiment, shared, variants, changes, recipes)]
+    if faults:
+        raise RecipeFaults(experiment.name, faults)
+    return Plan(experiment, scale, recipes, chosen, command)
+
+
+def _recipes(
+    experiment: Experiment, shared: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, Recipe], dict[str, list[str]]]:
+    """The recipe of every variant that has one, and the faults with the variants that have them."""
+    recipes: dict[str, Recipe] = {}
     found: dict[str, list[str]] = {}
+    if experiment.fraction is not None:
+        shared = {**shared, "models": [*shared.get("models", []), *chosen_models(experiment.fraction)]}
     for name, variant in variants.items():
         raw = merge({"name": experiment.name, "title": experiment.title}, merge(shared, variant))
         recipe, mistakes = recipe_from(raw, f"{experiment.name}: {name}")
@@ -116,12 +136,7 @@ def plan_experiment(
             found.setdefault(mistake, []).append(name)
         if recipe is not None:  # a scale may have data that no arm of this experiment uses
             recipes[name] = recipe.rows([model.name for model in recipe.models])
-    faults = [*_names(experiment, variants), *by_variant(found, len(variants))]
-    if not faults:
-        faults += _arms(experiment, recipes)
-    if faults:
-        raise RecipeFaults(experiment.name, faults)
-    return Plan(experiment, scale, recipes, chosen, command)
+    return recipes, found
 
 
 def by_variant(found: Mapping[str, Sequence[str]], variants: int) -> list[str]:
@@ -148,13 +163,10 @@ def _names(experiment: Experiment, variants: Iterable[str]) -> Iterator[str]:
     for name in experiment.scales:
         if name not in scale_names() and difflib.get_close_matches(name, scale_names(), n=1, cutoff=0.8):
             yield f"scales: no scale {name!r}. {nearest(name, scale_names())}"
-    folders: dict[str, str] = {}
+    yield from name_faults("variants", variants)
     for name in variants:
-        other = folders.setdefault(folder_name(name), name)
-        if not folder_name(name):
-            yield f"variants: {name!r} has no letter or digit to name a folder by."
-        elif other != name:
-            yield f"variants: {other!r} and {name!r} have the same folder, {folder_name(name)}."
+        if folder_name(name) == LOCKS:
+            yield f"variants: {name!r}: a run has a folder {LOCKS} of its own. Choose another name."
 
 
 def _arms(experiment: Experiment, recipes: dict[str, Recipe]) -> Iterator[str]:
@@ -164,10 +176,13 @@ def _arms(experiment: Experiment, recipes: dict[str, Recipe]) -> Iterator[str]:
     for side in (s for contrast in experiment.compare for s in (contrast.before, contrast.after)):
         if side not in arms and not side.startswith(tuple(f"{variant}: " for variant in elsewhere)):
             yield f"compare: {side!r} is no arm. {nearest(side, arms)}"
-    asked = {pack for recipe in recipes.values() for pack in recipe.diagnose.packs}
-    if not any(HEADLINES[figure] in asked for figure in experiment.primary):
-        needs = " or ".join(HEADLINES[figure] for figure in experiment.primary)
-        yield f"primary: {', '.join(experiment.primary)} needs the pack {needs}; add it to diagnose.packs."
+    lacking: dict[str, list[str]] = {}
+    for variant, recipe in recipes.items():
+        for figure in experiment.primary:
+            if (pack := HEADLINES[figure]) not in recipe.diagnose.packs:
+                needs = f"primary: {figure} needs the pack {pack}; add it to diagnose.packs, or leave {figure} out."
+                lacking.setdefault(needs, []).append(variant)
+    yield from by_variant(lacking, len(recipes))
     factors = {name for recipe in recipes.values() for model in recipe.models for name in model.factors}
     for plot in experiment.plots:
         for name in (plot.x, plot.by):
@@ -200,6 +215,46 @@ def _changed(recipe: Mapping[str, Any], change: str) -> dict[str, Any]:
         below = recipe.get(key)
         new = _changed(below if isinstance(below, Mapping) else {}, f"{rest}={value}")
     return {**recipe, key: new}
+
+
+def _idle(
+    experiment: Experiment,
+    shared: Mapping[str, Any],
+    variants: Mapping[str, Mapping[str, Any]],
+    changes: Sequence[str],
+    recipes: dict[str, Recipe],
+) -> Iterator[str]:
+    """Changes without which the recipes were the same, each with its reason where that is known."""
+    data = {name for recipe in recipes.values() for name in recipe.data}
+    for at, change in enumerate(changes):
+        others = reduce(_changed, [*changes[:at], *changes[at + 1 :]], shared)
+        try:
+            without = _recipes(experiment, others, variants)
+        except VsreError:  # there is no recipe without it
+            continue
+        if without != (recipes, {}):
+            continue
+        key = change.partition("=")[0]
+        path = key.split(".")
+        why = ""
+        if over := [c for c in changes[at + 1 :] if f"{key}.".startswith(f"{c.partition('=')[0]}.")]:
+            why = f" --set {over[0]} takes its place."
+        elif all(_has(variant, path) for variant in variants.values()):
+            why = f" Every variant has {key} of its own."
+        elif _changed(others, change) == others:
+            continue  # what is so already may be said
+        elif path[0] == "data" and len(path) > 1 and path[1] not in data:
+            why = f" No arm uses the data {path[1]!r}. {nearest(path[1], data)}"
+        elif path[0] in ("stages", "starts"):
+            why = f" No arm uses {'.'.join(path[:2])}, or each says this itself."
+        yield f"--set {change}: changes nothing in any recipe.{why}"
+
+
+def _has(mapping: Mapping[str, Any], path: Sequence[str]) -> bool:
+    """Whether a mapping says what stands at a place, or at one that it lies in."""
+    key, *rest = path
+    below = mapping.get(key)
+    return key in mapping and (not rest or not isinstance(below, Mapping) or _has(below, rest))
 
 
 def _mapping(text: str, where: str) -> dict[str, Any]:

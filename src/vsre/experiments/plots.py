@@ -105,7 +105,7 @@ def _lines(plot: Plot, rows: Rows, axes: Any) -> bool:
     column, by = f"{FACTOR}{plot.x}", f"{FACTOR}{plot.by}"
     if not rows or column not in rows[0]:
         return False
-    series = []
+    drawn, series = False, []
     for figure in plot.y:
         some = [r for r in rows if r["figure"] == figure and isinstance(r[column], int | float)]
         series += [(figure, value, [r for r in some if r.get(by) == value]) for value in _values(some, by)]
@@ -122,12 +122,14 @@ def _lines(plot: Plot, rows: Rows, axes: Any) -> bool:
                     axes.plot([x + shift] * len(arms), arms, ".", color=f"C{number}", alpha=0.35, markersize=5)
         level = f"{value:g}" if isinstance(value, float) else value
         label = NAMES.get(figure, figure) + (f", {plot.by} {level}" if plot.by else "")
-        axes.plot([x for x, _ in known], [100 * mean[0] for _, mean in known], color=f"C{number}", linewidth=1)
-        _points(axes, known, label, number)
+        if known:
+            drawn = True
+            axes.plot([x for x, _ in known], [100 * mean[0] for _, mean in known], color=f"C{number}", linewidth=1)
+            _points(axes, known, label, number)
     axes.set_xticks(places, [f"{x:g}" for x in places])
     axes.set_xlabel(plot.x, fontsize=9)
     axes.set_ylabel("%" + _bounds([*{row["seed"] for row in rows}]), fontsize=8)
-    return bool(series)
+    return drawn
 
 
 def _values(rows: Rows, factor: str) -> list[Any]:
@@ -139,6 +141,7 @@ def _sensitivity(plot: Plot, arms: dict[str, list[dict[str, Any]]], axes: Any) -
 
     A model that hangs on the wording has a wide cloud; where it does not look the last two marks lie on one another.
     """
+    told: set[str] = set()
     drawn = False
     for at, rows in enumerate(arms.values()):
         known = [r for r in rows if r["value"] is not None]
@@ -147,13 +150,13 @@ def _sensitivity(plot: Plot, arms: dict[str, list[dict[str, Any]]], axes: Any) -
             if r["figure"].startswith("template.pool."):
                 wordings.setdefault(r["figure"], []).append(100 * r["value"])
         values = sorted(float(np.mean(some)) for some in wordings.values())
-        axes.scatter(
-            values, [*_cloud(values, at)], s=12, alpha=0.5, color="C0", linewidths=0, label=_once(at, "a wording")
-        )
+        if values:
+            label = _once("a wording", told)
+            axes.scatter(values, [*_cloud(values, at)], s=12, alpha=0.5, color="C0", linewidths=0, label=label)
         for figure, (label, below, style) in LOOKS.items():
             if (mean := _mean([r for r in known if r["figure"] == figure])) is not None:
                 drawn = True
-                place = {"label": _once(at, label), "linestyle": "", "zorder": 3}
+                place = {"label": _once(label, told), "linestyle": "", "zorder": 3}
                 axes.plot([100 * mean[0]], [at + below], markeredgecolor="black", **place, **style)
     return drawn
 
@@ -163,8 +166,12 @@ def _cloud(values: Sequence[float], at: int) -> Iterator[float]:
     yield from (at - 0.12 - 0.07 * (i % 4) for i in range(len(values)))
 
 
-def _once(at: int, label: str) -> str:
-    return label if at == 0 else "_"
+def _once(label: str, told: set[str]) -> str:
+    """The label for the first artist that has it: not every arm has every mark. Of the others the legend says none."""
+    if label in told:
+        return "_"
+    told.add(label)
+    return label
 
 
 def _mean(rows: Rows) -> tuple[float, float, float] | None:

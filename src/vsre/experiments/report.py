@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from vsre.errors import VsreError
@@ -21,6 +22,7 @@ from vsre.experiments.summary import (
     relation_rows,
 )
 from vsre.experiments.table import open_runs, write_results
+from vsre.repaint.files import write_aside
 from vsre.report.compare import signed
 from vsre.report.results import markdown_name
 from vsre.report.seeds import TESTED
@@ -80,16 +82,14 @@ def write_report(plan: Plan, out: Path) -> dict[str, Any]:
         "data": data_rows(plan, out, whole[0]),
         "plots": [draw(plot, table, whole, out) for plot in plan.experiment.plots],
     }
-    partial = out / f"{REPORT}.part"
-    partial.write_text(markdown(plan, found), encoding="utf-8")
-    partial.replace(out / REPORT)
+    write_aside(out / REPORT, markdown(plan, found))
     return found
 
 
 def markdown(plan: Plan, found: dict[str, Any]) -> str:
     """The report as GitHub Markdown."""
     asked, arms, seeds = plan.experiment, found["arms"], len(found["seeds"])
-    parts = [f"# {asked.title}", asked.question, f"    {plan.command}" if plan.command else "", asked.about]
+    parts = [f"# {asked.title}", asked.question, indent(plan.command, "    "), asked.about]
     parts += _reading(plan)
     listed = ", ".join(map(str, found["seeds"]))
     parts.append(f"Scale {plan.scale}; {seeds} seed{'s' * (seeds != 1)} ({listed}).")

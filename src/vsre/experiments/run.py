@@ -14,29 +14,28 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
-import os
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, Future, as_completed
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from vsre.errors import VsreError
+from vsre.errors import VsreError, kind_and_line
 from vsre.experiments.files import ASKED, Plan, by_variant
-from vsre.experiments.schema import Experiment
+from vsre.experiments.schema import Contrast, Experiment
+from vsre.experiments.workers import default_jobs, workers
 from vsre.recipes.files import RecipeFaults, as_yaml
 from vsre.recipes.schema import Recipe
 from vsre.recipes.steps import alone, folder_name
+from vsre.repaint.files import write_aside
 
 PLAN, LOG, RECIPE = "plan.json", "log.txt", "recipe.yaml"
 KILLED = (
-    "A worker was killed from outside, most likely for want of memory. What is done is kept: run the same command "
-    "again, with fewer --jobs if it happens again."
+    "a worker was killed or crashed. The commonest cause is want of memory: give fewer --jobs then; log.txt in the "
+    "folders of variants and seeds says what each was at. What is done is kept: run the same command again."
 )
 
 
@@ -63,21 +62,27 @@ def _run(plan: Plan, out: Path, jobs: int, console: Console) -> None:
     _claim(plan, out)
     folders = [*recipe_folders(plan, out).values()]
     failed: list[str] = []
-    with workers(jobs) as pool:
-        made = _all(pool, "data", [(_make_data, at) for at in folders], console, failed)
-        chains = [
-            (_make_chain, (recipe, chain, folder))
-            for (recipe, folder), done in zip(folders, made, strict=True)
-            for chain in (chains_of(recipe) if done else ())
-        ]
-        _all(pool, "models", chains, console, failed)
-        if not failed:
-            _all(pool, "reports", [(_report, (*at, plan.command)) for at in folders], console, failed)
+    try:
+        with workers(jobs) as pool:
+            made = _all(pool, "data", [(_make_data, at) for at in folders], console, failed)
+            chains = [
+                (_make_chain, (recipe, chain, folder))
+                for (recipe, folder), done in zip(folders, made, strict=True)
+                for chain in (chains_of(recipe) if done else ())
+            ]
+            _all(pool, "models", chains, console, failed)
+            if not failed:
+                _all(pool, "reports", [(_report, (*at, plan.command)) for at in folders], console, failed)
+    except BrokenExecutor as broken:
+        raise VsreError(_unfinished(out, KILLED, failed)) from broken
     if failed:
-        raise VsreError(
-            f"{out}: {len(failed)} parts failed, the others are done. Run the same command again once they are mended."
-            + "".join(f"\n  - {why}" for why in failed)
-        )
+        what = f"{len(failed)} parts failed, the others are done. Run the same command again once they are mended."
+        raise VsreError(_unfinished(out, what, failed))
+
+
+def _unfinished(out: Path, what: str, failed: Sequence[str]) -> str:
+    reasons = "".join(f"\n  - {why}" for why in failed)
+    return f"{out}: {what} `vsre experiment report {out}` shows the seeds that are complete.{reasons}"
 
 
 def recipe_folders(plan: Plan, out: Path) -> dict[tuple[str, int], tuple[Recipe, Path]]:
@@ -97,76 +102,35 @@ def chains_of(recipe: Recipe) -> list[tuple[str, ...]]:
     return sorted(map(tuple, groups.values()), key=len, reverse=True)
 
 
-def default_jobs() -> int:
-    """A job a GPU, or a job a core where there is none."""
-    import torch
-
-    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
-
-
-@contextlib.contextmanager
-def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes, each with its share of the cores or a GPU of its own."""
-    import torch
-
-    context = multiprocessing.get_context("spawn")
-    numbers = context.Queue()
-    for number in range(jobs):
-        numbers.put(number)
-    gpus: list[str] = []
-    if count := torch.cuda.device_count():
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        gpus = visible.split(",")[:count] if visible else [str(number) for number in range(count)]
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-    pool = ProcessPoolExecutor(
-        jobs, mp_context=context, initializer=_begin, initargs=(numbers, gpus, threads, os.getpid())
-    )
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _begin(numbers: Any, gpus: Sequence[str], threads: int, parent: int) -> None:
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    number = numbers.get()
-    if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
-    import torch
-
-    torch.set_num_threads(threads)
-
-
-def _end_with(parent: int) -> None:
-    """End this process once its parent is gone: a run that is started again must not find an old worker at its work."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
 Call = tuple[Callable[..., None], tuple[Any, ...]]
 
 
-def _all(
-    pool: ProcessPoolExecutor, what: str, calls: Sequence[Call], console: Console, failed: list[str]
-) -> list[bool]:
-    """Make all calls, whatever becomes of some; what failed is added with its reason. Which went well, in order."""
+def _all(pool: Executor, what: str, calls: Sequence[Call], console: Console, failed: list[str]) -> list[bool]:
+    """Make all calls, whatever becomes of some; what failed is added with its reason. Which went well, in order.
+
+    Raises BrokenExecutor where a worker died, with which the others end too; what failed before is added first.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    futures: list[Future[None]] = []
+    broken: BaseException | None = None
     try:
-        futures: list[Future[None]] = [pool.submit(function, *given) for function, given in calls]
-    except BrokenExecutor as broken:
-        raise VsreError(KILLED) from broken
+        for function, given in calls:
+            futures.append(pool.submit(function, *given))
+    except BrokenExecutor as error:
+        broken = error
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=not console.is_terminal) as progress:
         task = progress.add_task(what, total=len(calls))
         for _ in as_completed(futures):
             progress.advance(task)
-    for future in futures:
-        error = future.exception()
-        if isinstance(error, BrokenExecutor):
-            raise VsreError(KILLED) from error
-        if error is not None:
-            failed.append(f"{what}: {error}")
-    return [future.exception() is None for future in futures]
+    raised = [future.exception() for future in futures]
+    for why in raised:
+        if isinstance(why, BrokenExecutor):
+            broken = why
+        elif why is not None:
+            failed.append(f"{what}: {why}")
+    if broken is not None:
+        raise broken
+    return [why is None for why in raised]
 
 
 @contextlib.contextmanager
@@ -174,18 +138,24 @@ def _logged(folder: Path) -> Iterator[Console]:
     """A console that writes to the folder's log; so do the libraries, and an error says where that is."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOG
-    with (
-        path.open("a", encoding="utf-8") as log,
-        contextlib.redirect_stderr(log),
-        contextlib.redirect_stdout(log),
-    ):
-        try:
-            yield Console(file=log, width=120)
-        except VsreError as error:
-            raise VsreError(f"{error} (log: {path})") from error
-        except Exception as error:
-            Console(file=log, width=120).print_exception()
-            raise VsreError(f"{type(error).__name__}: {error} (log: {path})") from error
+    raised: Exception | None = None
+    try:
+        with (
+            path.open("a", encoding="utf-8") as log,
+            contextlib.redirect_stderr(log),
+            contextlib.redirect_stdout(log),
+        ):
+            try:
+                yield Console(file=log, width=120)
+            except Exception as error:
+                raised = error
+                if not isinstance(error, VsreError):
+                    Console(file=log, width=120).print_exception()
+    except OSError as full:  # the log itself: what went wrong before it is what counts
+        raised = raised or VsreError(f"the log cannot be written: {full}")
+    if raised is not None:
+        said = str(raised) if isinstance(raised, VsreError) else f"{type(raised).__name__}: {raised}"
+        raise VsreError(f"{said} (log: {path})") from raised
 
 
 def _make_data(recipe: Recipe, folder: Path) -> None:
@@ -193,7 +163,7 @@ def _make_data(recipe: Recipe, folder: Path) -> None:
     from vsre.recipes.steps import Steps
 
     with _logged(folder) as console:
-        (folder / RECIPE).write_text(as_yaml(recipe), encoding="utf-8")
+        write_aside(folder / RECIPE, as_yaml(recipe))
         make_data(recipe, folder, Steps(folder, console))
 
 
@@ -221,11 +191,13 @@ def _claim(plan: Plan, out: Path) -> None:
     """Write the plan, or see that it is the one that is there; more seeds may join."""
     path, seeds, experiment = out / PLAN, plan.seeds, plan.experiment.model_dump(mode="json")
     first: Mapping[str, Any] = {name: experiment[name] for name in ASKED}
+    commands = [plan.command]
     if path.is_file():
         there = read_plan(out)
         if there.recipes != plan.recipes:
             raise VsreError(f"{out}: holds the runs of another plan. Choose another --out, or delete the folder.")
         seeds = tuple(dict.fromkeys((*there.seeds, *seeds)))
+        commands = [*there.command.splitlines(), plan.command]
         if any(out.glob("*/seed-*/runs/*/metrics.json")):
             first = there.first  # what is changed once results are there is changed knowing them
     out.mkdir(parents=True, exist_ok=True)
@@ -235,27 +207,55 @@ def _claim(plan: Plan, out: Path) -> None:
         "scale": plan.scale,
         "recipes": {name: recipe.model_dump(mode="json") for name, recipe in plan.recipes.items()},
         "seeds": seeds,
-        "command": plan.command,
+        "command": "\n".join(dict.fromkeys(filter(None, commands))),
     }
-    partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_aside(path, json.dumps(made, indent=1) + "\n")
 
 
 def read_plan(out: Path) -> Plan:
-    """The plan that a folder holds the runs of. Raises VsreError where it holds none."""
+    """The plan that a folder holds the runs of. Raises VsreError where it holds none, or one that cannot be read."""
     path = out / PLAN
     if not path.is_file():
         raise VsreError(f"{path}: no such file. Run `vsre experiment run` with this folder as --out first.")
-    there = json.loads(path.read_text(encoding="utf-8"))
-    recipes = {name: Recipe.model_validate(recipe) for name, recipe in there["recipes"].items()}
-    experiment = Experiment.model_validate(there["experiment"])
-    now = experiment.model_dump(mode="json")
-    return Plan(
-        experiment,
-        there["scale"],
-        recipes,
-        tuple(there["seeds"]),
-        there.get("command", ""),
-        there.get("first") or {name: now[name] for name in ASKED},
-    )
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise VsreError(
+            f"{path}: damaged ({kind_and_line(error)}). Delete this file and run the same `vsre experiment run` again: "
+            "what is done in the folder is kept."
+        ) from error
+    try:
+        experiment = Experiment.model_validate(there["experiment"])
+        now = experiment.model_dump(mode="json")
+        return Plan(
+            experiment,
+            there["scale"],
+            {name: Recipe.model_validate(recipe) for name, recipe in there["recipes"].items()},
+            tuple(there["seeds"]),
+            there.get("command", ""),
+            _first(there.get("first") or {name: now[name] for name in ASKED}),
+        )
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise VsreError(
+            f"{path}: written by another version of vsre, or changed by hand ({_said(error)}). Read it with that "
+            "version, or choose another --out."
+        ) from error
+
+
+def _first(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said before the first run, as this version writes it: an option that is new since is no change."""
+    return {name: [*map(_today, said)] if name == "compare" else said for name, said in told.items()}
+
+
+def _today(contrast: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return Contrast.model_validate(contrast).model_dump(mode="json")
+    except ValidationError:  # refused by now, so it was changed since
+        return contrast
+
+
+def _said(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return kind_and_line(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

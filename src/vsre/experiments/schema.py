@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -53,13 +56,33 @@ class Contrast(Strict):
     beside: bool = False
     together: str = ""
 
+    @property
+    def about(self) -> tuple[Any, ...]:
+        """What is tested: comparisons that agree in it are one and the same."""
+        return self.before, self.after, frozenset(self.relations), self.trained
+
+    @field_validator("relations", mode="before")
+    @classmethod
+    def _on_is_a_word(cls, relations: Any) -> Any:
+        if isinstance(relations, list) and any(isinstance(name, bool) for name in relations):
+            raise ValueError('unquoted on, off, yes and no are true and false in YAML: write "on" in quotes')
+        return relations
+
     @field_validator("relations")
     @classmethod
     def _relations_are_known(cls, relations: list[str]) -> list[str]:
-        for name in relations:
+        for name, times in Counter(relations).items():
             if name not in RELATIONS:
                 raise ValueError(f"no relation {name!r}. {nearest(name, RELATIONS)}")
+            if times > 1:
+                raise ValueError(f"{name!r} stands there {times} times")
         return relations
+
+    @model_validator(mode="after")
+    def _of_two(self) -> Contrast:
+        if self.before == self.after:
+            raise ValueError(f"{self.before!r} is compared with itself: `before` and `after` are two arms")
+        return self
 
 
 class Plot(Strict):
@@ -75,6 +98,13 @@ class Plot(Strict):
     x: str | None = None
     by: str | None = None
 
+    @field_validator("name")
+    @classmethod
+    def _name_names_a_file(cls, name: str) -> str:
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise ValueError(f"{name!r} is to name a file, NAME.png: letters, digits, _, - and . only, no . in front")
+        return name
+
 
 class Experiment(Strict):
     """One question as runs of recipes.
@@ -82,7 +112,8 @@ class Experiment(Strict):
     recipe    what all arms share, as in a recipe file; stages and starts by name are the scale's
     variants  by name what is merged over it; each is a recipe of its own, run with every seed
     primary   figures that decide: their rows are corrected for each other, not for those of figures looked at beside
-    scales    by a scale's name what is merged over that scale; `variants` in it are run at that scale only
+    scales    by a scale's name what is merged over that scale; `variants` in it are merged over those of the same name,
+              others are run at that scale only
     """
 
     name: str
@@ -116,8 +147,56 @@ class Experiment(Strict):
             raise ValueError("there must be a variant; leave `variants` out for a single one")
         return variants
 
+    @field_validator("scales")
+    @classmethod
+    def _variants_are_mappings(cls, scales: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, at in scales.items():
+            variants = at.get("variants", {})
+            if not isinstance(variants, dict) or not all(isinstance(variant, dict) for variant in variants.values()):
+                raise ValueError(
+                    f"{name}: variants: give a mapping for each by its name; one that changes nothing is {{}}"
+                )
+        return scales
+
+    @field_validator("compare")
+    @classmethod
+    def _each_comparison_once(cls, compare: list[Contrast]) -> list[Contrast]:
+        for contrast, times in Counter(contrast.about for contrast in compare).items():
+            if times > 1:
+                before, after = contrast[:2]
+                raise ValueError(
+                    f"{before!r} and {after!r} are compared {times} times about the same: p is corrected for each"
+                )
+        for name in dict.fromkeys(contrast.together for contrast in compare if contrast.together):
+            if faults := [*_apart([contrast for contrast in compare if contrast.together == name])]:
+                raise ValueError(f"together, {name}: {'; '.join(faults)}")
+        return compare
+
+    @field_validator("plots")
+    @classmethod
+    def _each_plot_has_a_file(cls, plots: list[Plot]) -> list[Plot]:
+        for name, times in Counter(plot.name for plot in plots).items():
+            if times > 1:
+                raise ValueError(f"{times} plots are called {name!r} and would be one file, {name}.png")
+        return plots
+
     @model_validator(mode="after")
     def _one_world_for_a_fraction(self) -> Experiment:
         if self.fraction is not None and len(self.variants) > 1:
             raise ValueError("a `fraction` goes with a single variant: what varies are its axes")
         return self
+
+
+def _apart(parts: Sequence[Contrast]) -> Iterator[str]:
+    """Why parts cannot be made once more as one: each of the statements is to be counted once, against one arm."""
+    if len(parts) < 2:
+        yield "one comparison alone; a part more has to share the name, or leave `together` out"
+    if len(starts := dict.fromkeys(part.before for part in parts)) > 1:
+        yield f"all parts need the same `before`, not {' and '.join(map(repr, starts))}"
+    if any(part.trained is not None for part in parts):
+        yield "parts are told apart by their relations: leave `trained` out"
+    if not all(part.relations for part in parts):
+        yield "every part needs `relations` of its own, so that no statement is counted twice"
+    for name, times in Counter(name for part in parts for name in part.relations).items():
+        if times > 1:
+            yield f"{name!r} is in {times} parts, so that its statements would be counted {times} times"

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from vsre.errors import VsreError
+from vsre.orphans import end_with_parent
 from vsre.repaint.diffusion import DiffusionPainter
 from vsre.repaint.judge import Judge, paint_allowed
 from vsre.repaint.painter import Painter, Vocabulary
@@ -198,20 +198,12 @@ _worker: list[ShardPainter] = []
 
 def _start(shard_painter: ShardPainter, ranks: Any, devices: Sequence[str]) -> None:
     """A worker's beginning: it ends with its parent, and has a GPU of its own where there are several."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     with ranks.get_lock():
         rank, ranks.value = ranks.value, ranks.value + 1
     if len(devices) > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[rank % len(devices)]
     _worker.append(shard_painter)
-
-
-def _end_with_parent() -> None:
-    # A killed parent closes no queue, so its workers would wait for ever, each with a model in memory.
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _paint(number: int) -> ShardDone | None:

@@ -1,0 +1,23 @@
+"""Worker processes that must not outlive the run they work for."""
+
+from __future__ import annotations
+
+import os
+import threading
+from multiprocessing import parent_process
+
+
+def end_with_parent() -> None:
+    """From now on end this process once its parent is gone.
+
+    A killed parent closes no queue, so its workers would wait for ever, each with a model in memory; and a run that is
+    started again would find an old worker at its work.
+    """
+    threading.Thread(target=_wait, daemon=True).start()
+
+
+def _wait() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
