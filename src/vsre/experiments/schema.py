@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from vsre.recipes.near import nearest
 from vsre.relations.ontology import RELATIONS
@@ -139,6 +139,14 @@ class Experiment(Strict):
         if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
             raise ValueError("give different seeds, none below 0")
         return seeds
+
+    @field_validator("recipe", "variants", "scales")
+    @classmethod
+    def _seeds_are_the_experiments(cls, given: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        recipes = [given] if info.field_name == "recipe" else given.values()
+        if any("seed" in recipe for recipe in recipes):
+            raise ValueError("every variant is run with each of the experiment's `seeds`: leave `seed` out")
+        return given
 
     @field_validator("variants")
     @classmethod
