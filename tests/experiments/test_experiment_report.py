@@ -365,6 +365,18 @@ def test_further_sets_and_what_answers_hang_on(tmp_path: Path) -> None:
     assert "## Further test sets" in text and "## Wording and picture" in text
 
 
+def test_all_relations_but_some(tmp_path: Path) -> None:
+    """With those left out they make up the whole again."""
+    pair = {"before": "clean: plain", "after": "clean: tuned"}
+    plan = fake_plan(tmp_path, compare=[pair, pair | {"relations": ["on"]}, pair | {"but": ["on"]}], seeds=[0])
+    fake_runs(plan, tmp_path / "out")
+    whole, some, others = (r for r in write_report(plan, tmp_path / "out")["contrasts"] if r["figure"] == "Test-S")
+    sizes = [some["statements"], others["statements"]]
+    assert sum(sizes) == whole["statements"] and min(sizes) > 0
+    assert whole["value"] == pytest.approx(np.average([some["value"], others["value"]], weights=sizes))
+    assert "clean: plain → clean: tuned, on all but on | Test-S |" in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_a_part_that_cannot_be_made_leaves_no_whole(tmp_path: Path) -> None:
     parts = {"left of": "clean: tuned", "under": "paper: tuned"}
     compare = [

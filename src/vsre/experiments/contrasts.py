@@ -15,6 +15,7 @@ from vsre.diagnose.seen import ROW, standing
 from vsre.experiments.design import JOIN, fit_effects
 from vsre.experiments.schema import Contrast, Experiment
 from vsre.experiments.summary import Arm, over
+from vsre.relations.ontology import RELATIONS
 from vsre.report.compare import answer_draws, difference_draws, paired_answers, pairs
 from vsre.report.inputs import Run
 from vsre.report.seeds import TESTED, holm, known
@@ -34,29 +35,36 @@ def contrasts(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[dict[st
     parts: list[_Part] = []
     wanted, lacking = _wanted(experiment, arms)
     for before, after, asked in wanted:
+        relations = [name for name in RELATIONS if name not in asked.but] if asked.but else asked.relations
         keys = [None if asked.trained is None else _standing(run, asked.trained) for run in after.runs]
         for figure, title in TESTED.items():
             lacks = {run.estimate(figure, "acc_t").value is None for run in (*before.runs, *after.runs)}
             if lacks == {True}:
                 continue  # these wordings were not asked
             both = zip(before.runs, after.runs, keys, strict=True)
-            answers = [paired_answers(a, b, figure, relations=asked.relations, keys=only) for a, b, only in both]
+            answers = [paired_answers(a, b, figure, relations=relations, keys=only) for a, b, only in both]
             full = [pair for pair in answers if pair is not None]
             row = _row(full, after) if len(full) == len(answers) and lacks == {False} else None
             if asked.together:
                 parts.append(_Part(before, asked, title, full if row else None))
             if row is None:
-                about = [*asked.relations, *([] if asked.trained is None else [TRAINED[asked.trained]])]
-                why = f"nothing was asked about {', '.join(about)}, or " if about else ""
+                about = statements(asked.relations, asked.but, asked.trained)
+                why = f"nothing was asked about {about}, or " if about else ""
                 why += "nothing was answered, or not the same statements about the same pictures"
                 lacking.append(f"{before.name} → {after.name}, {title}: {why}")
                 continue
             place: dict[str, Any] = {"before": before.name, "after": after.name, "relations": asked.relations}
-            place |= {"trained": asked.trained, "figure": title, "beside": asked.beside}
+            place |= {"but": asked.but, "trained": asked.trained, "figure": title, "beside": asked.beside}
             rows.append(place | row)
     rows = [*_together(parts), *rows]
     _correct(rows, experiment)
     return rows, lacking
+
+
+def statements(relations: Sequence[str], but: Sequence[str], trained: bool | None) -> str:
+    """Which statements a comparison is about, in words; empty for all."""
+    about = [*relations, *([f"all but {', '.join(but)}"] if but else [])]
+    return ", ".join([*about, *([] if trained is None else [TRAINED[trained]])])
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,14 @@ def _together(parts: Sequence[_Part]) -> Iterator[dict[str, Any]]:
         before = mine[0].before
         joined = [tuple(map(pa.concat_tables, zip(*seed, strict=True))) for seed in zip(*answers, strict=True)]
         relations = [relation for part in mine for relation in part.asked.relations]
-        place = {"before": before.name, "after": name, "relations": relations, "trained": None, "figure": figure}
+        place = {
+            "before": before.name,
+            "after": name,
+            "relations": relations,
+            "but": [],
+            "trained": None,
+            "figure": figure,
+        }
         if (row := _row([(old, new) for old, new in joined], before)) is not None:
             yield place | {"beside": False} | row
 

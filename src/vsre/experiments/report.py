@@ -8,7 +8,7 @@ from textwrap import indent
 from typing import Any
 
 from vsre.errors import VsreError
-from vsre.experiments.contrasts import TRAINED, contrasts, effects
+from vsre.experiments.contrasts import contrasts, effects, statements
 from vsre.experiments.data_table import data_rows
 from vsre.experiments.files import Plan
 from vsre.experiments.plots import draw
@@ -216,8 +216,8 @@ def _contrast_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str
     several = ["over seeds", "p", "p (Holm)", "each seed"] if seeds > 1 else []
     lines = [["step", "figure", "statements a seed", "from", "to", "points", "over pictures", *several]]
     for row in rows:
-        about = [*row["relations"], *([] if row["trained"] is None else [TRAINED[row["trained"]]])]
-        on = f", on {', '.join(about)}" if about else ""
+        about = statements(row["relations"], row["but"], row["trained"])
+        on = f", on {about}" if about else ""
         step = f"{markdown_name(row['before'])} → {markdown_name(row['after'])}{on}"
         ends = (_figure("", row[end]) for end in ("from", "to"))
         cells = [step, row["figure"], f"{row['statements']:,}", *ends, signed(row["value"]), _between(row["pictures"])]

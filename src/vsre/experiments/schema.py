@@ -43,7 +43,8 @@ class Fraction(Strict):
 class Contrast(Strict):
     """Two arms, each "VARIANT: MODEL", that are tested on the same pictures and compared on them.
 
-    `relations`: only statements of these, such as those that one of the two was never trained on. `trained`: only those
+    `relations`: only statements of these, such as those that one of the two was never trained on; `but`: of all others,
+    to see how far the two trainings differ anyway. `trained`: only those
     that stand, picture and caption, in the training split of the recipe of `after`; false: only the others. `beside`:
     no answer to the question, but looked at beside, so its tests are corrected apart from those that are. `together`: a
     name; comparisons that share it are made once more as one, over all their statements, and that one is not beside.
@@ -52,6 +53,7 @@ class Contrast(Strict):
     before: str
     after: str
     relations: list[str] = []
+    but: list[str] = []
     trained: bool | None = None
     beside: bool = False
     together: str = ""
@@ -59,16 +61,16 @@ class Contrast(Strict):
     @property
     def about(self) -> tuple[Any, ...]:
         """What is tested: comparisons that agree in it are one and the same."""
-        return self.before, self.after, frozenset(self.relations), self.trained
+        return self.before, self.after, frozenset(self.relations), frozenset(self.but), self.trained
 
-    @field_validator("relations", mode="before")
+    @field_validator("relations", "but", mode="before")
     @classmethod
     def _on_is_a_word(cls, relations: Any) -> Any:
         if isinstance(relations, list) and any(isinstance(name, bool) for name in relations):
             raise ValueError('unquoted on, off, yes and no are true and false in YAML: write "on" in quotes')
         return relations
 
-    @field_validator("relations")
+    @field_validator("relations", "but")
     @classmethod
     def _relations_are_known(cls, relations: list[str]) -> list[str]:
         for name, times in Counter(relations).items():
@@ -82,6 +84,8 @@ class Contrast(Strict):
     def _of_two(self) -> Contrast:
         if self.before == self.after:
             raise ValueError(f"{self.before!r} is compared with itself: `before` and `after` are two arms")
+        if self.relations and self.but:
+            raise ValueError("`relations` names statements, `but` leaves some out: give one of the two")
         return self
 
 
