@@ -98,7 +98,14 @@ def test_a_contrast_may_be_of_some_relations(out: Path, found: dict[str, Any]) -
 def test_the_page_says_all_of_it(out: Path, found: dict[str, Any]) -> None:
     text = (out / "report.md").read_text()
     assert text.startswith("# Two protocols\n\nDoes it | matter?\n\n    vsre experiment run fake.yaml\n")
-    for part in ("## Results", "## Differences", "## Cost", "## By relation", "Means of 2 seeds", "Blind floor (paper"):
+    for part in (
+        "## Results",
+        "## Differences",
+        "## Cost",
+        "## By relation",
+        "Means of 2 seeds",
+        "Blind floor (all; the best",
+    ):
         assert part in text, part
     assert "clean: plain → paper: tuned, on left of" in text and "| 0.50 |" in text and text.endswith("- A note.\n")
     assert "All seeds were tested on the same pictures" not in text

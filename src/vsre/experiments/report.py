@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -101,9 +101,7 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
     if seeds > 1 and not found["trained"]:
         parts.append("Nothing is trained: seeds differ by their test pictures alone.")
     parts += ["## Results", _table(_arm_table(arms)), _intervals(seeds, found["same_pictures"], asked.primary)]
-    for floor in found["floors"]:
-        by = f"Blind floor ({floor['variant']}; the best guesser goes by {floor['goes by']})"
-        parts.append(f"{by}: {100 * floor['value']:.1f} %.")
+    parts += _floors(found["floors"])
     if found["contrasts"]:
         parts += ["## Differences", _table(_contrast_table(found["contrasts"], seeds))]
     if found["not_compared"]:
@@ -135,6 +133,16 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
     parts += [f"![{plot['title']}]({plot['file']})" for plot in found["plots"] if plot["file"]]
     parts += ["\n".join(f"- {note}" for note in asked.notes)]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _floors(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """A line for each floor, with the variants that have it."""
+    variants: dict[str, list[str]] = {}
+    for row in rows:
+        said = f"the best guesser goes by {row['goes by']}): {100 * row['value']:.1f} %."
+        variants.setdefault(said, []).append(row["variant"])
+    for said, some in variants.items():
+        yield f"Blind floor ({'all' if len(some) == len(rows) > 1 else ', '.join(some)}; {said}"
 
 
 def _families(primary: Sequence[str]) -> str:
