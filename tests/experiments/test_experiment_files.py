@@ -200,6 +200,9 @@ def test_figures_that_decide_are_asked_for(tmp_path: Path) -> None:
     variants = {"clean": {}, "paper": {"diagnose": {"packs": ["test-s"]}}}
     (fault,) = faults(tmp_path, recipe=recipe, primary=["test_s", "test_g"], variants=variants)
     assert fault.startswith("paper: primary: test_g needs the pack pool")
+    assert fake_plan(tmp_path, recipe=recipe).recipes, "nothing is said to decide: what is asked does"
+    (fault,) = faults(tmp_path, recipe={**EXPERIMENT["recipe"], "diagnose": {"packs": ["stage1"]}})
+    assert fault == "diagnose.packs: one of test-s, pool, held-out is needed."
 
 
 def test_an_arm_of_another_scale_may_be_compared(tmp_path: Path) -> None:

@@ -176,18 +176,30 @@ def _arms(experiment: Experiment, recipes: dict[str, Recipe]) -> Iterator[str]:
     for side in (s for contrast in experiment.compare for s in (contrast.before, contrast.after)):
         if side not in arms and not side.startswith(tuple(f"{variant}: " for variant in elsewhere)):
             yield f"compare: {side!r} is no arm. {nearest(side, arms)}"
-    lacking: dict[str, list[str]] = {}
-    for variant, recipe in recipes.items():
-        for figure in experiment.primary:
-            if (pack := HEADLINES[figure]) not in recipe.diagnose.packs:
-                needs = f"primary: {figure} needs the pack {pack}; add it to diagnose.packs, or leave {figure} out."
-                lacking.setdefault(needs, []).append(variant)
-    yield from by_variant(lacking, len(recipes))
+    yield from _packs(experiment, recipes)
     factors = {name for recipe in recipes.values() for model in recipe.models for name in model.factors}
     for plot in experiment.plots:
         for name in (plot.x, plot.by):
             if name is not None and name not in factors:
                 yield f"plot {plot.name}: no arm has a factor {name!r}. {nearest(name, factors)}"
+
+
+def _packs(experiment: Experiment, recipes: Mapping[str, Recipe]) -> Iterator[str]:
+    """Packs that are not asked: those of all figures that are said to decide; where nothing is said one is enough."""
+    lacking: dict[str, list[str]] = {}
+    needed = {figure: HEADLINES[figure] for figure in experiment.primary}
+    for variant, recipe in recipes.items():
+        missing = {figure: pack for figure, pack in needed.items() if pack not in recipe.diagnose.packs}
+        if "primary" not in experiment.model_fields_set:
+            if len(missing) == len(needed):
+                lacking.setdefault(f"diagnose.packs: one of {', '.join(needed.values())} is needed.", []).append(
+                    variant
+                )
+            continue
+        for figure, pack in missing.items():
+            fault = f"primary: {figure} needs the pack {pack}; add it to diagnose.packs, or leave {figure} out."
+            lacking.setdefault(fault, []).append(variant)
+    yield from by_variant(lacking, len(recipes))
 
 
 def _scale(name: str) -> dict[str, Any]:
