@@ -16,7 +16,7 @@ from vsre.experiments.design import JOIN, fit_effects
 from vsre.experiments.schema import Contrast, Experiment
 from vsre.experiments.summary import Arm, over
 from vsre.relations.ontology import RELATIONS
-from vsre.report.compare import answer_draws, difference_draws, paired_answers, pairs
+from vsre.report.compare import answer_draws, paired_answers, pairs
 from vsre.report.inputs import Run
 from vsre.report.seeds import TESTED, holm, known
 
@@ -85,18 +85,12 @@ def _together(parts: Sequence[_Part]) -> Iterator[dict[str, Any]]:
         if len(answers) < len(mine):
             continue
         before = mine[0].before
-        joined = [tuple(map(pa.concat_tables, zip(*seed, strict=True))) for seed in zip(*answers, strict=True)]
+        sides = (zip(*seed, strict=True) for seed in zip(*answers, strict=True))
+        joined = [(pa.concat_tables(old), pa.concat_tables(new)) for old, new in sides]
         relations = [relation for part in mine for relation in part.asked.relations]
-        place = {
-            "before": before.name,
-            "after": name,
-            "relations": relations,
-            "but": [],
-            "trained": None,
-            "figure": figure,
-        }
-        if (row := _row([(old, new) for old, new in joined], before)) is not None:
-            yield place | {"beside": False} | row
+        place = {"before": before.name, "after": name, "relations": relations, "but": [], "trained": None}
+        if (row := _row(joined, before)) is not None:
+            yield place | {"figure": figure, "beside": False} | row
 
 
 def _wanted(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[tuple[Arm, Arm, Contrast]], list[str]]:
@@ -117,12 +111,14 @@ def _wanted(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[tuple[Arm
 
 def _row(answers: Sequence[Answers], arm: Arm) -> dict[str, Any] | None:
     """The difference over the seeds' paired answers and what it leads from and to; None where there is no figure."""
-    draws = known([difference_draws(old, new, seed=arm.resample(i)) for i, (old, new) in enumerate(answers)])
+    before, after = (
+        [answer_draws(pair[end], seed=arm.resample(i)) for i, pair in enumerate(answers)] for end in (0, 1)
+    )
+    draws = known([b - a for a, b in zip(before, after, strict=True)])
     if draws is None:
         return None
-    ends = [[answer_draws(pair[end], seed=arm.resample(i)) for i, pair in enumerate(answers)] for end in (0, 1)]
     asked = [len(pc.unique(new["key"])) for _, new in answers]
-    return over(draws) | {"from": over(ends[0]), "to": over(ends[1]), "statements": round(np.mean(asked))}
+    return over(draws) | {"from": over(before), "to": over(after), "statements": round(np.mean(asked))}
 
 
 def effects(experiment: Experiment, arms: Sequence[Arm]) -> list[dict[str, Any]]:

@@ -17,12 +17,12 @@ from vsre.diagnose.metrics import HEADLINES
 from vsre.errors import VsreError
 from vsre.experiments.design import chosen_models
 from vsre.experiments.schema import Experiment
+from vsre.files import LOCKS
 from vsre.recipes.expand import merge
 from vsre.recipes.files import RecipeFaults, recipe_from
 from vsre.recipes.near import nearest
 from vsre.recipes.schema import Recipe
 from vsre.recipes.steps import folder_name, name_faults
-from vsre.repaint.files import LOCKS
 
 _HERE = Path(str(resources.files("vsre.experiments")))
 _SHIPPED, _SCALES = _HERE / "data", _HERE / "scales"

@@ -22,7 +22,7 @@ from vsre.experiments.summary import (
     relation_rows,
 )
 from vsre.experiments.table import open_runs, write_results
-from vsre.repaint.files import write_aside
+from vsre.files import write_aside
 from vsre.report.compare import signed
 from vsre.report.results import markdown_name
 from vsre.report.seeds import TESTED
@@ -39,7 +39,7 @@ COSTS = {
 """A figure of cost.py: its title, how it is written, and what it is multiplied by."""
 AS_IS = ("AUROC", "AUROC, one wording")
 """Figures that are no shares, so not written in %."""
-POOL = " Yes/no gap, answered and AUROC: over the wordings of Test-G."
+_POOL = " Yes/no gap, answered and AUROC: over the wordings of Test-G."
 WIDEST = 10
 """Arms that a table has a column for each of; of more, results.parquet has the figures."""
 
@@ -167,7 +167,7 @@ def _reading(plan: Plan) -> list[str]:
 def _intervals(seeds: int, same_pictures: bool, primary: Sequence[str]) -> str:
     tested = ", ".join(TESTED.values())
     if seeds == 1:
-        return f"{tested}: in brackets 95 % over test pictures. One seed: nothing is known of how seeds differ.{POOL}"
+        return f"{tested}: in brackets 95 % over test pictures. One seed: nothing is known of how seeds differ.{_POOL}"
     same = (
         " All seeds were tested on the same pictures: what they differ by is their training alone."
         if same_pictures
@@ -176,7 +176,7 @@ def _intervals(seeds: int, same_pictures: bool, primary: Sequence[str]) -> str:
     return (
         f"Means of {seeds} seeds. {tested}: in brackets 95 % over seeds (Student's t); other columns: lowest and "
         f"highest seed. Over pictures: paired bootstrap for these very runs.{same} p: t-test over seeds, two-sided; "
-        f"corrected by Holm's method for {_families(primary)}.{POOL}"
+        f"corrected by Holm's method for {_families(primary)}.{_POOL}"
     )
 
 

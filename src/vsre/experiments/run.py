@@ -27,10 +27,10 @@ from vsre.errors import VsreError, kind_and_line
 from vsre.experiments.files import ASKED, Plan, by_variant
 from vsre.experiments.schema import Contrast, Experiment
 from vsre.experiments.workers import default_jobs, workers
+from vsre.files import write_aside
 from vsre.recipes.files import RecipeFaults, as_yaml
 from vsre.recipes.schema import Recipe
 from vsre.recipes.steps import alone, folder_name
-from vsre.repaint.files import write_aside
 
 PLAN, LOG, RECIPE = "plan.json", "log.txt", "recipe.yaml"
 KILLED = (

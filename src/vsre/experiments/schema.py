@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from vsre.recipes.data_options import RelationNames
 from vsre.recipes.near import nearest
-from vsre.relations.ontology import RELATIONS
 from vsre.train.stages import Strict
 
 
@@ -44,16 +44,16 @@ class Contrast(Strict):
     """Two arms, each "VARIANT: MODEL", that are tested on the same pictures and compared on them.
 
     `relations`: only statements of these, such as those that one of the two was never trained on; `but`: of all others,
-    to see how far the two trainings differ anyway. `trained`: only those
-    that stand, picture and caption, in the training split of the recipe of `after`; false: only the others. `beside`:
-    no answer to the question, but looked at beside, so its tests are corrected apart from those that are. `together`: a
-    name; comparisons that share it are made once more as one, over all their statements, and that one is not beside.
+    to see how far the two trainings differ anyway. `trained`: only those that stand, picture and caption, in the
+    training split of the recipe of `after`; false: only the others. `beside`: no answer to the question, but looked at
+    beside, so its tests are corrected apart from those that are. `together`: a name; comparisons that share it are made
+    once more as one, over all their statements, and that one is not beside.
     """
 
     before: str
     after: str
-    relations: list[str] = []
-    but: list[str] = []
+    relations: RelationNames = []
+    but: RelationNames = []
     trained: bool | None = None
     beside: bool = False
     together: str = ""
@@ -62,23 +62,6 @@ class Contrast(Strict):
     def about(self) -> tuple[Any, ...]:
         """What is tested: comparisons that agree in it are one and the same."""
         return self.before, self.after, frozenset(self.relations), frozenset(self.but), self.trained
-
-    @field_validator("relations", "but", mode="before")
-    @classmethod
-    def _on_is_a_word(cls, relations: Any) -> Any:
-        if isinstance(relations, list) and any(isinstance(name, bool) for name in relations):
-            raise ValueError('unquoted on, off, yes and no are true and false in YAML: write "on" in quotes')
-        return relations
-
-    @field_validator("relations", "but")
-    @classmethod
-    def _relations_are_known(cls, relations: list[str]) -> list[str]:
-        for name, times in Counter(relations).items():
-            if name not in RELATIONS:
-                raise ValueError(f"no relation {name!r}. {nearest(name, RELATIONS)}")
-            if times > 1:
-                raise ValueError(f"{name!r} stands there {times} times")
-        return relations
 
     @model_validator(mode="after")
     def _of_two(self) -> Contrast:

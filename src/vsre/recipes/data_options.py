@@ -31,6 +31,7 @@ def _known(names: list[str]) -> list[str]:
 
 
 RelationNames = Annotated[list[str], BeforeValidator(_words), AfterValidator(_known)]
+"""Relations of the ontology, by name."""
 
 
 class OwnScenes(Strict):

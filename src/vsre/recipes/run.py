@@ -28,6 +28,7 @@ from rich.markup import escape
 from vsre.diagnose import BlankPictures, Engine, TransformersEngine, diagnose
 from vsre.diagnose.box_forest import box_forest
 from vsre.diagnose.run_folder import versions
+from vsre.files import write_aside
 from vsre.recipes.also import diagnose_also
 from vsre.recipes.data_sets import question_sources
 from vsre.recipes.estimate import Machine, estimate
@@ -38,7 +39,6 @@ from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, SceneSource
 from vsre.recipes.steps import Steps, alone, folder_name
 from vsre.recipes.training import ends_with, model_folder, processes_of, train_here, train_in_processes
 from vsre.recipes.validate import check
-from vsre.repaint.files import write_aside
 from vsre.report import ReportMeta, ReportRun, as_json, write_report
 from vsre.rewrite import TemplatePack
 from vsre.sources.layouts import write_layouts

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from vsre.errors import VsreError
-from vsre.repaint.files import locked, write_aside
+from vsre.files import locked, write_aside
 
 STEP = "step.json"
 

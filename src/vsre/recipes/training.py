@@ -13,12 +13,12 @@ from accelerate.commands.config.config_args import load_config_from_file
 from rich.console import Console
 
 from vsre.errors import VsreError
+from vsre.files import write_aside
 from vsre.model import resolve_checkpoint
 from vsre.recipes.files import as_yaml
 from vsre.recipes.schema import ModelSpec, Recipe
 from vsre.recipes.start import open_model, open_vlm
 from vsre.recipes.steps import folder_name
-from vsre.repaint.files import write_aside
 from vsre.train import DataSource, run_stages
 from vsre.train.carry import MODEL
 from vsre.train.checkpoints import DONE, read_json

@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vsre.errors import VsreError
+from vsre.files import full_disk_told, locked, write_aside
 from vsre.repaint.alike_pictures import near_duplicates
 from vsre.repaint.balance import Balance
-from vsre.repaint.files import full_disk_told, locked, write_aside
 from vsre.repaint.ledger import LEDGER, PICTURES, read_shard_ledger, shard_pictures
 from vsre.repaint.outcome import painted_of
 from vsre.repaint.painter import KINDS, SETTINGS, Painted

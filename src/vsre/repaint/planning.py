@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vsre.errors import VsreError
-from vsre.repaint.files import locked
+from vsre.files import locked
 from vsre.repaint.licences import coco_licences, licence_of
 from vsre.repaint.painter import SETTINGS, BatchPainter, Painter, PaintJob, Vocabulary
 from vsre.repaint.plan import checked_settings, jobs, survey

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vsre.repaint.files import full_disk_told, locked
+from vsre.files import full_disk_told, locked
 from vsre.repaint.ledger import LEDGER, PICTURES, schema
 from vsre.repaint.outcome import Outcome, known_text, ledger_row
 from vsre.repaint.plan_files import Plan, Planned

@@ -81,11 +81,11 @@ def paired_draws(before: Run | None, after: Run, figure: str, *, seed: int = 0) 
 
     None where a run has no samples of it, or the two were asked about other statements or images.
     """
-    if before is not None:
-        both = paired_answers(before, after, figure)
-        return None if both is None else difference_draws(*both, seed=seed)
-    answers = _answers(after, figure)
-    return None if answers is None else answer_draws(answers, seed=seed)
+    if before is None:
+        answers = _answers(after, figure)
+        return None if answers is None else answer_draws(answers, seed=seed)
+    both = paired_answers(before, after, figure)
+    return None if both is None else answer_draws(both[1], seed=seed) - answer_draws(both[0], seed=seed)
 
 
 def paired_answers(
@@ -103,20 +103,13 @@ def paired_answers(
 
 
 def answer_draws(answers: pa.Table, *, seed: int = 0) -> np.ndarray:
-    """acc_t on the data and on every resample of its images: (1 + R,)."""
-    return np.asarray(mean_accuracy(answers, *_resampled(answers, seed)).all[:, 0])
+    """acc_t on the data and on every resample of its images: (1 + R,).
 
-
-def difference_draws(old: pa.Table, new: pa.Table, *, seed: int = 0) -> np.ndarray:
-    """acc_t of `new` less that of `old`, about the same images, on the data and on every resample of them: (1 + R,)."""
-    images, bootstrap = _resampled(new, seed)
-    drawn = mean_accuracy(new, images, bootstrap).minus(mean_accuracy(old, images, bootstrap))
-    return np.asarray(drawn.all[:, 0])
-
-
-def _resampled(answers: pa.Table, seed: int) -> tuple[pa.Array, Bootstrap]:
+    Answers about the same images are resampled alike by the same seed, so the difference of two is a paired one.
+    """
     images = pc.unique(answers["image_id"]).sort()
-    return images, Bootstrap(len(images), resamples=RESAMPLES, seed=seed)
+    bootstrap = Bootstrap(len(images), resamples=RESAMPLES, seed=seed)
+    return np.asarray(mean_accuracy(answers, images, bootstrap).all[:, 0])
 
 
 def _answers(run: Run, figure: str, relations: Sequence[str] = (), keys: pa.Array | None = None) -> pa.Table | None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vsre.repaint.files import locked, write_aside
+from vsre.files import locked, write_aside
 from vsre.sources.scenes import masks, object_list, paint, scene_stream
 from vsre.zoo.text import Fact
 
