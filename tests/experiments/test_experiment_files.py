@@ -107,7 +107,12 @@ def part(*relations: str, **how: Any) -> dict[str, Any]:
     [
         ({"questoin": "x"}, "unknown key 'questoin'. Did you mean 'question'?"),
         ({"plots": [{"kind": "dots", "name": "a", "titel": "A"}]}, "unknown key 'titel'. Did you mean 'title'?"),
-        ({"plots": [{"kind": "dot", "name": "a", "title": "A"}]}, "'dots', 'lines' or 'sensitivity'"),
+        ({"plots": [{"kind": "dot", "name": "a", "title": "A"}]}, "'lines', 'sensitivity', 'differences' or 'effects'"),
+        ({"plots": [{"kind": "effects", "name": "a", "title": "A"}]}, "plot a: effects are those of a `fraction`"),
+        (
+            {"plots": [{"kind": "differences", "name": "a", "title": "A", "y": ["bias"]}]},
+            "y: bias is not tested; differences can be drawn of test_s.acc_t, test_g.acc_t, unseen.acc_t",
+        ),
         ({"plots": [{"kind": "lines", "name": "a", "title": "A", "x": "step"}]}, "Did you mean 'steps'?"),
         ({"seeds": [0, 0]}, "seeds: give different seeds"),
         ({"variants": {}}, "there must be a variant"),

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from matplotlib.figure import Figure
 
+from vsre.experiments.forest import LETTERS, draw_forest
 from vsre.experiments.plots import _dots, _lines, _mean, _sensitivity, draw
 from vsre.experiments.schema import Plot
 
@@ -95,3 +96,53 @@ def test_a_plot_without_figures_is_no_file(tmp_path: Path) -> None:
     plot = Plot(kind="dots", name="bias", title="", y=["bias"])
     assert draw(plot, table, [0], tmp_path)["file"] is None and not [*tmp_path.iterdir()]
     assert draw(plot.model_copy(update={"y": ["test_g.acc_t"]}), table, [0], tmp_path)["file"] == "bias.png"
+
+
+def a_row(after: str, value: float, figure: str = "Test-G", **more: Any) -> dict[str, Any]:
+    one_seed = {"low": None, "high": None, "pictures": [value - 0.1, value + 0.2], "beside": False}
+    about: dict[str, Any] = {"relations": [], "but": [], "trained": None}
+    return {"before": "a", "after": after, "figure": figure, "value": value} | one_seed | about | more
+
+
+def bars(at: Any) -> list[tuple[float, float, float, float, str]]:
+    """Of each bar of a forest its place from above, value and bounds, and the colour that it is filled with."""
+    found = []
+    for bar in at.containers:
+        (x,), (y,) = bar.lines[0].get_data()
+        ends = bar.lines[2][0].get_segments()[0][:, 0]
+        found.append((round(y, 3), *np.round([x, *ends], 6).tolist(), bar.lines[0].get_markerfacecolor()))
+    return found
+
+
+def test_differences_with_their_bounds_over_seeds_or_pictures() -> None:
+    rows = [
+        a_row("b", 0.1),
+        a_row("b", -0.2, "Test-S", low=-0.3, high=-0.15),
+        a_row("c", 0.05, beside=True, relations=["near"], but=[]),
+        a_row("d", 0.0, "Unseen"),
+    ]
+    at = axes()
+    names = draw_forest("differences", ["test_g.acc_t", "test_s.acc_t"], rows, at)
+    assert names == ["a → b", "a → c, on near"], "d has neither figure"
+    assert sorted(bars(at)) == [
+        (-0.125, 10, 0, 30, "C0"),
+        (0.125, -20, -30, -15, "C1"),
+        (0.875, 5, -5, 25, "white"),
+    ]
+    assert at.get_legend_handles_labels()[1] == ["Test-G", "Test-G, looked at beside", "Test-S"]
+
+
+def test_effects_in_their_order_and_long_names_in_lines() -> None:
+    rows = [
+        {"effect": e, "figure": "Test-G", "value": v, "low": v - 0.1, "high": v + 0.1} for e, v in (("b", 1), ("a", 2))
+    ]
+    assert draw_forest("effects", ["test_g.acc_t"], rows, axes()) == ["b", "a"]
+    (name,) = draw_forest("differences", ["test_g.acc_t"], [a_row("after " * 20, 0.1)], axes())
+    assert "\n" in name and max(map(len, name.split("\n"))) <= LETTERS
+
+
+def test_a_forest_is_a_file_where_something_is_tested(tmp_path: Path) -> None:
+    table = pa.Table.from_pylist([row("a", 0, 0.5)])
+    plot = Plot(kind="differences", name="d", title="")
+    assert draw(plot, table, [0], tmp_path)["file"] is None
+    assert draw(plot, table, [0], tmp_path, {"differences": [a_row("b", 0.1)]})["file"] == "d.png"

@@ -182,6 +182,8 @@ def _arms(experiment: Experiment, recipes: dict[str, Recipe]) -> Iterator[str]:
         for name in (plot.x, plot.by):
             if name is not None and name not in factors:
                 yield f"plot {plot.name}: no arm has a factor {name!r}. {nearest(name, factors)}"
+        if plot.kind == "effects" and experiment.fraction is None:
+            yield f"plot {plot.name}: effects are those of a `fraction`, which this experiment has not"
 
 
 def _packs(experiment: Experiment, recipes: Mapping[str, Recipe]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import stats  # type: ignore[import-untyped]
 
+from vsre.experiments.forest import draw_forest
 from vsre.experiments.schema import Plot
 from vsre.experiments.table import FACTOR
 
@@ -29,39 +30,53 @@ LOOKS: dict[str, tuple[str, float, dict[str, Any]]] = {
     "blank.acc_t": ("the same, grey frame", 0.25, {"marker": "o", "markerfacecolor": "none", "markersize": 9}),
 }
 """The marks of a sensitivity plot: what they are called, how far below the arm's line, and how they look."""
+POINTS = {"differences": "percentage points", "effects": "percentage points, with 95 % by what the linear model leaves"}
 LETTERS = 34
 """Letters in a line of an arm's name."""
 
 Rows = Sequence[dict[str, Any]]
 
 
-def draw(plot: Plot, table: pa.Table, seeds: Sequence[int], out: Path) -> dict[str, Any]:
-    """Draw one plot to OUT/NAME.png; {"name", "title", "file"}, the file None where the table lacks its figures."""
+def draw(
+    plot: Plot, table: pa.Table, seeds: Sequence[int], out: Path, tested: Mapping[str, Rows] | None = None
+) -> dict[str, Any]:
+    """Draw one plot to OUT/NAME.png; {"name", "title", "file"}, the file None where its figures are lacking.
+
+    `tested`: the report's rows, by the kind of plot that draws them (differences, effects).
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = table.filter(pc.is_in(table["seed"], pa.array(seeds))).to_pylist()
-    arms = _by_arm(rows)
-    row = 0.6 if plot.kind == "sensitivity" else 0.16 + 0.06 * len(plot.y)
-    height = 4.2 if plot.kind == "lines" else 1.5 + sum(max(row, 0.2 + 0.14 * name.count("\n")) for name in arms)
-    figure = Figure(figsize=(7.5, max(3.0, height)), layout="constrained")
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    if plot.kind == "lines":
-        drawn = _lines(plot, rows, axes)
+    if plot.kind in ("differences", "effects"):
+        names = draw_forest(plot.kind, plot.y, (tested or {}).get(plot.kind, ()), axes)
+        drawn = bool(names)
+        axes.set_xlabel(POINTS[plot.kind] + (_bounds(seeds) if plot.kind == "differences" else ""), fontsize=8)
     else:
-        drawn = (_dots if plot.kind == "dots" else _sensitivity)(plot, arms, axes)
-        axes.set_yticks(range(len(arms)), arms, fontsize=8)
-        axes.set_ylim(len(arms) - 0.4, -0.6)  # the first on top
-        axes.set_xlabel("accuracy in %" + (_bounds(seeds) if plot.kind == "dots" else ""), fontsize=8)
+        rows = table.filter(pc.is_in(table["seed"], pa.array(seeds))).to_pylist()
+        arms = {} if plot.kind == "lines" else _by_arm(rows)
+        names = [*arms]
+        if plot.kind == "lines":
+            drawn = _lines(plot, rows, axes)
+        else:
+            drawn = (_dots if plot.kind == "dots" else _sensitivity)(plot, arms, axes)
+            axes.set_xlabel("accuracy in %" + (_bounds(seeds) if plot.kind == "dots" else ""), fontsize=8)
+        if drawn and all(name.endswith("acc_t") for name in plot.y):
+            lines = plot.kind == "lines"
+            (axes.axhline if lines else axes.axvline)(50, color="grey", linewidth=0.8, linestyle=":", zorder=0)
+            low, high = axes.get_ylim() if lines else axes.get_xlim()  # a t-interval of few seeds may leave 0 to 100
+            (axes.set_ylim if lines else axes.set_xlim)(max(low, -1), min(high, 101))
     told = {"name": plot.name, "title": plot.title, "file": None}
     if not drawn:
         return told
-    if all(name.endswith("acc_t") for name in plot.y):
-        lines = plot.kind == "lines"
-        (axes.axhline if lines else axes.axvline)(50, color="grey", linewidth=0.8, linestyle=":", zorder=0)
-        low, high = axes.get_ylim() if lines else axes.get_xlim()  # a t-interval of few seeds may leave 0 to 100
-        (axes.set_ylim if lines else axes.set_xlim)(max(low, -1), min(high, 101))
+    if names:
+        row = 0.6 if plot.kind == "sensitivity" else 0.16 + 0.06 * len(plot.y)
+        height = 1.5 + sum(max(row, 0.2 + 0.14 * name.count("\n")) for name in names)
+        figure.set_size_inches(7.5, max(3.0, height))
+        axes.set_yticks(range(len(names)), names, fontsize=8)
+        axes.set_ylim(len(names) - 0.4, -0.6)  # the first on top
     axes.tick_params(labelsize=8)
     axes.set_title(plot.title, fontsize=10, loc="left", wrap=True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -62,6 +62,7 @@ def write_report(plan: Plan, out: Path) -> dict[str, Any]:
         whole = whole[:1]  # the same models on the same pictures: as many seeds are one
         arms = arms_of(plan, runs, whole)
     compared, lacking = contrasts(plan.experiment, arms)
+    tested = {"differences": compared, "effects": effects(plan.experiment, arms)}
     found = {
         "experiment": plan.experiment.name,
         "scale": plan.scale,
@@ -73,14 +74,14 @@ def write_report(plan: Plan, out: Path) -> dict[str, Any]:
         "arms": arm_rows(arms),
         "contrasts": compared,
         "not_compared": lacking,
-        "effects": effects(plan.experiment, arms),
+        "effects": tested["effects"],
         "also": also_rows(arms),
         "looks": look_rows(arms),
         "ability": ability_rows(arms),
         "floors": floors(arms),
         "relations": relation_rows(arms),
         "data": data_rows(plan, out, whole[0]),
-        "plots": [draw(plot, table, whole, out) for plot in plan.experiment.plots],
+        "plots": [draw(plot, table, whole, out, tested) for plot in plan.experiment.plots],
     }
     write_aside(out / REPORT, markdown(plan, found))
     return found

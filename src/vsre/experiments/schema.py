@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -38,6 +38,10 @@ class Fraction(Strict):
         if self.each is not None and self.each not in self.axes:
             raise ValueError(f"each: {self.each!r} is no axis. {nearest(self.each, self.axes)}")
         return self
+
+
+Tested = Literal["test_s", "test_g", "unseen"]
+"""The figures that are tested; what they are called is told in `vsre.report.seeds`."""
 
 
 class Contrast(Strict):
@@ -75,10 +79,11 @@ class Contrast(Strict):
 class Plot(Strict):
     """A figure of every arm: as dots with intervals, or as lines over a factor that is a number.
 
-    `y` are figures of the table (test_g.acc_t, ...). `by` is a factor whose values are a line each.
+    `y` are figures of the table (test_g.acc_t, ...). `by` is a factor whose values are a line each. The kinds
+    differences and effects draw what the report's tables of that name have of `y`, which are tested figures then.
     """
 
-    kind: Literal["dots", "lines", "sensitivity"]
+    kind: Literal["dots", "lines", "sensitivity", "differences", "effects"]
     name: str
     title: str
     y: list[str] = ["test_g.acc_t"]
@@ -91,6 +96,13 @@ class Plot(Strict):
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise ValueError(f"{name!r} is to name a file, NAME.png: letters, digits, _, - and . only, no . in front")
         return name
+
+    @model_validator(mode="after")
+    def _of_what_is_tested(self) -> Plot:
+        tested = [f"{name}.acc_t" for name in get_args(Tested)]
+        if self.kind in ("differences", "effects") and (other := [name for name in self.y if name not in tested]):
+            raise ValueError(f"y: {', '.join(other)} is not tested; {self.kind} can be drawn of {', '.join(tested)}")
+        return self
 
 
 class Experiment(Strict):
@@ -108,7 +120,7 @@ class Experiment(Strict):
     question: str
     about: str = ""
     reading: str = Field(default="", description="what would count as an answer, said before it was run")
-    primary: list[Literal["test_s", "test_g", "unseen"]] = Field(
+    primary: list[Tested] = Field(
         default=["test_s", "test_g", "unseen"], min_length=1, description="the figures that decide"
     )
     seeds: list[int] = [0, 1, 2]
