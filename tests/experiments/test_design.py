@@ -96,17 +96,17 @@ def test_the_shipped_fraction() -> None:
     arms = chosen_models(fraction)
     names = [arm["name"] for arm in arms]
     assert len(arms) == len(set(names)) == 40
-    sets = [tuple(arm["start"]["encoders"]) for arm in arms]
-    assert len(set(sets)) == 15 and all(sets.count(each) >= 2 for each in sets)
+    first = arms[:15]
+    assert all(arm["name"].endswith(", rewrite (large)") for arm in first)
+    assert len({tuple(arm["start"]["encoders"]) for arm in first}) == 15, "every set of encoders"
     factors = [arm["factors"] for arm in arms]
     assert {len(arm) for arm in factors} == {8}
     reached = efficiency(model_matrix(factors, fraction.effects))
-    assert reached > 0.9
     every = model_matrix([m["factors"] for m in grid_models([fraction.axes], "all")], fraction.effects)
     rng = np.random.default_rng(0)
     at_random = [efficiency(every[rng.choice(len(every), 40, replace=False)]) for _ in range(200)]
     assert max(at_random) < reached
-    assert (round(reached, 2), round(float(np.median(at_random)), 2), round(efficiency(every), 2)) == (0.95, 0.69, 0.99)
+    assert (round(reached, 2), round(float(np.median(at_random)), 2), round(efficiency(every), 2)) == (0.84, 0.69, 0.99)
     assert chosen_models(fraction) == arms, "the same on every call"
 
 
@@ -118,16 +118,16 @@ def axes(**sizes: int) -> dict[str, list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize(
-    ("runs", "each", "effects", "says"),
+    ("runs", "whole", "effects", "says"),
     [
-        (5, None, ["a", "a2", "b", "b2"], "5 runs for a mean and 4 effects; it takes 6 at least"),
-        (7, "a", ["a", "b"], "two of each of 4 a are 8"),
-        (8, None, ["a", "b", "c"], "no factor 'c'"),
+        (5, {}, ["a", "a2", "b", "b2"], "5 runs for a mean and 4 effects; it takes 6 at least"),
+        (4, {"b": "b3"}, ["a", "b"], "4 runs do not tell 2 effects apart"),
+        (8, {}, ["a", "b", "c"], "no factor 'c'"),
     ],
 )
-def test_too_few_runs_are_refused(runs: int, each: str | None, effects: list[str], says: str) -> None:
+def test_too_few_runs_are_refused(runs: int, whole: dict[str, str], effects: list[str], says: str) -> None:
     with pytest.raises(VsreError, match=says):
-        chosen_models(Fraction(runs=runs, each=each, axes=axes(a=4, b=4), effects=effects))
+        chosen_models(Fraction(runs=runs, whole=whole, axes=axes(a=4, b=4), effects=effects))
 
 
 def test_effects_that_no_run_can_tell_apart_are_refused() -> None:
@@ -137,12 +137,19 @@ def test_effects_that_no_run_can_tell_apart_are_refused() -> None:
             chosen_models(Fraction(runs=runs, axes=twins, effects=["a", "twin"]))
 
 
-def test_each_item_comes_twice_where_it_is_asked_for() -> None:
-    fraction = Fraction(runs=9, each="a", axes=axes(a=4, b=4), effects=["a", "b"])
-    taken = [arm["name"].split(", ")[0] for arm in chosen_models(fraction)]
-    assert len(taken) == 9 and all(taken.count(f"a{at}") >= 2 for at in range(4))
-    with pytest.raises(ValueError, match="each: 'bb' is no axis"):
-        Fraction(runs=9, each="bb", axes=axes(a=4, b=4), effects=["a"])
+def test_all_combinations_with_an_item_are_in_where_that_is_asked_for() -> None:
+    fraction = Fraction(runs=9, whole={"b": "b2"}, axes=axes(a=4, b=4, c=2), effects=["a", "b", "c"])
+    taken = [arm["name"] for arm in chosen_models(fraction)]
+    assert len(taken) == len(set(taken)) == 9
+    assert {f"a{a}, b2, c{c}" for a in range(4) for c in range(2)} < set(taken)
+    one = fraction.model_copy(update={"whole": {"a": "a0", "b": "b2"}})
+    assert {"a0, b2, c0", "a0, b2, c1"} < {arm["name"] for arm in chosen_models(one)}
+    with pytest.raises(VsreError, match="7 runs, but `whole` alone are 8"):
+        chosen_models(fraction.model_copy(update={"runs": 7}))
+    with pytest.raises(ValueError, match="whole: 'bb' is no axis"):
+        Fraction(runs=9, whole={"bb": "b2"}, axes=axes(a=4, b=4), effects=["a"])
+    with pytest.raises(ValueError, match="no item of b is called 'b9'"):
+        Fraction(runs=9, whole={"b": "b9"}, axes=axes(a=4, b=4), effects=["a"])
 
 
 def test_all_combinations_are_taken_where_there_are_no_more() -> None:

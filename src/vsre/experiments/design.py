@@ -49,7 +49,7 @@ def model_matrix(factors: Sequence[Mapping[str, Any]], effects: Sequence[str]) -
 
 
 def chosen_models(fraction: Fraction) -> list[dict[str, Any]]:
-    """The models of a fraction, as in a recipe file, in the order of the grid.
+    """The models of a fraction, as in a recipe file, in the order of the grid but those of `whole` first.
 
     Raises VsreError where so many runs, or all there could be, do not tell the effects apart and leave one to judge by.
     """
@@ -62,55 +62,54 @@ def chosen_models(fraction: Fraction) -> list[dict[str, Any]]:
         raise VsreError("fraction: some effects go together in all combinations. Take out those that say the same.")
     if runs == len(models):
         return models
-    items = len(fraction.axes[fraction.each]) if fraction.each else 0
-    if runs < 2 * items:
-        raise VsreError(f"fraction: {runs} runs, but two of each of {items} {fraction.each} are {2 * items}.")
-    axis = list(fraction.axes).index(fraction.each) if fraction.each else 0
-    sizes = [len(values) for values in fraction.axes.values()]
-    group = np.unravel_index(np.arange(len(models)), sizes)[axis]
-    chosen = _d_optimal(
-        tuple(map(tuple, matrix.tolist())),
-        tuple(group.tolist()),
-        tuple(np.repeat(np.arange(items), 2).tolist()),
-        runs,
-    )
+    fixed = _whole(fraction)
+    if runs < len(fixed):
+        raise VsreError(f"fraction: {runs} runs, but `whole` alone are {len(fixed)}.")
+    chosen = _d_optimal(tuple(map(tuple, matrix.tolist())), fixed, runs)
     if np.linalg.matrix_rank(matrix[chosen]) < unknown:
         raise VsreError(f"fraction: {runs} runs do not tell {unknown - 1} effects apart. Give it more runs.")
-    return [models[at] for at in chosen]
+    return [models[at] for at in (*fixed, *(at for at in chosen if at not in fixed))]
+
+
+def _whole(fraction: Fraction) -> tuple[int, ...]:
+    """Places of the combinations that are in anyway."""
+    if not fraction.whole:
+        return ()
+    sizes = [len(items) for items in fraction.axes.values()]
+    places = np.unravel_index(np.arange(np.prod(sizes)), sizes)
+    kept = np.ones(len(places[0]), bool)
+    for at, (axis, items) in zip(places, fraction.axes.items(), strict=True):
+        if axis in fraction.whole:
+            kept &= at == [item.get("name") for item in items].index(fraction.whole[axis])
+    return tuple(np.flatnonzero(kept).tolist())
 
 
 @cache
-def _d_optimal(
-    rows: tuple[tuple[float, ...], ...], group: tuple[int, ...], fixed: tuple[int, ...], runs: int
-) -> list[int]:
-    """Places of the chosen candidates; the first len(fixed) runs are each bound to a group, none is taken twice."""
-    candidates, groups = np.array(rows), np.array(group)
+def _d_optimal(rows: tuple[tuple[float, ...], ...], fixed: tuple[int, ...], runs: int) -> list[int]:
+    """Places of the chosen candidates in order; those that are fixed are among them, none is taken twice."""
+    candidates = np.array(rows)
     best, best_value = [], -np.inf
     for start in range(STARTS):
         rng = np.random.default_rng(start)
-        chosen: list[int] = []
-        for bound in (*fixed, *[None] * (runs - len(fixed))):
-            free = np.setdiff1d(np.flatnonzero(groups == bound) if bound is not None else np.arange(len(rows)), chosen)
-            chosen.append(int(rng.choice(free)))
-        value = _exchange(candidates, groups, fixed, chosen)
+        free = rng.choice(np.setdiff1d(np.arange(len(rows)), fixed), runs - len(fixed), replace=False)
+        chosen = [*fixed, *free.tolist()]
+        value = _exchange(candidates, len(fixed), chosen)
         if value > best_value + 1e-9:
             best, best_value = sorted(chosen), value
     return best
 
 
-def _exchange(candidates: Matrix, groups: NDArray[np.int_], fixed: tuple[int, ...], chosen: list[int]) -> float:
-    """Swap runs of `chosen` in place until no swap raises log det(X'X + ridge), which is returned."""
+def _exchange(candidates: Matrix, fixed: int, chosen: list[int]) -> float:
+    """Swap runs of `chosen` in place, but for the first `fixed`, until no swap raises log det(X'X + ridge): its value."""
     improved = True
     while improved:
         improved = False
-        for run in range(len(chosen)):
+        for run in range(fixed, len(chosen)):
             others = [at for place, at in enumerate(chosen) if place != run]
             information = candidates[others].T @ candidates[others] + RIDGE * np.eye(candidates.shape[1])
             # det(M + x x') = det(M) (1 + x' M^-1 x): the candidate with the largest quadratic form is the best.
             gains = np.einsum("ij,jk,ik->i", candidates, np.linalg.inv(information), candidates)
             gains[others] = -np.inf
-            if run < len(fixed):
-                gains[groups != fixed[run]] = -np.inf
             better = int(np.argmax(gains))
             if gains[better] > gains[chosen[run]] * (1 + 1e-9):
                 chosen[run], improved = better, True

@@ -18,13 +18,13 @@ class Fraction(Strict):
     """So many of all combinations of a grid's items, chosen so that the effects are told best (design.py).
 
     `axes` is as in a recipe's grid. An effect is a factor of the models, or two joined by " x ": their interaction.
-    `each` is an axis of which every item has at least two arms.
+    `whole` names an item of some axes: all combinations that have them are among the chosen.
     """
 
     runs: int = Field(ge=2)
     axes: dict[str, list[dict[str, Any]]]
     effects: list[str]
-    each: str | None = None
+    whole: dict[str, str] = {}
 
     @field_validator("axes")
     @classmethod
@@ -34,9 +34,13 @@ class Fraction(Strict):
         return axes
 
     @model_validator(mode="after")
-    def _each_is_an_axis(self) -> Fraction:
-        if self.each is not None and self.each not in self.axes:
-            raise ValueError(f"each: {self.each!r} is no axis. {nearest(self.each, self.axes)}")
+    def _whole_is_of_axes(self) -> Fraction:
+        for axis, item in self.whole.items():
+            if axis not in self.axes:
+                raise ValueError(f"whole: {axis!r} is no axis. {nearest(axis, self.axes)}")
+            names = [str(given.get("name", "")) for given in self.axes[axis]]
+            if item not in names:
+                raise ValueError(f"whole: no item of {axis} is called {item!r}. {nearest(item, names)}")
         return self
 
 
