@@ -108,7 +108,7 @@ def part(*relations: str, **how: Any) -> dict[str, Any]:
     [
         ({"questoin": "x"}, "unknown key 'questoin'. Did you mean 'question'?"),
         ({"plots": [{"kind": "dots", "name": "a", "titel": "A"}]}, "unknown key 'titel'. Did you mean 'title'?"),
-        ({"plots": [{"kind": "dot", "name": "a", "title": "A"}]}, "'lines', 'sensitivity', 'differences' or 'effects'"),
+        ({"plots": [{"kind": "dot", "name": "a", "title": "A"}]}, "'differences', 'effects' or 'cost'"),
         ({"plots": [{"kind": "effects", "name": "a", "title": "A"}]}, "plot a: effects are those of a `fraction`"),
         (
             {"plots": [{"kind": "differences", "name": "a", "title": "A", "y": ["bias"]}]},

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from matplotlib.figure import Figure
 
+from vsre.experiments.cost_plot import points
 from vsre.experiments.forest import LETTERS, draw_forest
 from vsre.experiments.plots import _dots, _lines, _mean, _sensitivity, draw
 from vsre.experiments.schema import Plot
@@ -146,3 +147,20 @@ def test_a_forest_is_a_file_where_something_is_tested(tmp_path: Path) -> None:
     plot = Plot(kind="differences", name="d", title="")
     assert draw(plot, table, [0], tmp_path)["file"] is None
     assert draw(plot, table, [0], tmp_path, {"differences": [a_row("b", 0.1)]})["file"] == "d.png"
+
+
+def test_accuracy_against_cost(tmp_path: Path) -> None:
+    one_seed = {"value": 0.6, "low": None, "high": None, "pictures": [0.5, 0.65]}
+    seeds = one_seed | {"low": 0.5, "high": 0.75}
+    arms: list[dict[str, Any]] = [
+        {"arm": "a", "Test-G": one_seed, "cost.visual_tokens": {"value": 36}, "cost.train_seconds": {"value": 1800}},
+        {"arm": "b", "cost.visual_tokens": {"value": 72}},
+        {"arm": "c", "Test-G": seeds, "cost.visual_tokens": {"value": 108}},
+    ]
+    assert points(arms, "cost.visual_tokens", "Test-G") == [(1, 36, 60, 50, 65), (3, 108, 60, 50, 75)]
+    assert points(arms, "cost.train_seconds", "Test-G") == [(1, 0.5, 60, 50, 65)]
+    plot = Plot(kind="cost", name="cost", title="What it costs")
+    assert draw(plot, pa.table({}), [0], tmp_path, {"cost": arms})["file"] == "cost.png"
+    assert draw(plot, pa.table({}), [0], tmp_path / "no", {"cost": arms[:2]})["file"] is None, (
+        "one arm is no comparison"
+    )

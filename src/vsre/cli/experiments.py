@@ -126,9 +126,15 @@ def experiment_run(
 
 
 @experiment.command("report")
-def experiment_report(out: Folder, json_file: JsonFile = None) -> None:
+def experiment_report(
+    out: Folder,
+    only: Annotated[
+        str, typer.Option(metavar="PATTERN", help="Arms called so, with * and ?; written to OUT/only-PATTERN.")
+    ] = "",
+    json_file: JsonFile = None,
+) -> None:
     """Report what is done of an experiment: results.parquet, report.md and its plots."""
-    _report(out, json_file)
+    _report(out, json_file, only)
 
 
 @experiment.command("query")
@@ -156,20 +162,20 @@ def experiment_query(
             raise VsreError(f"DuckDB: {error}") from None
 
 
-def _report(out: Path, json_file: Path | None) -> None:
+def _report(out: Path, json_file: Path | None, only: str = "") -> None:
     from vsre.experiments.report import write_report
     from vsre.experiments.run import read_plan
+    from vsre.experiments.table import RESULTS
 
     plan = read_plan(out)
-    found = write_report(plan, out)
+    found = write_report(plan, out, only)
     table = Table("arm", "Test-S", "Test-G", "Unseen", title=escape(plan.experiment.title), title_justify="left")
     for row in found["arms"]:
         figures = (row.get(title) for title in ("Test-S", "Test-G", "Unseen"))
         table.add_row(escape(row["arm"]), *("–" if f is None else _cell(f) for f in figures))
     console.print(table)
-    console.print(
-        f"{out / 'report.md'} has all tables and tests, {out / 'results.parquet'} every figure", highlight=False
-    )
+    file = Path(found["file"])
+    console.print(f"{file} has all tables and tests, {file.with_name(RESULTS)} every figure", highlight=False)
     write_json(json_file, found)
 
 

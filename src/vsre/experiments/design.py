@@ -100,7 +100,7 @@ def _d_optimal(rows: tuple[tuple[float, ...], ...], fixed: tuple[int, ...], runs
 
 
 def _exchange(candidates: Matrix, fixed: int, chosen: list[int]) -> float:
-    """Swap runs of `chosen` in place, but for the first `fixed`, until no swap raises log det(X'X + ridge): its value."""
+    """Swap runs of `chosen` in place, not the first `fixed`, until none raises log det(X'X + ridge): its value."""
     improved = True
     while improved:
         improved = False

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import stats  # type: ignore[import-untyped]
 
+from vsre.experiments.cost_plot import draw_cost
 from vsre.experiments.forest import draw_forest
 from vsre.experiments.schema import Plot
 from vsre.experiments.table import FACTOR
@@ -38,20 +39,25 @@ Rows = Sequence[dict[str, Any]]
 
 
 def draw(
-    plot: Plot, table: pa.Table, seeds: Sequence[int], out: Path, tested: Mapping[str, Rows] | None = None
+    plot: Plot, table: pa.Table, seeds: Sequence[int], out: Path, tables: Mapping[str, Rows] | None = None
 ) -> dict[str, Any]:
     """Draw one plot to OUT/NAME.png; {"name", "title", "file"}, the file None where its figures are lacking.
 
-    `tested`: the report's rows, by the kind of plot that draws them (differences, effects).
+    `tables`: the report's rows, by the kind of plot that draws them (cost, differences, effects).
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    told = {"name": plot.name, "title": plot.title, "file": None}
+    path = out / f"{plot.name}.png"
+    if plot.kind == "cost":
+        drawn = draw_cost((tables or {}).get("cost", ()), NAMES.get(plot.y[0], plot.y[0]), plot.title, path)
+        return told | {"file": path.name} if drawn else told
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     if plot.kind in ("differences", "effects"):
-        names = draw_forest(plot.kind, plot.y, (tested or {}).get(plot.kind, ()), axes)
+        names = draw_forest(plot.kind, plot.y, (tables or {}).get(plot.kind, ()), axes)
         drawn = bool(names)
         axes.set_xlabel(POINTS[plot.kind] + (_bounds(seeds) if plot.kind == "differences" else ""), fontsize=8)
     else:
@@ -68,7 +74,6 @@ def draw(
             (axes.axhline if lines else axes.axvline)(50, color="grey", linewidth=0.8, linestyle=":", zorder=0)
             low, high = axes.get_ylim() if lines else axes.get_xlim()  # a t-interval of few seeds may leave 0 to 100
             (axes.set_ylim if lines else axes.set_xlim)(max(low, -1), min(high, 101))
-    told = {"name": plot.name, "title": plot.title, "file": None}
     if not drawn:
         return told
     if names:
@@ -81,7 +86,6 @@ def draw(
     axes.set_title(plot.title, fontsize=10, loc="left", wrap=True)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)  # never on a point
-    path = out / f"{plot.name}.png"
     figure.savefig(path, dpi=130)
     return told | {"file": path.name}
 

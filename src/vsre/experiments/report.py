@@ -11,6 +11,7 @@ from vsre.errors import VsreError
 from vsre.experiments.contrasts import contrasts, effects, statements
 from vsre.experiments.data_table import data_rows
 from vsre.experiments.files import Plan
+from vsre.experiments.part import part_of
 from vsre.experiments.plots import draw
 from vsre.experiments.summary import (
     ability_rows,
@@ -23,6 +24,7 @@ from vsre.experiments.summary import (
 )
 from vsre.experiments.table import open_runs, write_results
 from vsre.files import write_aside
+from vsre.recipes.steps import folder_name
 from vsre.report.compare import signed
 from vsre.report.results import markdown_name
 from vsre.report.seeds import TESTED
@@ -44,13 +46,17 @@ WIDEST = 10
 """Arms that a table has a column for each of; of more, results.parquet has the figures."""
 
 
-def write_report(plan: Plan, out: Path) -> dict[str, Any]:
+def write_report(plan: Plan, out: Path, only: str = "") -> dict[str, Any]:
     """Write results.parquet, report.md and the plots of the runs that are in OUT; returns what the report says.
+
+    `only`: a pattern for the arms that it is about (see `part_of`); it is then written to OUT/only-PATTERN.
 
     Seeds that not every arm has are left out and named. Raises VsreError where no seed is complete.
     """
+    to, every = (out / f"only-{folder_name(only)}" if only else out), plan.runs
+    plan = part_of(plan, only) if only else plan
     runs = open_runs(plan, out)
-    table = write_results(plan, out, runs)
+    table = write_results(plan, out, runs, to)
     whole = [s for s in plan.seeds if all(len(runs[v][s]) == len(r.models) for v, r in plan.recipes.items())]
     if not whole:
         done = sum(len(some) for by_seed in runs.values() for some in by_seed.values())
@@ -62,28 +68,32 @@ def write_report(plan: Plan, out: Path) -> dict[str, Any]:
         whole = whole[:1]  # the same models on the same pictures: as many seeds are one
         arms = arms_of(plan, runs, whole)
     compared, lacking = contrasts(plan.experiment, arms)
-    tested = {"differences": compared, "effects": effects(plan.experiment, arms)}
+    rows = arm_rows(arms)
+    drawn = {"cost": rows, "differences": compared, "effects": effects(plan.experiment, arms)}
     found = {
         "experiment": plan.experiment.name,
         "scale": plan.scale,
+        "only": only,
+        "runs": (plan.runs, every),
+        "file": str(to / REPORT),
         "seeds": whole,
         "left_out": [s for s in plan.seeds if s not in whole and s not in one],
         "one": one,
         "trained": trained,
         "same_pictures": len(whole) > 1 and all(arm.same_pictures for arm in arms),
-        "arms": arm_rows(arms),
+        "arms": rows,
         "contrasts": compared,
         "not_compared": lacking,
-        "effects": tested["effects"],
+        "effects": drawn["effects"],
         "also": also_rows(arms),
         "looks": look_rows(arms),
         "ability": ability_rows(arms),
         "floors": floors(arms),
         "relations": relation_rows(arms),
         "data": data_rows(plan, out, whole[0]),
-        "plots": [draw(plot, table, whole, out, tested) for plot in plan.experiment.plots],
+        "plots": [draw(plot, table, whole, to, drawn) for plot in plan.experiment.plots],
     }
-    write_aside(out / REPORT, markdown(plan, found))
+    write_aside(to / REPORT, markdown(plan, found))
     return found
 
 
@@ -94,6 +104,8 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
     parts += _reading(plan)
     listed = ", ".join(map(str, found["seeds"]))
     parts.append(f"Scale {plan.scale}; {seeds} seed{'s' * (seeds != 1)} ({listed}).")
+    if found["only"]:
+        parts.append("Only arms called `{}`: {} of {} runs.".format(found["only"].replace("`", ""), *found["runs"]))
     if found["left_out"]:
         parts.append(f"Seeds without all runs are left out: {', '.join(map(str, found['left_out']))}.")
     if found["one"]:

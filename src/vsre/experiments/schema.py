@@ -84,10 +84,11 @@ class Plot(Strict):
     """A figure of every arm: as dots with intervals, or as lines over a factor that is a number.
 
     `y` are figures of the table (test_g.acc_t, ...). `by` is a factor whose values are a line each. The kinds
-    differences and effects draw what the report's tables of that name have of `y`, which are tested figures then.
+    differences and effects draw what the report's tables of that name have of `y`, which are tested figures then; cost
+    draws its first against visual tokens, parameters, milliseconds and training hours.
     """
 
-    kind: Literal["dots", "lines", "sensitivity", "differences", "effects"]
+    kind: Literal["dots", "lines", "sensitivity", "differences", "effects", "cost"]
     name: str
     title: str
     y: list[str] = ["test_g.acc_t"]
@@ -104,7 +105,9 @@ class Plot(Strict):
     @model_validator(mode="after")
     def _of_what_is_tested(self) -> Plot:
         tested = [f"{name}.acc_t" for name in get_args(Tested)]
-        if self.kind in ("differences", "effects") and (other := [name for name in self.y if name not in tested]):
+        if self.kind in ("differences", "effects", "cost") and (
+            other := [name for name in self.y if name not in tested]
+        ):
             raise ValueError(f"y: {', '.join(other)} is not tested; {self.kind} can be drawn of {', '.join(tested)}")
         return self
 

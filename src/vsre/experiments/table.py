@@ -50,8 +50,8 @@ def _open(recipe: Recipe, model: ModelSpec, folder: Path) -> Run | None:
     return open_run(ReportRun(name=model.name, folder=folder, role=model.role, against=tuple(model.against), also=also))
 
 
-def write_results(plan: Plan, out: Path, runs: Mapping[str, Mapping[int, Sequence[Run]]]) -> pa.Table:
-    """Gather the figures of runs (of `open_runs`) into OUT/results.parquet, and return them."""
+def write_results(plan: Plan, out: Path, runs: Mapping[str, Mapping[int, Sequence[Run]]], to: Path) -> pa.Table:
+    """Gather the figures of runs (of `open_runs` in OUT) into TO/results.parquet, and return them."""
     factors = _factors(plan)
     rows = []
     for variant, by_seed in runs.items():
@@ -77,8 +77,9 @@ def write_results(plan: Plan, out: Path, runs: Mapping[str, Mapping[int, Sequenc
         ]
     )
     table = pa.Table.from_pylist(rows, schema=schema)
-    pq.write_table(table, out / (RESULTS + ".part"))
-    (out / (RESULTS + ".part")).replace(out / RESULTS)
+    to.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, to / (RESULTS + ".part"))
+    (to / (RESULTS + ".part")).replace(to / RESULTS)
     return table
 
 

@@ -1,0 +1,67 @@
+"""A report on some of an experiment's arms, as while the others are still to be run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from experiment_fakes import fake_plan, fake_runs
+from typer.testing import CliRunner
+
+from vsre.cli import app
+from vsre.errors import VsreError
+from vsre.experiments.files import load_experiment, plan_experiment
+from vsre.experiments.part import part_of
+from vsre.experiments.report import write_report
+from vsre.experiments.run import read_plan
+
+
+def test_arms_by_pattern_with_what_belongs_to_them(tmp_path: Path) -> None:
+    plan = fake_plan(tmp_path)
+    tuned = part_of(plan, "tuned")
+    assert [(v, [m.name for m in r.models]) for v, r in tuned.recipes.items()] == [
+        ("clean", ["tuned"]),
+        ("paper", ["tuned"]),
+    ]
+    assert [(c.before, c.after) for c in tuned.experiment.compare] == [("clean: tuned", "paper: tuned")]
+    assert part_of(plan, "paper: *").recipes.keys() == {"paper"}
+    assert part_of(plan, "*") == plan
+    with pytest.raises(VsreError, match=r"--only turned: no arm is called so.*clean: plain; clean: tuned"):
+        part_of(plan, "turned")
+
+
+def test_a_part_of_a_fraction_has_no_effects() -> None:
+    plan = plan_experiment(load_experiment("gain"))
+    part = part_of(plan, "*, rewrite (large)")
+    assert len(part.recipes["main"].models) == 15 and len(part.experiment.compare) == len(plan.experiment.compare)
+    assert part.experiment.fraction is None and "effects" not in {plot.kind for plot in part.experiment.plots}
+    assert part.recipes["main"].data.keys() == {"original-large", "rewritten-large", "general-large"}
+    assert part_of(plan, "*").experiment.fraction == plan.experiment.fraction
+
+
+def test_models_are_compared_with_those_that_are_left() -> None:
+    part = part_of(plan_experiment(load_experiment("encoders")), "*siglip*")
+    against = {m.name: m.against for m in part.recipes["main"].models}
+    assert against["clip + siglip"] == ["siglip"] and against["siglip"] == []
+
+
+def test_the_report_of_a_part_while_others_are_not_done(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    fake_runs(fake_plan(tmp_path), out, statements=30, without=[("clean", s, "plain") for s in (0, 1)])
+    with pytest.raises(VsreError, match="no seed has all"):
+        write_report(read_plan(out), out)
+    found = write_report(read_plan(out), out, "*: tuned")
+    assert [row["arm"] for row in found["arms"]] == ["clean: tuned", "paper: tuned"] and len(found["contrasts"]) == 3
+    text = (out / "only-tuned" / "report.md").read_text()
+    assert "Only arms called `*: tuned`: 4 of 8 runs." in text and "Changed after" not in text
+    rows = pq.read_table(out / "only-tuned" / "results.parquet").to_pylist()
+    assert {row["model"] for row in rows} == {"tuned"} and (out / rows[0]["folder"]).is_dir()
+    said = CliRunner().invoke(app, ["experiment", "report", str(out), "--only", "paper: tuned"])
+    assert said.exit_code == 0 and "report.md" in said.output and (out / "only-paper-tuned" / "arms.png").is_file()
+
+
+def test_what_was_said_before_the_first_run_is_held_against_the_same_comparisons(tmp_path: Path) -> None:
+    fake_runs(fake_plan(tmp_path), tmp_path / "out", statements=30)
+    part = part_of(read_plan(tmp_path / "out"), "tuned")
+    assert [c["before"] for c in part.first["compare"]] == ["clean: tuned"]
