@@ -16,6 +16,7 @@ from vsre.experiments.cost_plot import draw_cost
 from vsre.experiments.forest import draw_forest
 from vsre.experiments.schema import Plot
 from vsre.experiments.table import FACTOR
+from vsre.report.seeds import TESTED
 
 NAMES = {
     "test_s.acc_t": "Test-S",
@@ -51,7 +52,7 @@ def draw(
     told = {"name": plot.name, "title": plot.title, "file": None}
     path = out / f"{plot.name}.png"
     if plot.kind == "cost":
-        drawn = draw_cost((tables or {}).get("cost", ()), NAMES.get(plot.y[0], plot.y[0]), plot.title, path)
+        drawn = draw_cost((tables or {}).get("cost", ()), TESTED[plot.y[0].split(".")[0]], plot.title, path)
         return told | {"file": path.name} if drawn else told
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     FigureCanvasAgg(figure)

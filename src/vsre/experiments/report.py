@@ -8,7 +8,8 @@ from textwrap import indent
 from typing import Any
 
 from vsre.errors import VsreError
-from vsre.experiments.contrasts import contrasts, effects, statements
+from vsre.experiments import report_tables as tables
+from vsre.experiments.contrasts import contrasts, effects
 from vsre.experiments.data_table import data_rows
 from vsre.experiments.files import Plan
 from vsre.experiments.part import part_of
@@ -25,22 +26,10 @@ from vsre.experiments.summary import (
 from vsre.experiments.table import open_runs, write_results
 from vsre.files import write_aside
 from vsre.recipes.steps import folder_name
-from vsre.report.compare import signed
 from vsre.report.results import markdown_name
 from vsre.report.seeds import TESTED
 
 REPORT = "report.md"
-COSTS = {
-    "cost.visual_tokens": ("visual tokens", "{:,.0f}", 1),
-    "cost.encoders": ("encoder parameters", "{:,.0f}", 1),
-    "cost.adapters": ("adapter parameters", "{:,.0f}", 1),
-    "cost.ms_image": ("ms an image", "{:.1f}", 1),
-    "cost.train_seconds": ("training hours", "{:.2f}", 1 / 3600),
-    "cost.steps": ("steps", "{:,.0f}", 1),
-}
-"""A figure of cost.py: its title, how it is written, and what it is multiplied by."""
-AS_IS = ("AUROC", "AUROC, one wording")
-"""Figures that are no shares, so not written in %."""
 _POOL = " Yes/no gap, answered and AUROC: over the wordings of Test-G."
 WIDEST = 10
 """Arms that a table has a column for each of; of more, results.parquet has the figures."""
@@ -113,36 +102,40 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
         parts.append(f"Seeds of the same models on the same pictures tell nothing new and are left out: {told}.")
     if seeds > 1 and not found["trained"]:
         parts.append("Nothing is trained: seeds differ by their test pictures alone.")
-    parts += ["## Results", _table(_arm_table(arms)), _intervals(seeds, found["same_pictures"], asked.primary)]
+    parts += [
+        "## Results",
+        tables.as_markdown(tables.arm_table(arms)),
+        _intervals(seeds, found["same_pictures"], asked.primary),
+    ]
     parts += _floors(found["floors"])
     if found["contrasts"]:
-        parts += ["## Differences", _table(_contrast_table(found["contrasts"], seeds))]
+        parts += ["## Differences", tables.as_markdown(tables.contrast_table(found["contrasts"], seeds))]
     if found["not_compared"]:
         parts.append("Not compared:\n\n" + "\n".join(f"- {markdown_name(why)}" for why in found["not_compared"]))
     if found["effects"]:
         parts += [
             "## Effects",
             _about_effects(found["effects"], len(arms), seeds, asked.primary),
-            _table(_effects(found["effects"])),
+            tables.as_markdown(tables.effect_table(found["effects"])),
         ]
     if found["looks"]:
         parts += ["## Wording and picture", "Accuracies; probes are of fewer statements, in two wordings."]
-        parts.append(_table(_spread_table(found["looks"])))
+        parts.append(tables.as_markdown(tables.spread_table(found["looks"])))
     if found["ability"]:
         about = (
             "On scenes of their own: is there, which of two; what is at a place; things named in a description (F1)."
         )
-        parts += ["## General ability", about, _table(_spread_table(found["ability"]))]
+        parts += ["## General ability", about, tables.as_markdown(tables.spread_table(found["ability"]))]
     if found["also"]:
-        parts += ["## Further test sets", _table(_also_table(found["also"], seeds))]
+        parts += ["## Further test sets", tables.as_markdown(tables.also_table(found["also"], seeds))]
     about = "Milliseconds with all that ran beside; hours and steps of an arm's own stages."
-    parts += ["## Cost", about, _table(_cost_table(arms))]
+    parts += ["## Cost", about, tables.as_markdown(tables.cost_table(arms))]
     if found["data"]:
         about = "Of the first seed, by what their stages name. `shares` say how many of a step's pictures are of which."
-        parts += ["## Trained on", about, _table(_data_table(found["data"], len(plan.recipes)))]
+        parts += ["## Trained on", about, tables.as_markdown(tables.data_table(found["data"], len(plan.recipes)))]
     if found["relations"] and len(arms) <= WIDEST:
         parts += ["## By relation", "Test-G, mean of the seeds."]
-        parts.append(_table(_relation_table(found["relations"], [row["arm"] for row in arms])))
+        parts.append(tables.as_markdown(tables.relation_table(found["relations"], [row["arm"] for row in arms])))
     parts += [f"![{plot['title']}]({plot['file']})" for plot in found["plots"] if plot["file"]]
     parts += ["\n".join(f"- {note}" for note in asked.notes)]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -200,104 +193,3 @@ def _about_effects(rows: Sequence[dict[str, Any]], arms: int, seeds: int, primar
         f"on. Bounds and p by Student's t from what the linear model leaves of {arms} arms{of} with "
         f"{rows[0]['degrees']} degrees of freedom; corrected by Holm's method for {_families(primary)}."
     )
-
-
-def _arm_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    titles = [t for t in dict.fromkeys(k for row in rows for k in row) if t not in ("arm", "factors", "n")]
-    titles = [t for t in titles if not t.startswith("cost.")]
-    cells = [[markdown_name(r["arm"]), _asked(r["n"]), *(_figure(t, r.get(t)) for t in titles)] for r in rows]
-    return [["arm", "statements (pictures) a seed", *titles], *cells]
-
-
-def _asked(n: dict[str, int]) -> str:
-    return f"{n['statements']:,} ({n['pictures']:,})"
-
-
-def _figure(title: str, figure: dict[str, Any] | None) -> str:
-    if figure is None:
-        return "–"
-    scale, digits = (1, 3) if title in AS_IS else (100, 1)
-    low, high = (figure["low"], figure["high"]) if figure["low"] is not None else figure["pictures"]
-    value, low, high = (f"{scale * v:.{digits}f}".replace("-", "−") for v in (figure["value"], low, high))
-    if figure.get("range"):
-        return f"{value} ({low} to {high})" if len(figure["seeds"]) > 1 else value
-    return f"{value} [{low}, {high}]"
-
-
-def _between(bounds: Sequence[float]) -> str:
-    return f"{signed(bounds[0])} to {signed(bounds[1])}"
-
-
-def _tested(row: dict[str, Any]) -> list[str]:
-    verdict = "" if row["p_holm"] < 0.05 else ", not significant"
-    return [_between((row["low"], row["high"])), f"{row['p']:.4f}", f"{row['p_holm']:.4f}{verdict}"]
-
-
-def _contrast_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:
-    several = ["over seeds", "p", "p (Holm)", "each seed"] if seeds > 1 else []
-    lines = [["step", "figure", "statements a seed", "from", "to", "points", "over pictures", *several]]
-    for row in rows:
-        about = statements(row["relations"], row["but"], row["trained"])
-        on = f", on {about}" if about else ""
-        step = f"{markdown_name(row['before'])} → {markdown_name(row['after'])}{on}"
-        ends = (_figure("", row[end]) for end in ("from", "to"))
-        cells = [step, row["figure"], f"{row['statements']:,}", *ends, signed(row["value"]), _between(row["pictures"])]
-        lines.append(cells + ([*_tested(row), ", ".join(map(signed, row["seeds"]))] if several else []))
-    return lines
-
-
-def _effects(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    lines = [["effect", "figure", "points", "over pictures", "95 %", "p", "p (Holm)"]]
-    return lines + [[r["effect"], r["figure"], signed(r["value"]), _between(r["pictures"]), *_tested(r)] for r in rows]
-
-
-def _spread_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    titles = [t for t in dict.fromkeys(key for row in rows for key in row) if t != "arm"]
-    cells = [[markdown_name(r["arm"]), *(_figure(t, r.get(t)) for t in titles)] for r in rows]
-    return [["arm", *titles], *cells]
-
-
-def _also_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:
-    title = "over seeds" if seeds > 1 else "over pictures"
-    lines = [["arm", "set", "statements (pictures) a seed", "Test-G", "points above the own test set", title]]
-    for row in rows:
-        above = row["above"]
-        bounds = (above["low"], above["high"]) if seeds > 1 else above["pictures"]
-        cells = [markdown_name(row["arm"]), markdown_name(row["set"]), _asked(row["n"]), _figure("", row["figure"])]
-        lines.append([*cells, signed(above["value"]), _between(bounds)])
-    return lines
-
-
-def _cost_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    known = {key: shown for key, shown in COSTS.items() if any(key in row for row in rows)}
-    lines = [["arm", *(title for title, _, _ in known.values()), "Test-G"]]
-    for row in rows:
-        values = ((row.get(key, {}).get("value"), form, times) for key, (_, form, times) in known.items())
-        cells = ["–" if value is None else form.format(times * value) for value, form, times in values]
-        lines.append([markdown_name(row["arm"]), *cells, _figure("Test-G", row.get("Test-G"))])
-    return lines
-
-
-def _data_table(rows: Sequence[dict[str, Any]], variants: int) -> list[list[str]]:
-    lines = [["data", "in", "pictures", "statements", "true", "questions", "questions a picture"]]
-    for row in rows:
-        where = "all" if len(row["variants"]) == variants else markdown_name(", ".join(row["variants"]))
-        true = "–" if row["true"] is None else f"{row['true']:.1%}"
-        counts = (f"{row[name]:,}" for name in ("pictures", "statements"))
-        lines.append([row["data"], where, *counts, true, f"{row['questions']:,}"])
-        lines[-1].append(f"{row['questions'] / row['pictures']:.1f}")
-    return lines
-
-
-def _relation_table(rows: Sequence[dict[str, Any]], arms: Sequence[str]) -> list[list[str]]:
-    lines = [["relation", "statements", *map(markdown_name, arms)]]
-    for row in rows:
-        cells = (f"{100 * row[name]:.1f}" if name in row else "–" for name in arms)
-        lines.append([row["relation"], f"{row['statements']:,}", *cells])
-    return lines
-
-
-def _table(lines: Sequence[Sequence[str]]) -> str:
-    head, *rows = lines
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
