@@ -95,18 +95,20 @@ def test_the_shipped_fraction() -> None:
     assert fraction is not None
     arms = chosen_models(fraction)
     names = [arm["name"] for arm in arms]
-    assert len(arms) == len(set(names)) == 40
+    assert len(arms) == len(set(names)) == 48
     first = arms[:15]
     assert all(arm["name"].endswith(", rewrite (large)") for arm in first)
     assert len({tuple(arm["start"]["encoders"]) for arm in first}) == 15, "every set of encoders"
     factors = [arm["factors"] for arm in arms]
     assert {len(arm) for arm in factors} == {8}
+    asked = {frozenset(effect.split(" x ")) for effect in fraction.effects}
+    assert asked == {frozenset(some) for n in (1, 2) for some in itertools.combinations(factors[0], n)}, "no pair lacks"
     reached = efficiency(model_matrix(factors, fraction.effects))
     every = model_matrix([m["factors"] for m in grid_models([fraction.axes], "all")], fraction.effects)
     rng = np.random.default_rng(0)
-    at_random = [efficiency(every[rng.choice(len(every), 40, replace=False)]) for _ in range(200)]
+    at_random = [efficiency(every[rng.choice(len(every), 48, replace=False)]) for _ in range(200)]
     assert max(at_random) < reached
-    assert (round(reached, 2), round(float(np.median(at_random)), 2), round(efficiency(every), 2)) == (0.84, 0.69, 0.99)
+    assert (round(reached, 2), round(float(np.median(at_random)), 2), round(efficiency(every), 2)) == (0.77, 0.6, 0.98)
     assert chosen_models(fraction) == arms, "the same on every call"
 
 

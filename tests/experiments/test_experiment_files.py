@@ -52,14 +52,19 @@ def test_a_scale_may_have_variants_of_its_own() -> None:
     assert "unseen things" not in plan("generalisation", scale="layouts").recipes
 
 
-def test_a_set_of_encoders_is_compared_with_all_that_have_one_less() -> None:
-    models = {m.name: m for m in plan("encoders").recipes["main"].models}
+@pytest.mark.parametrize(("name", "tail"), [("encoders", ""), ("gain", ", rewrite (large)")])
+def test_a_set_of_encoders_is_compared_with_its_parts_and_all_that_have_one_less(name: str, tail: str) -> None:
+    found = plan(name)
+    models = {m.name: m for m in found.recipes["main"].models if m.name.endswith(tail)}
     sets = {name: {choice.id for choice in m.start.encoders} for name, m in models.items()}
-    for name, model in models.items():
-        if len(sets[name]) > 1:
-            below = {other for other in models if sets[other] < sets[name] and len(sets[other]) == len(sets[name]) - 1}
-            assert set(model.against) == below, name
-        assert {k for k in ("clip", "siglip", "dinov2", "sam") if model.factors[k]} == sets[name]
+    assert len(sets) == 15
+    for after, mine in sets.items():
+        below = {o for o in sets if sets[o] < mine and len(sets[o]) in (1, len(mine) - 1)}
+        before = [c.before.removeprefix("main: ") for c in found.experiment.compare if c.after == f"main: {after}"]
+        alone = [] if after == f"clip{tail}" else [f"clip{tail}"]
+        assert sorted(before) == sorted(below or alone), after
+        assert {k for k in ("clip", "siglip", "dinov2", "sam") if models[after].factors[k]} == mine
+    assert all(contrast.beside for contrast in found.experiment.compare)
 
 
 def test_set_takes_the_place_of_what_variants_share(tmp_path: Path) -> None:

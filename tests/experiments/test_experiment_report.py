@@ -19,7 +19,7 @@ from vsre.experiments.run import _claim, read_plan
 from vsre.experiments.summary import arms_of
 from vsre.experiments.table import open_runs
 from vsre.report.compare import blind_floor
-from vsre.report.seeds import TESTED
+from vsre.report.seeds import TESTED, holm
 from vsre.triplets import write_triplets
 
 
@@ -226,9 +226,15 @@ def test_a_fraction_tells_what_each_factor_adds(tmp_path: Path, seeds: list[int]
     on, off = ([v for name, v in arms.items() if name.startswith(f"a{at}")] for at in (1, 0))
     assert len(on) == len(off) == 4 and row["value"] == pytest.approx(np.mean(on) - np.mean(off))
     assert row["degrees"] == 8 - 4, "a seed more is no arm more"
+    assert len(row["seeds"]) == len(seeds) and np.mean(row["seeds"]) == pytest.approx(row["value"], abs=1e-4)
+    families = {True: ["a", "b"], False: ["a x b"]}
+    for decides, names in families.items():
+        some = [r for r in found["effects"] if r["decides"] is decides]
+        assert [*dict.fromkeys(r["effect"] for r in some)] == names, "interactions are looked at beside"
+        assert [r["p_holm"] for r in some] == pytest.approx(holm([r["p"] for r in some]))
     text = (out / "report.md").read_text()
     assert "## Effects" in text and "| a x b | Test-G |" in text and "8 arms" in text
-    assert ("each the mean of 2 seeds" in text) == (len(seeds) == 2)
+    assert ("each the mean of 2 seeds" in text) == ("p (Holm) | each seed |" in text) == (len(seeds) == 2)
 
 
 def test_further_sets_and_what_answers_hang_on(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_ls_names_all_with_their_time(tmp_path: Path) -> None:
     text = said("ls", "--json", str(tmp_path / "ls.json"))
     rows = {row["experiment"]: row for row in json.loads((tmp_path / "ls.json").read_text())}
     assert [*rows] == experiment_names() and all(name in text for name in rows)
-    assert rows["gain"]["runs"] == 40 and all(row["seconds"] > 0 for row in rows.values())
+    assert rows["gain"]["runs"] == 48 and all(row["seconds"] > 0 for row in rows.values())
     assert rows["gain"]["seconds"] > rows["first"]["seconds"] > rows["sensitivity"]["seconds"]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from experiment_fakes import fake_plan, fake_runs
+from experiment_fakes import EXPERIMENT, STAGES, fake_plan, fake_runs
 from typer.testing import CliRunner
 
 from vsre.cli import app
@@ -40,10 +40,31 @@ def test_a_part_of_a_fraction_has_no_effects() -> None:
     assert part_of(plan, "*").experiment.fraction == plan.experiment.fraction
 
 
-def test_models_are_compared_with_those_that_are_left() -> None:
-    part = part_of(plan_experiment(load_experiment("encoders")), "*siglip*")
-    against = {m.name: m.against for m in part.recipes["main"].models}
-    assert against["clip + siglip"] == ["siglip"] and against["siglip"] == []
+def test_nothing_is_compared_that_was_not_in_the_whole_plan(tmp_path: Path) -> None:
+    """Where an experiment does not say, a model is compared with the one before it and the first."""
+    models = [{"name": n, "start": {"use": "merged"}, "stages": STAGES} for n in ("a", "b1", "b2", "b3")]
+    plan = fake_plan(
+        tmp_path, recipe=EXPERIMENT["recipe"] | {"models": models}, compare=[], plots=[], variants={"main": {}}
+    )
+    part = part_of(plan, "b[13]")
+    assert part.experiment.compare == []
+    assert [(c.before, c.after) for c in part_of(plan, "b?").experiment.compare] == [
+        ("main: b1", "main: b2"),
+        ("main: b2", "main: b3"),
+    ]
+    fake_runs(plan, tmp_path / "out", statements=30)
+    found = write_report(read_plan(tmp_path / "out"), tmp_path / "out", "b[13]")
+    assert found["contrasts"] == [] and "Changed after" not in Path(found["file"]).read_text()
+    again = write_report(read_plan(tmp_path / "out"), tmp_path / "out", "b[13]*")
+    assert again["file"] != found["file"], "patterns of the same letters have folders of their own"
+
+
+def test_what_belongs_together_is_all_there_or_looked_at_by_itself(tmp_path: Path) -> None:
+    plan = plan_experiment(load_experiment("generalisation"))
+    some = part_of(plan, "*a[lr]*: tuned").experiment.compare
+    assert some and not any(contrast.together for contrast in some)
+    every = part_of(plan, "*: tuned").experiment.compare
+    assert sum(bool(contrast.together) for contrast in every) == 7
 
 
 def test_the_report_of_a_part_while_others_are_not_done(tmp_path: Path) -> None:
@@ -53,12 +74,15 @@ def test_the_report_of_a_part_while_others_are_not_done(tmp_path: Path) -> None:
         write_report(read_plan(out), out)
     found = write_report(read_plan(out), out, "*: tuned")
     assert [row["arm"] for row in found["arms"]] == ["clean: tuned", "paper: tuned"] and len(found["contrasts"]) == 3
-    text = (out / "only-tuned" / "report.md").read_text()
-    assert "Only arms called `*: tuned`: 4 of 8 runs." in text and "Changed after" not in text
-    rows = pq.read_table(out / "only-tuned" / "results.parquet").to_pylist()
+    text = Path(found["file"]).read_text()
+    assert (
+        "Only arms called `*: tuned`: 4 of 8 runs. What is tested is corrected for this part alone." in text
+        and "Changed after" not in text
+    )
+    rows = pq.read_table(Path(found["file"]).with_name("results.parquet")).to_pylist()
     assert {row["model"] for row in rows} == {"tuned"} and (out / rows[0]["folder"]).is_dir()
     said = CliRunner().invoke(app, ["experiment", "report", str(out), "--only", "paper: tuned"])
-    assert said.exit_code == 0 and "report.md" in said.output and (out / "only-paper-tuned" / "arms.png").is_file()
+    assert said.exit_code == 0 and len([*out.glob("only-paper-tuned-*/arms.png")]) == 1
 
 
 def test_what_was_said_before_the_first_run_is_held_against_the_same_comparisons(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_plot_without_figures_is_no_file(tmp_path: Path) -> None:
 
 
 def a_row(after: str, value: float, figure: str = "Test-G", **more: Any) -> dict[str, Any]:
-    one_seed = {"low": None, "high": None, "pictures": [value - 0.1, value + 0.2], "beside": False}
+    one_seed = {"low": None, "high": None, "pictures": [value - 0.1, value + 0.2], "decides": True}
     about: dict[str, Any] = {"relations": [], "but": [], "trained": None}
     return {"before": "a", "after": after, "figure": figure, "value": value} | one_seed | about | more
 
@@ -119,7 +119,7 @@ def test_differences_with_their_bounds_over_seeds_or_pictures() -> None:
     rows = [
         a_row("b", 0.1),
         a_row("b", -0.2, "Test-S", low=-0.3, high=-0.15),
-        a_row("c", 0.05, beside=True, relations=["near"], but=[]),
+        a_row("c", 0.05, decides=False, relations=["near"], but=[]),
         a_row("d", 0.0, "Unseen"),
     ]
     at = axes()
@@ -135,7 +135,8 @@ def test_differences_with_their_bounds_over_seeds_or_pictures() -> None:
 
 def test_effects_in_their_order_and_long_names_in_lines() -> None:
     rows = [
-        {"effect": e, "figure": "Test-G", "value": v, "low": v - 0.1, "high": v + 0.1} for e, v in (("b", 1), ("a", 2))
+        {"effect": e, "figure": "Test-G", "value": v, "low": v - 0.1, "high": v + 0.1, "decides": True}
+        for e, v in (("b", 1), ("a", 2))
     ]
     assert draw_forest("effects", ["test_g.acc_t"], rows, axes()) == ["b", "a"]
     (name,) = draw_forest("differences", ["test_g.acc_t"], [a_row("after " * 20, 0.1)], axes())
@@ -164,3 +165,16 @@ def test_accuracy_against_cost(tmp_path: Path) -> None:
     assert draw(plot, pa.table({}), [0], tmp_path / "no", {"cost": arms[:2]})["file"] is None, (
         "one arm is no comparison"
     )
+
+
+def test_a_dollar_begins_no_formula(tmp_path: Path) -> None:
+    name = "lr $2^{ or $3"
+    plot = Plot(kind="dots", name="d", title="$^{", y=["test_g.acc_t"])
+    assert draw(plot, pa.Table.from_pylist([row(name, 0, 0.5)]), [0], tmp_path)["file"] == "d.png"
+    tables: Any = {"differences": [a_row(name, 0.1)], "cost": [{"arm": name, "Test-G": {"value": 0.5}} | PAID] * 2}
+    for kind in ("differences", "cost"):
+        other = Plot(kind=kind, name=kind, title="$^{")
+        assert draw(other, pa.table({"seed": pa.array([], pa.int64())}), [0], tmp_path, tables)["file"] == f"{kind}.png"
+
+
+PAID = {"cost.visual_tokens": {"value": 36}}

@@ -129,7 +129,7 @@ def experiment_run(
 def experiment_report(
     out: Folder,
     only: Annotated[
-        str, typer.Option(metavar="PATTERN", help="Arms called so, with * and ?; written to OUT/only-PATTERN.")
+        str, typer.Option(metavar="PATTERN", help="Arms called so, with * and ?; written to a folder only-... in OUT.")
     ] = "",
     json_file: JsonFile = None,
 ) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,15 +25,18 @@ Answers = tuple[pa.Table, pa.Table]
 TRAINED = {True: "rows of its training split", False: "other rows"}
 
 
-def contrasts(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[dict[str, Any]], list[str]]:
+def contrasts(
+    experiment: Experiment, arms: Sequence[Arm], *, defaults: bool = True
+) -> tuple[list[dict[str, Any]], list[str]]:
     """Every comparison of the plan, with Holm's correction; and those that cannot be made, and why.
 
-    Without `compare` each model is compared with those it names, else with the one before it and the first. A row has
-    the difference as `over` gives it, and as `from` and `to` what each of the two reached on these statements.
+    Without `compare` each model is compared with those it names, else, where `defaults` may be made up, with the one
+    before it and the first. A row has the difference as `over` gives it, and as `from` and `to` what each of the two
+    reached on these statements.
     """
     rows: list[dict[str, Any]] = []
     parts: list[_Part] = []
-    wanted, lacking = _wanted(experiment, arms)
+    wanted, lacking = _wanted(experiment, arms, defaults)
     for before, after, asked in wanted:
         relations = [name for name in RELATIONS if name not in asked.but] if asked.but else asked.relations
         keys = [None if asked.trained is None else _standing(run, asked.trained) for run in after.runs]
@@ -93,13 +96,15 @@ def _together(parts: Sequence[_Part]) -> Iterator[dict[str, Any]]:
             yield place | {"figure": figure, "beside": False} | row
 
 
-def _wanted(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[tuple[Arm, Arm, Contrast]], list[str]]:
+def _wanted(
+    experiment: Experiment, arms: Sequence[Arm], defaults: bool
+) -> tuple[list[tuple[Arm, Arm, Contrast]], list[str]]:
     """The pairs to be compared, and those of which an arm is not there."""
     by_name = {arm.name: arm for arm in arms} | {f"{arm.variant}: {arm.model}": arm for arm in arms}
     there = [c for c in experiment.compare if c.before in by_name and c.after in by_name]
     wanted = [(by_name[c.before], by_name[c.after], c) for c in there]
     lacking = [f"{c.before} → {c.after}: an arm of another scale" for c in experiment.compare if c not in there]
-    if not experiment.compare and experiment.fraction is None:
+    if defaults and not experiment.compare and experiment.fraction is None:
         for variant in dict.fromkeys(arm.variant for arm in arms):
             mine = [arm for arm in arms if arm.variant == variant]
             wanted += [
@@ -122,22 +127,26 @@ def _row(answers: Sequence[Answers], arm: Arm) -> dict[str, Any] | None:
 
 
 def effects(experiment: Experiment, arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """What each effect of a fraction adds to each tested figure, with Holm's correction.
+    """What each effect of a fraction adds to each tested figure, and to it in each seed, with Holm's correction.
 
     A seed more is no arm more: what the linear model does not hold of an arm comes back with every seed. So an arm's
-    figure is the mean of its seeds, and the arms are what effects are judged by.
+    figure is the mean of its seeds, and the arms are what effects are judged by. Interactions are looked at beside.
     """
     if experiment.fraction is None:
         return []
-    names = {part for effect in experiment.fraction.effects for part in effect.split(JOIN)}
+    asked = experiment.fraction.effects
+    names = {part for effect in asked for part in effect.split(JOIN)}
     mine = [arm for arm in arms if names <= arm.factors.keys()]
+    factors = [arm.factors for arm in mine]
     rows: list[dict[str, Any]] = []
     for figure, title in TESTED.items():
-        draws = [arm.draws(figure) for arm in mine]
-        means = [np.mean(d, axis=0) for d in draws if d is not None]
-        if len(means) == len(mine):
-            found = fit_effects([arm.factors for arm in mine], experiment.fraction.effects, np.stack(means))
-            rows += [{"figure": title} | row for row in found]
+        draws = [drawn for arm in mine if (drawn := arm.draws(figure)) is not None]
+        if len(draws) < len(mine):
+            continue
+        by_seed = [fit_effects(factors, asked, np.stack(seed)[:, :1]) for seed in zip(*draws, strict=True)]
+        for at, row in enumerate(fit_effects(factors, asked, np.stack([np.mean(d, axis=0) for d in draws]))):
+            seeds = [round(found[at]["value"], 4) for found in by_seed]
+            rows.append({"figure": title, "beside": JOIN in row["effect"], "seeds": seeds} | row)
     _correct(rows, experiment)
     return rows
 
@@ -158,15 +167,11 @@ def _standing(run: Run, trained: bool) -> pa.Array:
 
 
 def _correct(rows: list[dict[str, Any]], experiment: Experiment) -> None:
-    """Add p_holm to every row, over those that decide and over all others; None where nothing was tested."""
+    """Add to every row whether it decides, and p_holm over those that do or over all others; None if not tested."""
     deciding = {TESTED[name] for name in experiment.primary}
     for row in rows:
-        row["p_holm"] = None
+        row["p_holm"], row["decides"] = None, row["figure"] in deciding and not row["beside"]
     for family in (True, False):
-        tested = [row for row in rows if row["p"] is not None and _decides(row, deciding) is family]
+        tested = [row for row in rows if row["p"] is not None and row["decides"] is family]
         for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
             row["p_holm"] = p
-
-
-def _decides(row: Mapping[str, Any], deciding: Collection[str]) -> bool:
-    return row["figure"] in deciding and not row.get("beside")

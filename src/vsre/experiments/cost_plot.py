@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vsre.experiments.forest import wrapped
+
 PANELS = {
     "cost.visual_tokens": ("visual tokens", 1.0),
     "cost.encoders": ("million parameters of encoders", 1e-6),
-    "cost.ms_image": ("ms an image with its question", 1.0),
-    "cost.train_seconds": ("training hours", 1 / 3600),
+    "cost.ms_image": ("ms an image, with all that ran beside", 1.0),
+    "cost.train_seconds": ("training hours, with all that ran beside", 1 / 3600),
 }
 """A figure of cost.py: what its axis is called, and what it is multiplied by."""
 LETTERS = 34
@@ -66,8 +67,8 @@ def draw_cost(rows: Sequence[Row], figure: str, title: str, path: Path) -> bool:
         axes.set_visible(False)
     for axes in grid[::across]:
         axes.set_ylabel(f"{figure} in %", fontsize=8)
-    drawing.suptitle(title, fontsize=10)
-    named = [textwrap.fill(f"{number} {row['arm']}", LETTERS) for number, row in enumerate(rows, 1)]
+    drawing.suptitle(title.replace("$", r"\$"), fontsize=10)
+    named = [wrapped(f"{number} {row['arm']}", LETTERS) for number, row in enumerate(rows, 1)]
     handles = [Line2D([], [], linestyle="", label=name) for name in named]
     drawing.legend(handles=handles, loc="outside right upper", fontsize=7, handlelength=0, frameon=False)
     drawing.savefig(path, dpi=130)

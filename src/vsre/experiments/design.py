@@ -1,10 +1,10 @@
 """Which of all combinations to run, and what the runs tell of each factor.
 
 All combinations of four encoders, three ways to expand the data and two sizes are 15 x 8 x 2 = 240 models. A linear
-model of main effects and a few interactions has some 25 unknowns, so 40 well-chosen runs settle it: those that make
-det(X'X) large, X having a row for each run and a column for each effect (a D-optimal design: the volume of the joint
-confidence region of all effects is the smallest). They are found by exchange: a run is swapped for the candidate that
-raises the determinant most until none does (Fedorov 1972), from several random starts, by a fixed seed.
+model of main effects and the interactions of all pairs has 37 unknowns, so 48 well-chosen runs settle it: those that
+make det(X'X) large, X having a row for each run and a column for each effect (a D-optimal design: the volume of the
+joint confidence region of all effects is the smallest). They are found by exchange: a run is swapped for the candidate
+that raises the determinant most until none does (Fedorov 1972), from several random starts, by a fixed seed.
 """
 
 from __future__ import annotations

@@ -32,9 +32,14 @@ def forest(kind: str, figures: Sequence[str], rows: Sequence[Row]) -> tuple[list
 def named(kind: str, row: Row) -> str:
     """A row's name: an effect's, or two arms and the statements they are compared on; in lines of LETTERS letters."""
     if kind == "effects":
-        return textwrap.fill(row["effect"], LETTERS)
+        return wrapped(row["effect"], LETTERS)
     about = statements(row["relations"], row["but"], row["trained"])
-    return textwrap.fill(f"{row['before']} → {row['after']}" + (f", on {about}" if about else ""), LETTERS)
+    return wrapped(f"{row['before']} → {row['after']}" + (f", on {about}" if about else ""), LETTERS)
+
+
+def wrapped(name: str, letters: int) -> str:
+    """A name in lines of so many letters, as matplotlib draws it word for word: a $ begins no formula."""
+    return textwrap.fill(name, letters).replace("$", r"\$")
 
 
 def draw_forest(kind: str, figures: Sequence[str], rows: Sequence[Row], axes: Any) -> list[str]:
@@ -52,8 +57,8 @@ def draw_forest(kind: str, figures: Sequence[str], rows: Sequence[Row], axes: An
             value, low, high = 100 * row["value"], 100 * low, 100 * high
             error = np.clip([[value - low], [high - value]], 0, None)  # a skewed bootstrap may leave its figure out
             style: dict[str, Any] = {"fmt": MARKS[number % len(MARKS)], "markersize": 4, "capsize": 2, "linewidth": 1}
-            style["markerfacecolor"] = "white" if row.get("beside") else f"C{number}"
-            label = row["figure"] + (", looked at beside" if row.get("beside") else "")
+            style["markerfacecolor"] = f"C{number}" if row["decides"] else "white"
+            label = row["figure"] + ("" if row["decides"] else ", looked at beside")
             style["label"] = "_" if label in told else label
             told.add(label)
             axes.errorbar(value, names.index(named(kind, row)) + shift, xerr=error, color=f"C{number}", **style)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 from scipy import stats  # type: ignore[import-untyped]
 
 from vsre.experiments.cost_plot import draw_cost
-from vsre.experiments.forest import draw_forest
+from vsre.experiments.forest import draw_forest, wrapped
 from vsre.experiments.schema import Plot
 from vsre.experiments.table import FACTOR
 from vsre.report.seeds import TESTED
@@ -84,7 +83,7 @@ def draw(
         axes.set_yticks(range(len(names)), names, fontsize=8)
         axes.set_ylim(len(names) - 0.4, -0.6)  # the first on top
     axes.tick_params(labelsize=8)
-    axes.set_title(plot.title, fontsize=10, loc="left", wrap=True)
+    axes.set_title(plot.title.replace("$", r"\$"), fontsize=10, loc="left", wrap=True)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)  # never on a point
     figure.savefig(path, dpi=130)
@@ -101,7 +100,7 @@ def _by_arm(rows: Rows) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         name = f"{row['variant']}: {row['model']}" if several else str(row["model"])
-        found.setdefault(textwrap.fill(name, LETTERS), []).append(row)
+        found.setdefault(wrapped(name, LETTERS), []).append(row)
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import indent
 from typing import Any
+from zlib import crc32
 
 from vsre.errors import VsreError
 from vsre.experiments import report_tables as tables
@@ -38,11 +39,11 @@ WIDEST = 10
 def write_report(plan: Plan, out: Path, only: str = "") -> dict[str, Any]:
     """Write results.parquet, report.md and the plots of the runs that are in OUT; returns what the report says.
 
-    `only`: a pattern for the arms that it is about (see `part_of`); it is then written to OUT/only-PATTERN.
+    `only`: a pattern for the arms that it is about (see `part_of`); it is then written to a folder of its own in OUT.
 
     Seeds that not every arm has are left out and named. Raises VsreError where no seed is complete.
     """
-    to, every = (out / f"only-{folder_name(only)}" if only else out), plan.runs
+    to, every = (out / _folder(only) if only else out), plan.runs
     plan = part_of(plan, only) if only else plan
     runs = open_runs(plan, out)
     table = write_results(plan, out, runs, to)
@@ -56,7 +57,7 @@ def write_report(plan: Plan, out: Path, only: str = "") -> dict[str, Any]:
     if one:
         whole = whole[:1]  # the same models on the same pictures: as many seeds are one
         arms = arms_of(plan, runs, whole)
-    compared, lacking = contrasts(plan.experiment, arms)
+    compared, lacking = contrasts(plan.experiment, arms, defaults=not only)
     rows = arm_rows(arms)
     drawn = {"cost": rows, "differences": compared, "effects": effects(plan.experiment, arms)}
     found = {
@@ -86,6 +87,11 @@ def write_report(plan: Plan, out: Path, only: str = "") -> dict[str, Any]:
     return found
 
 
+def _folder(only: str) -> str:
+    """A folder for a pattern: its letters, and a number that tells "a*" from "*a"."""
+    return f"only-{folder_name(only)}-{crc32(only.encode()):08x}"
+
+
 def markdown(plan: Plan, found: dict[str, Any]) -> str:
     """The report as GitHub Markdown."""
     asked, arms, seeds = plan.experiment, found["arms"], len(found["seeds"])
@@ -94,7 +100,8 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
     listed = ", ".join(map(str, found["seeds"]))
     parts.append(f"Scale {plan.scale}; {seeds} seed{'s' * (seeds != 1)} ({listed}).")
     if found["only"]:
-        parts.append("Only arms called `{}`: {} of {} runs.".format(found["only"].replace("`", ""), *found["runs"]))
+        said = "Only arms called `{}`: {} of {} runs. What is tested is corrected for this part alone."
+        parts.append(said.format(found["only"].replace("`", ""), *found["runs"]))
     if found["left_out"]:
         parts.append(f"Seeds without all runs are left out: {', '.join(map(str, found['left_out']))}.")
     if found["one"]:
@@ -116,7 +123,7 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
         parts += [
             "## Effects",
             _about_effects(found["effects"], len(arms), seeds, asked.primary),
-            tables.as_markdown(tables.effect_table(found["effects"])),
+            tables.as_markdown(tables.effect_table(found["effects"], seeds)),
         ]
     if found["looks"]:
         parts += ["## Wording and picture", "Accuracies; probes are of fewer statements, in two wordings."]
@@ -191,5 +198,6 @@ def _about_effects(rows: Sequence[dict[str, Any]], arms: int, seeds: int, primar
     return (
         "On against off, over all other factors; of an interaction: how much more the first adds where the second is "
         f"on. Bounds and p by Student's t from what the linear model leaves of {arms} arms{of} with "
-        f"{rows[0]['degrees']} degrees of freedom; corrected by Holm's method for {_families(primary)}."
+        f"{rows[0]['degrees']} degrees of freedom; corrected by Holm's method for {_families(primary)}, which "
+        "interactions are. All arms of a seed share its world: what an effect owes to that is in no bound."
     )

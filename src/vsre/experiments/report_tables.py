@@ -66,9 +66,13 @@ def contrast_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]
     return lines
 
 
-def effect_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    lines = [["effect", "figure", "points", "over pictures", "95 %", "p", "p (Holm)"]]
-    return lines + [[r["effect"], r["figure"], signed(r["value"]), _between(r["pictures"]), *_tested(r)] for r in rows]
+def effect_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:
+    several = ["each seed"] if seeds > 1 else []
+    lines = [["effect", "figure", "points", "over pictures", "95 %", "p", "p (Holm)", *several]]
+    for row in rows:
+        cells = [row["effect"], row["figure"], signed(row["value"]), _between(row["pictures"]), *_tested(row)]
+        lines.append(cells + ([", ".join(map(signed, row["seeds"]))] if several else []))
+    return lines
 
 
 def spread_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:

@@ -185,13 +185,20 @@ def finding(before: Run, after: Run, name: Callable[[str], str] = str) -> str:
 
 
 def pairs(runs: Sequence[Run], *, first: bool = False) -> list[tuple[int, int]]:
-    """Which runs are compared, by place: (before, after). A run that names none is compared with the one before it, and
-    with the very first if `first`."""
-    names, found = [run.name for run in runs], []
-    for at in range(1, len(runs)):
+    """Which runs are compared, by place: (before, after)."""
+    return compared([(run.name, run.spec.against) for run in runs], first=first)
+
+
+def compared(models: Sequence[tuple[str, Sequence[str]]], *, first: bool = False) -> list[tuple[int, int]]:
+    """Which of (name, names to compare it with) are compared, by place: (before, after).
+
+    One that names none before it is compared with the one before it, and with the very first if `first`.
+    """
+    names, found = [name for name, _ in models], []
+    for at, (_, against) in enumerate(models):
         default = dict.fromkeys((at - 1, 0)) if first else (at - 1,)
-        known = [names.index(name) for name in runs[at].spec.against if name in names[:at]]
-        found += [(before, at) for before in known or default]
+        known = [names.index(name) for name in against if name in names[:at]]
+        found += [(before, at) for before in known or default if at]
     return found
 
 
