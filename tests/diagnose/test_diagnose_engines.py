@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -12,6 +14,7 @@ import pytest
 import torch
 from diagnose_data import make_triplets, picture, strong
 from PIL import Image
+from transformers import GenerationConfig
 from transformers.cache_utils import DynamicLayer
 
 from tiny_models import tiny_llava, tiny_window_config
@@ -307,6 +310,36 @@ def test_no_chat_template(llava: Path, tmp_path: Path) -> None:
         (tmp_path / name).write_text(json.dumps(content))
     with pytest.raises(VsreError, match="chat template"):
         TransformersEngine(tmp_path)
+
+
+def test_settings_tell_what_makes_the_inputs(llava: Path, tmp_path: Path) -> None:
+    """Another chat template or picture size gives other answers: no run may go on, no kept answer be used."""
+
+    def told(name: str, change: Callable[[Path], object]) -> str:
+        folder = Path(shutil.copytree(llava, tmp_path / name))
+        change(folder)
+        return str(TransformersEngine(folder).settings()["processor"])
+
+    def words(folder: Path) -> None:
+        (file,) = folder.glob("chat_template.jinja")
+        file.write_text(file.read_text().replace("USER: ", "User: "))
+
+    def sizes(folder: Path) -> None:
+        (file,) = (f for f in folder.glob("*processor_config.json") if "image_mean" in f.read_text())
+        file.write_text(file.read_text().replace('"do_rescale": true', '"do_rescale": false'))
+
+    changes = {"same": lambda _: None, "again": lambda _: None, "words": words, "sizes": sizes}
+    same, again, *others = (told(name, change) for name, change in changes.items())
+    assert same == again and len({same, *others}) == 3
+
+
+def test_a_checkpoints_ends_hold_without_a_picture(llava: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(llava, tmp_path / "model"))
+    config = GenerationConfig.from_pretrained(folder)
+    config.eos_token_id = [3, 7]
+    config.save_pretrained(folder)
+    engine = TransformersEngine(folder)
+    assert engine._plain.end >= {3, 7} and engine.without_picture()._plain.end == engine._plain.end
 
 
 def test_p_yes() -> None:

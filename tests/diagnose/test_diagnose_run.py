@@ -11,6 +11,7 @@ import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from diagnose_data import Scripted, make_triplets, strong_llava, write_data
@@ -145,6 +146,18 @@ def test_other_settings_are_refused(data: Path, tmp_path: Path) -> None:
         diagnose(Scripted(says_yes), other, ["test-s"], tmp_path, progress=False)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(VsreError, match="not the record of a run"):
+        diagnose(Scripted(says_yes), data, ["test-s"], tmp_path, progress=False)
+
+
+def test_what_an_earlier_version_did_not_write_down_is_not_held_against_a_run(data: Path, tmp_path: Path) -> None:
+    class Told(Scripted):
+        def settings(self) -> dict[str, Any]:
+            return super().settings() | {"processor": "sha256:1"}
+
+    first = diagnose(Scripted(says_yes), data, ["test-s"], tmp_path, progress=False)
+    assert diagnose(Told(says_yes), data, ["test-s"], tmp_path, progress=False) == first
+    diagnose(Told(says_yes), data, ["test-s"], tmp_path, progress=False, resume=False)
+    with pytest.raises(VsreError, match=r"engine\.processor: there 'sha256:1', now None"):
         diagnose(Scripted(says_yes), data, ["test-s"], tmp_path, progress=False)
 
 

@@ -273,3 +273,11 @@ def test_half_precision_and_grey_pictures(llm: Path, four: dict[str, Path]) -> N
     model, processor = build_vsre(llm, [spec], dtype=torch.bfloat16, fusion=ChannelFusion(5))
     inputs = processor(images=[Image.new("L", (40, 90), 90)], text=["<image> Yes"], return_tensors="pt")
     assert model(**inputs).logits.dtype == torch.bfloat16
+
+
+def test_weights_that_are_not_there_are_not_made_up(four: dict[str, Path], tmp_path: Path) -> None:
+    model = AutoModel.from_pretrained(four["clip"])
+    kept = {name: tensor for name, tensor in model.state_dict().items() if "layers.0.mlp.fc1" not in name}
+    model.save_pretrained(tmp_path, state_dict=kept)
+    with pytest.raises(VsreError, match=r"lacks 2 of the model's weights \(.*mlp\.fc1\.bias"):
+        load_encoder(spec_from_checkpoint(tmp_path), torch.float32)

@@ -121,6 +121,18 @@ def test_generation_reads_the_picture_once(
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("beams", [1, 2])
+def test_generation_from_what_is_known_of_the_pictures(
+    model: VsreForConditionalGeneration, inputs: Any, beams: int
+) -> None:
+    options = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None, "num_beams": beams}
+    seen = model.generate(**inputs, **options)
+    encoded = model.encode(inputs.pop("pixel_values"))
+    for known in ({"encoder_features": encoded}, {"image_features": model.project(encoded)}):
+        assert torch.equal(seen, model.generate(**inputs, **known, **options))
+
+
+@torch.no_grad()
 def test_several_pictures_a_row(model: VsreForConditionalGeneration, processor: VsreProcessor) -> None:
     a, b, c = (picture(seed) for seed in range(3))
     text = ["USER: <image>\n<image>\nSame? ASSISTANT:", "USER: <image>\nSame? ASSISTANT:"]

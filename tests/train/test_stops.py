@@ -230,3 +230,27 @@ def test_tensorboard_gets_what_the_log_has(setup: Setup, tmp_path: Path) -> None
     tags = events.Tags()["scalars"]
     assert {"train/loss", "train/grad_norm", "train/learning_rate", "train/tokens_per_s"} <= set(tags)
     assert [e.step for e in events.Scalars("train/loss")] == [1, 2, 3]
+
+
+def test_another_rhythm_of_checkpoints_holds_from_where_a_run_goes_on(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, calls, saved = VsreTrainer.training_step, [0], []
+
+    def counted(self: VsreTrainer, *args: Any, **kwargs: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 4:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(VsreTrainer, "training_step", counted)
+    with pytest.raises(KeyboardInterrupt):
+        run(setup, tmp_path, max_steps=7)
+    save = VsreTrainer._save_checkpoint
+    monkeypatch.setattr(
+        VsreTrainer,
+        "_save_checkpoint",
+        lambda self, *a, **k: (saved.append(self.state.global_step), save(self, *a, **k)),
+    )
+    run(setup, tmp_path, max_steps=7, save_every=3)
+    assert saved[:2] == [3, 6], "not after every second step, as it began"

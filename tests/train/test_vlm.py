@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from train_world import PROCESSES, write_world
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from tiny_families import tiny_blip2, tiny_paligemma
+from tiny_families import tiny_blip2, tiny_instructblip, tiny_paligemma
 from tiny_families_native import tiny_gemma3, tiny_kosmos2, tiny_mllama
 from tiny_families_qwen import tiny_qwen_vl
 from tiny_families_tiles import tiny_idefics3, tiny_llava_next
@@ -208,6 +208,21 @@ def test_adapters_have_their_own_rate(world: dict[str, Path], tmp_path: Path) ->
     adapters = {id(p) for p in parts_of(model).groups["adapters"]}
     assert set(rates) == {id(p) for p in trained(model).values()}
     assert {at: rate == 1e-4 for at, rate in rates.items()} == {at: at in adapters for at in rates}
+
+
+@pytest.mark.parametrize("build", [tiny_blip2, tiny_instructblip])
+def test_a_step_counts_all_that_an_encoder_decoder_learns(
+    build: Callable[..., Any], world: dict[str, Path], tmp_path: Path
+) -> None:
+    """InstructBLIP tells of its T5 inside alone: half of a two-token answer would be left out of the divisor."""
+    model, processor = opened(partial(build, language="t5"), tmp_path / "model")
+    chosen = Stage.model_validate(stage(world))
+    trainer = build_trainer(model, processor, chosen, tmp_path / "run" / "01", 0, freeze_parts(model, chosen))
+    batch = trainer.data_collator([trainer.train_dataset[pack] for pack in [*trainer.sampler][:4]])
+    labels = batch["labels"]
+    assert bool((labels[:, 0] != IGNORE).all()), "their first token is learnt"
+    _, count = trainer.get_batch_samples(iter([dict(batch)]), 1, torch.device("cpu"))
+    assert int(count) == int((labels != IGNORE).sum())
 
 
 def both_stages(folder: Path, world: dict[str, Path], out: Path) -> None:

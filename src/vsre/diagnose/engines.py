@@ -20,7 +20,7 @@ import torch
 from vsre.diagnose.branches import Branches
 from vsre.diagnose.decoding import Decoding
 from vsre.diagnose.devices import DeviceMap, Quantization, devices
-from vsre.diagnose.loading import load_model, weights_fingerprint
+from vsre.diagnose.loading import load_model, processor_fingerprint, weights_fingerprint
 from vsre.diagnose.plain import Plain
 from vsre.diagnose.prompts import Prompt, Renderer
 from vsre.diagnose.replies import Reply
@@ -101,6 +101,10 @@ class TransformersEngine:
         self.quantization, self.attn_implementation = quantization, attn_implementation
         self.batch_images, self.batch_prompts = batch_images, batch_prompts
         self.decoding = decoding or Decoding()
+        # Read once: `Plain` takes a checkpoint's generation settings out of the model.
+        stored = self.model.generation_config
+        self._stops = stored.eos_token_id if isinstance(stored.eos_token_id, list) else [stored.eos_token_id]
+        self._forced = stored.forced_bos_token_id
         self._prepare(picture, way)
 
     def without_picture(self) -> TransformersEngine:
@@ -113,15 +117,15 @@ class TransformersEngine:
         self.picture: Literal["shown", "none"] = picture
         self.renderer = Renderer(self.processor, self.model.config, name=self.name, picture=picture == "shown")
         tokenizer = self.processor.tokenizer
-        stops = self.model.generation_config.eos_token_id
-        ends = {tokenizer.eos_token_id, *(stops if isinstance(stops, list) else [stops])} - {None}
+        ends = {tokenizer.eos_token_id, *self._stops} - {None}
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
         context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or math.inf
         # Text alone has no prefix worth sharing.
         self._asked_way: Literal["auto", "plain"] = way if picture == "shown" else "plain"
         parts = (self.model, self.renderer, self.decoding, ends, context, self.batch_prompts)
-        self._shared, self._plain = SharedPrefix(*parts), Plain(*parts)
+        lead = [self._forced] if self.renderer.encoder_decoder and self._forced is not None else []
+        self._shared, self._plain = SharedPrefix(*parts), Plain(*parts, lead=lead)
         self._proofs: dict[Any, Proof] = {}  # by shape of prefix
         self._prompts = self._plain_prompts = 0
         if picture == "none" and (reason := self._plain.why_not()):
@@ -138,6 +142,7 @@ class TransformersEngine:
             "way": self._asked_way,
             "picture": self.picture,
             "image_processor": type(self.processor.image_processor).__name__,
+            "processor": processor_fingerprint(self.processor),
             "quantization": self.quantization,
             "attn_implementation": self.attn_implementation,
             **({"vision": self.model.vision_settings()} if hasattr(self.model, "vision_settings") else {}),

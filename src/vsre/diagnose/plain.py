@@ -57,12 +57,10 @@ class Plain(Way):
     alike: str = ""
     """Why batches hold prompts of one length only; empty where padding is right."""
     _padding: int = 0  # up to how many padded places a batch has been compared
-    _lead: list[int] = field(default_factory=list)  # what every answer begins with at the decoder
+    lead: list[int] = field(default_factory=list)
+    """What every answer begins with at the decoder."""
 
     def __post_init__(self) -> None:
-        if self.renderer.encoder_decoder:
-            first = self.model.generation_config.forced_bos_token_id
-            self._lead = [] if first is None else [first]
         for part in self.model.modules():  # some models hand generation on to a language model inside
             stored = getattr(part, "generation_config", None)
             if isinstance(stored, GenerationConfig):
@@ -111,7 +109,7 @@ class Plain(Way):
     ) -> tuple[list[torch.Tensor], list[list[int]]]:
         """`more` tokens behind the tokens told (k each): the logits of the first k + keep steps, each (jobs, V), with
         step 0 behind the prompt; and the tokens generated behind those told."""
-        forced = torch.tensor([self._lead + list(ids) for ids in told], device=self.device, dtype=torch.long)
+        forced = torch.tensor([self.lead + list(ids) for ids in told], device=self.device, dtype=torch.long)
         dictation = Dictation(forced, forced.shape[1] + keep)
         sequences = self.model.generate(
             **inputs,
@@ -126,7 +124,7 @@ class Plain(Way):
         )
         # What stands before the new tokens differs by model: the prompt, a decoder's start token, or nothing at all.
         said = sequences[:, sequences.shape[1] - dictation.steps + forced.shape[1] :].tolist()
-        return dictation.logits[len(self._lead) :], said
+        return dictation.logits[len(self.lead) :], said
 
     def _answer_chunk(self, images: Images, jobs: Sequence[Job], *, alike: bool = False) -> None:
         """`alike`: the jobs' inputs are of one shape, so what is masked in them is masked in each alone."""

@@ -17,6 +17,9 @@ from vsre.errors import VsreError
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy", "pillow")
 
+NEW = ("engine.processor",)
+"""Settings that earlier versions did not write down: a run without them may go on."""
+
 
 class RunRecord:
     """run.json of the run in `out`, written when it begins, after its first answers, when it stops and when it ends.
@@ -97,7 +100,7 @@ def _open_folder(out: Path, settings: dict[str, Any], *, resume: bool) -> dict[s
     differ = [
         f"{name}: there {held.get(name)!r}, now {wanted.get(name)!r}"
         for name in sorted(held.keys() | wanted.keys())
-        if held.get(name) != wanted.get(name)
+        if held.get(name) != wanted.get(name) and not (name in NEW and name not in held)
     ]
     if differ:
         raise VsreError(

@@ -90,7 +90,8 @@ def load_config(checkpoint: str | Path) -> tuple[PreTrainedConfig, str]:
 def load_weights(loader: Any, path: str, dtype: torch.dtype, **kwargs: Any) -> Any:
     """What `loader.from_pretrained` makes of a resolved checkpoint, from safetensors only (or `gguf_file`).
 
-    Raises VsreError when there are none, they are damaged, or their shapes are not those of the config.
+    Raises VsreError when there are none, they are damaged or do not fill the model, or their shapes are not those of
+    the config.
     """
     try:
         model, found = loader.from_pretrained(
@@ -101,12 +102,12 @@ def load_weights(loader: Any, path: str, dtype: torch.dtype, **kwargs: Any) -> A
             f"{path}: its weights cannot be read ({first_line(error)}). Only safetensors are read: save the "
             "model with save_pretrained, or copy or download its model.safetensors again."
         ) from error
-    check_shapes(path, found)
+    check_loaded(path, found)
     return model
 
 
-def check_shapes(checkpoint: str | Path, found: Mapping[str, Any]) -> None:
-    """Refuse a model some of whose weights have another shape in the checkpoint than by its config.
+def check_loaded(checkpoint: str | Path, found: Mapping[str, Any]) -> None:
+    """Refuse a model some of whose weights the checkpoint lacks, or has in another shape than by its config.
 
     `found` is transformers' loading info under `ignore_mismatched_sizes`. Raises VsreError with the first of them.
     """
@@ -116,4 +117,9 @@ def check_shapes(checkpoint: str | Path, found: Mapping[str, Any]) -> None:
         raise VsreError(
             f"{checkpoint}: {name} has the shape {tuple(has)} in the checkpoint, {tuple(wants)} by its config.json"
             f"{others}. Put the config.json and the weights of one save together."
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise VsreError(
+            f"{checkpoint}: lacks {len(missing)} of the model's weights ({', '.join(missing[:3])}), which would be "
+            "random numbers. Save the whole model, or use the version of transformers that it was made with."
         )

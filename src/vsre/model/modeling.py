@@ -231,6 +231,7 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
         # pixel_values are dropped after the first step by transformers; visual tokens given as such are not.
         if not is_first_iteration and inputs.get("use_cache", True):
             inputs.pop("image_features", None)
+            inputs.pop("encoder_features", None)
         return inputs
 
     def _expand_inputs_for_generation(
@@ -238,14 +239,21 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
     ) -> tuple[torch.Tensor | None, dict[str, Any]]:
         # transformers repeats along the first dimension, which would mix up the pictures of rows that hold
         # several.
-        images = {name: kwargs.pop(name, None) for name in ("pixel_values", "image_features")}
+        images = {name: kwargs.pop(name, None) for name in ("pixel_values", "image_features", "encoder_features")}
         rows = input_ids
         input_ids, kwargs = super()._expand_inputs_for_generation(expand_size, input_ids=input_ids, **kwargs)
         for name, value in images.items():
             if value is None or expand_size == 1 or rows is None:
                 kwargs[name] = value
                 continue
-            counts = (rows == self.config.image_token_id).sum(1) // self.config.image_tokens  # (B,)
-            chunks = value.split(counts.tolist())
-            kwargs[name] = torch.cat([chunk for chunk in chunks for _ in range(expand_size)])
+            counts = ((rows == self.config.image_token_id).sum(1) // self.config.image_tokens).tolist()  # (B,)
+            if isinstance(value, dict):
+                kwargs[name] = {encoder: _repeated(given, counts, expand_size) for encoder, given in value.items()}
+            else:
+                kwargs[name] = _repeated(value, counts, expand_size)
         return input_ids, kwargs
+
+
+def _repeated(pictures: torch.Tensor, counts: list[int], times: int) -> torch.Tensor:
+    """Each row's pictures `times` over, row after row; (pictures, ...) of rows that hold `counts` each."""
+    return torch.cat([row for row in pictures.split(counts) for _ in range(times)])

@@ -46,6 +46,7 @@ class JsonLog(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.meter.start()
+        state.save_steps = args.save_steps  # on going on transformers has that of the checkpoint
         if state.is_world_process_zero:
             kept = [line for line in read_log(self.path) if line["step"] <= state.global_step]
             part = self.path.with_suffix(".part")

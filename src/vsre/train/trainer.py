@@ -59,6 +59,9 @@ class VsreTrainer(Trainer):
         self.sampler, self.asleep, self.meter = sampler, asleep, meter
         self.keep_checkpoints, self.attention, self.vision = keep_checkpoints, attention, vision
         self.model_accepts_loss_kwargs = True  # compute_loss below takes num_items_in_batch for every model
+        # transformers leaves each row's first label out of the count unless the top configuration is an
+        # encoder-decoder's; one may stand inside (InstructBLIP). Packed rows learn nothing of their first anyway.
+        self._loss_shifts_labels = False
         self._passes: list[dict[str, Any]] = []  # those of the step that is being made
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
