@@ -30,7 +30,8 @@ def test_other_kinds_by_hand() -> None:
     assert in_mirror(near, False) == (near, False)
     assert swapped(inside, True) == (("dog", "inside", "cat"), False)
     assert inverse(inside, True) == (("dog", "contains", "cat"), True)
-    assert opposite(inside, False) == (("cat", "outside", "dog"), True)  # complementary: one of the two holds
+    assert opposite(inside, True) == (("cat", "outside", "dog"), False)
+    assert opposite(inside, False) == (("cat", "outside", "dog"), None), "people say neither now and then"
     assert swapped(detached, True) is None, "attached to is its own inverse approximately only"
     assert inverse(Statement("cat", "facing", "dog"), True) is None
 

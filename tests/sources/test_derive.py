@@ -152,9 +152,10 @@ def test_what_is_open_is_counted_not_said(tmp_path: Path) -> None:
     }
 
 
-def test_complementary_antonyms_turn_both_ways(tmp_path: Path) -> None:
-    rows, _ = derived(tmp_path, [said("inside", False), said("on", True)], "opposite")
-    assert {(t.relation, t.label) for t in rows} == {("outside", True), ("off", False)}
+def test_antonyms_turn_true_to_false_alone(tmp_path: Path) -> None:
+    rows, summary = derived(tmp_path, [said("inside", False), said("on", True)], "opposite")
+    assert {(t.relation, t.label) for t in rows} == {("off", False)}
+    assert summary["derived"]["opposite"]["undecided"] == 1
 
 
 def test_contradictions_are_not_written(tmp_path: Path) -> None:

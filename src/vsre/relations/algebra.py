@@ -58,12 +58,15 @@ def _one_way(found: Relation) -> bool:
 
 
 def opposite(said: Statement, label: bool) -> Derived | None:
-    """The relation that excludes this one; where one of the two must hold, the label turns both ways."""
+    """The relation that excludes this one: what was true becomes false, what was false is left open.
+
+    Not even "in" and "outside" are turned from false to true: of VSR's statements that people judged both, six of 21
+    contradict it: a thing may be called neither.
+    """
     found = relation(said.relation)
     if found.antonym is None or found.antonym_soundness not in ("contrary", "complementary"):
         return None
-    turned = False if label else (True if found.antonym_soundness == "complementary" else None)
-    return Derived(said._replace(relation=found.antonym), turned)
+    return Derived(said._replace(relation=found.antonym), False if label else None)
 
 
 def in_mirror(said: Statement, label: bool) -> Derived:

@@ -5,7 +5,7 @@ far a rule may be trusted is its soundness:
 
 - inverse: "strict" (above/below), "frame" (true in the viewer's frame only: left/right, front/behind),
   "approx".
-- antonym: "contrary" (never both true), "complementary" (exactly one is true), "approx" and "weak" (mostly).
+- antonym: "contrary" (never both true), "complementary" (and one of them by their meaning), "approx" and "weak" (mostly).
   An antonym is safe from true to false only: what is not above need not be below.
 
 VSR gives no meta category for `congruent` and two for `among`. Here `congruent` is "unallocated", the
