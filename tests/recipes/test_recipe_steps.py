@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -73,6 +75,39 @@ def test_a_killed_process_leaves_its_step_to_the_next(tmp_path: Path) -> None:
     steps = Steps(tmp_path, QUIET)
     assert steps.once(tmp_path / "world", {}, lambda: {"rows": 3}, "draw") == {"rows": 3}
     assert not (tmp_path / "world" / "half").exists()
+
+
+def test_what_no_step_put_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "world").mkdir()
+    (tmp_path / "world" / "mine.txt").write_text("weeks of work")
+    with pytest.raises(VsreError, match="world: is to be made here, but holds files that no step put there"):
+        Steps(tmp_path, QUIET).once(tmp_path / "world", {}, dict, "draw")
+    assert (tmp_path / "world" / "mine.txt").is_file()
+
+
+def test_what_was_made_of_another_is_not_used(tmp_path: Path) -> None:
+    """By the settings of the step before, and by those before that."""
+    steps, folders = Steps(tmp_path, QUIET), [tmp_path / name for name in "abc"]
+
+    def made(seed: int) -> list[dict[str, Any]]:
+        chain = zip(folders, [None, *folders], strict=False)
+        return [
+            steps.once(at, {"seed": seed} if of is None else {}, lambda: {"of": seed}, at.name, of=of)
+            for at, of in chain
+        ]
+
+    assert made(0) == made(0) == [{"of": 0}] * 3
+    shutil.rmtree(folders[0])
+    assert made(0) == [{"of": 0}] * 3, "made anew as it was"
+    shutil.rmtree(folders[0])
+    for at in (1, 2):
+        with pytest.raises(VsreError, match=f"{folders[at]}: made from what {folders[at - 1]} was before"):
+            made(1)
+        shutil.rmtree(folders[at])
+    assert made(1) == [{"of": 1}] * 3
+    mark = folders[2] / "step.json"
+    mark.write_text(json.dumps({k: v for k, v in json.loads(mark.read_text()).items() if k != "of"}))
+    assert made(1) == [{"of": 1}] * 3, "an earlier version did not write it down"
 
 
 def test_a_summary_is_the_same_when_it_is_read_again(tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def make_set(recipe: Recipe, name: str, out: Path, steps: Steps) -> dict[str, An
         how | {"protocol": recipe.protocol},
         lambda: _read(world / "annotations" / how["split"] / "test.jsonl", world, triplets, out),
         f"read the test set {name}",
+        of=world,
     )
     return {
         "how": how,

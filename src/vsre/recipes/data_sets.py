@@ -31,7 +31,7 @@ from vsre.sources.subset import write_subset
 from vsre.sources.vsr import read_vsr
 from vsre.triplets import read_triplets, write_triplets
 
-WORLD, SCENES = "world", "scenes.jsonl"
+WORLD, SCENES, REPAINT = "world", "scenes.jsonl", "repaint"
 
 
 def question_sources(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
@@ -59,11 +59,12 @@ def _asked(name: str, spec: DataSpec, recipe: Recipe, out: Path, steps: Steps) -
     """Triplets, repainted where the recipe says so, then rewritten through their pack."""
     folder = out / "data" / name
     summary, triplets = _triplets(name, spec, recipe, out, steps)
+    of = out / "triplets" if triplets == out / "triplets" / "train" else triplets
     # What the triplets are must be among the settings of all that is made of them.
     chosen = {"triplets": spec.chosen()} if spec.chosen() else {}
     if spec.repaint is not None:
-        summary |= _repainted(name, spec.repaint, chosen, triplets, recipe, out, steps)
-        triplets = folder / "triplets"
+        summary |= _repainted(name, spec.repaint, chosen, triplets, of, recipe, out, steps)
+        triplets, of = folder / "triplets", folder / REPAINT
     questions = folder / "questions"
     templates = {"templates": spec.templates} if spec.templates else {}
     summary["rewrite"] = steps.once(
@@ -71,6 +72,7 @@ def _asked(name: str, spec: DataSpec, recipe: Recipe, out: Path, steps: Steps) -
         {"pack": spec.pack, "per_triplet": spec.per_triplet, "seed": recipe.seed, **templates, **chosen},
         lambda: rewrite(triplets, questions, str(spec.pack), spec.per_triplet, recipe.seed, templates=spec.templates),
         f"rewrite: {name}",
+        of=of,
     )
     return summary
 
@@ -78,7 +80,7 @@ def _asked(name: str, spec: DataSpec, recipe: Recipe, out: Path, steps: Steps) -
 def _triplets(name: str, spec: DataSpec, recipe: Recipe, out: Path, steps: Steps) -> tuple[dict[str, Any], Path]:
     """What came of the steps that choose and add triplets, and where they are."""
     made: dict[str, Any] = {}
-    folder, at = out / "data" / name, out / "triplets" / "train"
+    folder, at, of = out / "data" / name, out / "triplets" / "train", out / "triplets"
     chosen = spec.chosen()
     if (scenes := spec.scenes) is not None:
         drawn = folder / DRAWN
@@ -92,8 +94,9 @@ def _triplets(name: str, spec: DataSpec, recipe: Recipe, out: Path, steps: Steps
             {"scenes": chosen["scenes"], "beside": beside},
             lambda: _draw(scenes.units, recipe, drawn, out / "triplets" / "test"),
             f"draw scenes: {name}",
+            of=of,
         )
-        at = drawn
+        at = of = drawn
     if spec.cut:
         whole, part = at, folder / SUBSET
         made[SUBSET] = steps.once(
@@ -101,8 +104,9 @@ def _triplets(name: str, spec: DataSpec, recipe: Recipe, out: Path, steps: Steps
             {"triplets": {k: v for k, v in chosen.items() if k != "algebra"}, "seed": recipe.seed},
             lambda: write_subset(whole, part, limit=spec.limit, without=spec.without, seed=recipe.seed),
             f"choose triplets: {name}",
+            of=of,
         )
-        at = part
+        at = of = part
     if spec.algebra:
         said, derived = at, folder / DERIVED
         made[DERIVED] = steps.once(
@@ -110,6 +114,7 @@ def _triplets(name: str, spec: DataSpec, recipe: Recipe, out: Path, steps: Steps
             {"triplets": chosen},
             lambda: derive(said, derived, spec.algebra, without=spec.without),
             f"derive triplets: {name}",
+            of=of,
         )
     return made, spec.triplets_in(folder, out / "triplets" / "train")
 
@@ -150,7 +155,7 @@ def _draw(units: int, recipe: Recipe, folder: Path, test: Path) -> dict[str, Any
 
 
 def _repainted(
-    name: str, spec: Repaint, chosen: dict[str, Any], triplets: Path, recipe: Recipe, out: Path, steps: Steps
+    name: str, spec: Repaint, chosen: dict[str, Any], triplets: Path, of: Path, recipe: Recipe, out: Path, steps: Steps
 ) -> dict[str, Any]:
     """Paint from the triplets, and look at what was painted where the recipe names a verifier."""
     folder = out / "data" / name
@@ -161,7 +166,7 @@ def _repainted(
     made = {
         "repaint": steps.once(
             # Beside what was painted: a repaint that was stopped goes on by itself.
-            folder / "repaint",
+            folder / REPAINT,
             spec.model_dump() | {"seed": recipe.seed, **chosen},
             lambda: repaint(
                 triplets,
@@ -177,6 +182,7 @@ def _repainted(
                 workers=2 if spec.draws else 1,
             ),
             f"repaint: {name}",
+            of=of,
         )
     }
     if looks := spec.verifier:
@@ -186,5 +192,6 @@ def _repainted(
             {"verifier": looks, "seed": recipe.seed, "drawn": drawn},
             lambda: look_at_painted(painted, looks, drawn=drawn, seed=recipe.seed),
             f"look at what was painted: {name}",
+            of=folder / REPAINT,
         )
     return made

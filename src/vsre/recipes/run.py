@@ -179,6 +179,7 @@ def _source(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
             annotations, folder, images=images, instances=instances, protocol=recipe.protocol, origin=origin
         ),
         "read the triplets",
+        of=out / "world",
     )
     return found
 

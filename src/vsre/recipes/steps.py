@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from vsre.errors import VsreError
-from vsre.files import locked, write_aside
+from vsre.files import LOCKS, locked, write_aside
 
 STEP = "step.json"
 
@@ -44,18 +45,26 @@ class Steps:
         self.times: dict[str, float] = {}
 
     def once(
-        self, folder: Path, settings: dict[str, Any], make: Callable[[], dict[str, Any]], say: str
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        make: Callable[[], dict[str, Any]],
+        say: str,
+        *,
+        of: Path | None = None,
     ) -> dict[str, Any]:
         """Run `make` unless FOLDER/step.json says it was done with these settings; return its summary, as JSON has it.
 
-        Raises VsreError where it was done with others.
+        `of`: the folder of the step that this one is made from, which must be what it was then. Raises VsreError where
+        that or the settings were others, and where FOLDER holds what no step put there.
         """
         mark = folder / STEP
         settings = json.loads(json.dumps(settings, default=str))
+        before = self._digest(of)
         if not mark.is_file():
-            with locked(self.out, f"step-{folder_name(os.path.relpath(folder, self.out))}", wait=True):
+            with locked(self.out, self._name(folder), wait=True):
                 if not mark.is_file():  # else another process has just made it
-                    self._make(folder, settings, make, say)
+                    self._make(folder, {"settings": settings, "of": before}, make, say)
         done = json.loads(mark.read_text(encoding="utf-8"))
         if changed := list(_changed(done["settings"], settings)):
             more = f" and {len(changed) - _NAMED} more" * (len(changed) > _NAMED)
@@ -63,18 +72,41 @@ class Steps:
                 f"{folder}: made by other settings than this recipe's, which differ in {', '.join(changed[:_NAMED])}"
                 f"{more}. Choose another --out or delete the folder."
             )
+        if of is not None and done.get("of", before) != before:  # earlier versions did not write it down
+            raise VsreError(f"{folder}: made from what {of} was before it was made anew. Delete this folder, too.")
         self.times[say] = done["seconds"]
         summary: dict[str, Any] = done["summary"]
         return summary
 
-    def _make(self, folder: Path, settings: dict[str, Any], make: Callable[[], dict[str, Any]], say: str) -> None:
-        shutil.rmtree(folder, ignore_errors=True)  # what a kill left
+    def _name(self, folder: Path) -> str:
+        return f"step-{folder_name(os.path.relpath(folder, self.out))}"
+
+    def _digest(self, of: Path | None) -> str | None:
+        """Of what a step was made by, and from; None where there is no step, as in data of one's own."""
+        if of is None or not (of / STEP).is_file():
+            return None
+        done = json.loads((of / STEP).read_text(encoding="utf-8"))
+        told = json.dumps([done["settings"], done.get("of")], sort_keys=True)
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    def _make(self, folder: Path, said: dict[str, Any], make: Callable[[], dict[str, Any]], say: str) -> None:
+        begun = self.out / LOCKS / f"{self._name(folder)}.begun"
+        if begun.is_file():
+            shutil.rmtree(folder, ignore_errors=True)  # what a kill left
+        elif folder.is_dir() and any(folder.iterdir()):
+            raise VsreError(
+                f"{folder}: is to be made here, but holds files that no step put there. Choose another --out; delete "
+                "the folder if it is what a killed run left."
+            )
+        begun.parent.mkdir(parents=True, exist_ok=True)
+        begun.touch()
         self.console.print(f"[bold]{escape(say)}[/]", highlight=False)
         began = time.perf_counter()
         summary = make()
         folder.mkdir(parents=True, exist_ok=True)
-        done = {"settings": settings, "summary": summary, "seconds": round(time.perf_counter() - began, 1)}
+        done = {**said, "summary": summary, "seconds": round(time.perf_counter() - began, 1)}
         write_aside(folder / STEP, json.dumps(done, indent=1, default=str) + "\n")
+        begun.unlink(missing_ok=True)
 
 
 _NAMED = 4

@@ -5,8 +5,8 @@ far a rule may be trusted is its soundness:
 
 - inverse: "strict" (above/below), "frame" (true in the viewer's frame only: left/right, front/behind),
   "approx".
-- antonym: "contrary" (never both true), "complementary" (and one of them by their meaning), "approx" and "weak" (mostly).
-  An antonym is safe from true to false only: what is not above need not be below.
+- antonym: "contrary" (never both true), "complementary" (and by their meaning one of them), "approx" and "weak"
+  (mostly). An antonym is safe from true to false only: what is not above need not be below.
 
 VSR gives no meta category for `congruent` and two for `among`. Here `congruent` is "unallocated", the
 category VSR keeps for relations that fit none, and `among` is "topological", beside its nearest neighbour
