@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from rich.console import Console
 from torch import nn
 from train_world import load, write_world
 
 from tiny_models import tiny_llava, tiny_vsre
 from vsre.train import run_stages
-from vsre.train.optimizer import MuonAdamW, split_parameters
+from vsre.train.optimizer import MuonAdamW, moment_bytes, split_parameters
 
 
 def test_every_parameter_is_in_one_hand(tmp_path: Path) -> None:
@@ -48,7 +50,9 @@ class Net(nn.Module):
         return self.out(self.norm(self.hidden(self.embed(ids)).relu()))
 
 
-def steps(net: Net, optimizer: MuonAdamW, schedule: torch.optim.lr_scheduler.LRScheduler, n: int) -> list[float]:
+def steps(
+    net: Net, optimizer: torch.optim.Optimizer, schedule: torch.optim.lr_scheduler.LRScheduler, n: int
+) -> list[float]:
     ids = torch.arange(12)
     losses = []
     for _ in range(n):
@@ -83,6 +87,22 @@ def test_a_saved_state_goes_on_as_if_never_saved(tmp_path: Path) -> None:
     # Norms and biases are not decayed.
     groups = {tuple(p.ndim for p in g["params"]): g["weight_decay"] for g in whole[1].param_groups}
     assert groups == {(2,): 0.01, (2, 2): 0.01, (1, 1, 1): 0.0}
+
+
+@pytest.mark.parametrize("muon", [True, False])
+def test_what_the_moments_take_is_known_before_and_after(muon: bool) -> None:
+    net, optimizer, _ = made()
+    plain = optimizer if muon else torch.optim.AdamW(net.parameters(), lr=0.02)
+    before = moment_bytes(net, muon=muon)
+    Accelerator(cpu=True)
+    wrapped = AcceleratedOptimizer(plain)
+    assert not wrapped.state
+    steps(net, wrapped, torch.optim.lr_scheduler.LambdaLR(plain, lambda step: 1.0), 2)
+    assert wrapped.state.keys() == set(net.parameters())
+    kept = [t for state in wrapped.state.values() for t in state.values() if t.ndim]
+    assert before == sum(t.nbytes for t in kept)
+    assert len(kept) == (11 if muon else 12)  # of one matrix one moment, two of each other parameter
+    assert moment_bytes(net, muon=muon, made=wrapped.state) == 0
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

@@ -25,6 +25,16 @@ def test_defaults_are_those_of_llava_1_5() -> None:
     assert align.data == (DataSource(triplets=Path("t"), questions=Path("q")),)
 
 
+@pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 2e-5), ("muon", None)])
+def test_low_rank_layers_go_with_either_optimizer(optimizer: str, rate: float | None) -> None:
+    low = {"name": "tune", "train": ["adapters", "llm"], "data": DATA, "lora": {}, "optimizer": optimizer}
+    (stage,) = parse_stages([low])
+    assert (stage.lr, stage.adapters_lr) == (2e-4, rate)
+    if optimizer == "muon":
+        with pytest.raises(VsreError, match="adapters_lr needs adapters in train and the optimizer adamw"):
+            parse_stages([low | {"adapters_lr": 1e-5}])
+
+
 def test_any_number_of_stages_from_yaml(tmp_path: Path) -> None:
     path = tmp_path / "stages.yaml"
     row = "- {name: %s, train: [adapters], data: [{triplets: a, questions: b}], lr: 1.0e-4}\n"

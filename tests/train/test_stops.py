@@ -131,18 +131,19 @@ def test_a_model_larger_than_the_device_is_refused_before_it_trains(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, _ = load(setup[0])
-    needed = memory.fixed_bytes(model)
-    assert needed == sum(p.nbytes for p in model.parameters()) + 3 * sum(
-        p.nbytes for p in model.parameters() if p.requires_grad
-    )
 
     class Args:
         device = torch.device("cuda")
 
     class Stub:
         args = Args
+        muon = False
 
     Stub.model = model  # type: ignore[attr-defined]
+    needed = memory.fixed_bytes(Stub)
+    assert needed == sum(p.nbytes for p in model.parameters()) + 3 * sum(
+        p.nbytes for p in model.parameters() if p.requires_grad
+    )
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, needed))
     memory.check_memory(Stub, "tune")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, needed - 1))

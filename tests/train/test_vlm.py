@@ -90,6 +90,7 @@ def test_a_family_learns_and_is_diagnosed(name: str, world: dict[str, Path], tmp
     figures = run(model, processor, world, tmp_path / "run")
     first, last = (figures["stages"][0][k] for k in ("first_loss", "last_loss"))
     assert last < (0.97 if "t5" in name else 0.7) * first  # T5's tiny weights begin far away
+    assert figures["stages"][0]["config"]["questions_per_image"] == 1, "as it was asked, whatever packs take"
     assert all(before[n].equal(p) for n, p in eyes.named_parameters()), "what is frozen stays as it was"
     saved = AutoModelForImageTextToText.from_pretrained(figures["model"])
     assert all(p.equal(dict(model.named_parameters())[n]) for n, p in saved.named_parameters())

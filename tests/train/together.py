@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import socket
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from rich.console import Console
 from train_world import PROCESSES, load
 
 from vsre.train import run_stages
+from vsre.train.fingerprint import RUN
 from vsre.train.launch import config_file
 from vsre.train.trainer import VsreTrainer
 
@@ -57,6 +59,7 @@ def train(
     die_at: int | None,
     cache: bool,
     fsdp: bool,
+    resume: bool,
 ) -> None:
     """This process's share; gone in the `die_at`-th step of the second stage."""
     if of > 1 or fsdp:
@@ -77,8 +80,16 @@ def train(
     VsreTrainer.training_step = counted  # type: ignore[method-assign]
     model, processor = load(model_folder)
     quiet = Console(file=io.StringIO())
-    run_stages(model, processor, stages(source), out, seed=1, console=quiet, feature_cache=cache)
+    run_stages(model, processor, stages(source), out, seed=1, console=quiet, feature_cache=cache, resume=resume)
     assert of == 1 or torch.distributed.get_world_size() == of
+    assert of == 1 or fsdp or wait_of_processes() >= timedelta(hours=12)
+
+
+def wait_of_processes() -> timedelta:
+    """How long a process waits for the others."""
+    backend: Any = torch.distributed.distributed_c10d._get_default_group()._get_backend(torch.device("cpu"))
+    limit: timedelta = backend.options._timeout
+    return limit
 
 
 def together(
@@ -94,7 +105,8 @@ def together(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    given = (of, port, die_at, cache, fsdp)
+    # A new run is begun as one that must not be there already, in every process.
+    given = (of, port, die_at, cache, fsdp, (out / RUN).is_file())
     shares = [PROCESSES.Process(target=train, args=(model_folder, source, out, rank, *given)) for rank in range(of)]
     for share in shares:
         share.start()

@@ -21,6 +21,8 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from vsre.errors import VsreError
+from vsre.model.checkpoints import load_weights as read_model
+from vsre.train.optimizer import moment_bytes
 
 MARKER = "complete.json"
 DONE = "done.json"
@@ -119,13 +121,13 @@ def load_weights(model: Any, folder: Path) -> None:
     """Put the weights saved in a folder into a model, all of them or none.
 
     They are read through `from_pretrained`, because `save_pretrained` renames the parameters of some models
-    (LLaVA) and only `from_pretrained` renames them back. Raises VsreError when a parameter is missing or has
-    another shape.
+    (LLaVA) and only `from_pretrained` renames them back. It maps the files, so that nothing is held twice where they
+    have the model's dtype. Raises VsreError when a parameter is missing or has another shape.
     """
     try:
         with no_bars():
-            saved = type(model).from_pretrained(folder, dtype=_widest(model)).state_dict()
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
+            saved = read_model(type(model), str(folder), _widest(model)).state_dict()
+    except (RuntimeError, KeyError, ValueError) as error:
         raise VsreError(f"{folder}: its weights cannot be read ({error}).") from error
     _check_shapes(folder, saved, model.state_dict())
     model.load_state_dict(saved, strict=True)
@@ -177,9 +179,9 @@ def _widest(model: nn.Module) -> torch.dtype:
     return kinds.pop() if len(kinds) == 1 else torch.float32
 
 
-def checkpoint_bytes(model: nn.Module) -> int:
-    """About how large a checkpoint is: what trains and two Adam moments of it."""
-    return 3 * sum(p.nbytes for p in trained(model).values())
+def checkpoint_bytes(model: nn.Module, *, muon: bool) -> int:
+    """About how large a checkpoint is: what trains and the optimizer's moments of it."""
+    return sum(p.nbytes for p in trained(model).values()) + moment_bytes(model, muon=muon)
 
 
 NO_SPACE = ("os error 28", "No space left on device", "inline_container", "iostream error")

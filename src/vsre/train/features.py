@@ -28,13 +28,15 @@ from rich.console import Console
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from vsre.errors import VsreError
+from vsre.train.memory import out_of_memory
 from vsre.train.processes import processes
 from vsre.train.vision import FrozenVision
 
 SHARD = 64
 """Images a file, and the most whose features are in memory while the cache is filled."""
 AT_ONCE = 16
-"""Images encoded together while the cache is filled."""
+"""Images whose pixel values are in memory while the cache is filled."""
 OPEN_FILES = 256
 WAIT = 30.0
 """Seconds in one turn of waiting for another run that fills the same folder."""
@@ -180,7 +182,8 @@ def use_features(trainer: Any, folder: Path, console: Console, *, reserved: int 
     """Fill the cache with the pictures of a VsreTrainer's data and let its collator read from it; says what was done.
 
     Left alone where the encoders train or are of a kind that `frozen_vision` does not know, and where what is missing
-    is more than half of the disk that is free once the run's own files, `reserved` bytes, are written.
+    is more than half of the disk that is free once the run's own files, `reserved` bytes, are written. Raises VsreError
+    where memory does not suffice for one picture.
     """
     vision, data, collator = trainer.vision, trainer.train_dataset, trainer.data_collator
     if vision is None:
@@ -194,16 +197,32 @@ def use_features(trainer: Any, folder: Path, console: Console, *, reserved: int 
     count, free = _from_main((len(missing), max(0, shutil.disk_usage(folder).free - reserved)))
     said = f"{len(numbers):,} pictures"
     if count:
-        each = sum(t.nbytes for t in vision.features(collator.pixels(0)[None]).values())
-        size = f"{count:,} of {len(numbers):,} pictures x {each:,} bytes = {count * each / 1e9:,.3f} GB"
-        if count * each > free // 2:
-            return f"not kept: {size} are more than half of the {free / 1e9:,.3f} GB that stay free at {folder}"
-        if state.is_main_process:
-            console.print(f"frozen features to compute: {size}", highlight=False)
-        began = time.perf_counter()
-        cache.fill(list(numbers), lambda image: collator.pixels(numbers[image]))
-        said += f", {count:,} of them encoded in {time.perf_counter() - began:.1f} s"
+        with _on_device(vision, trainer.args.device):
+            each = sum(t.nbytes for t in vision.features(collator.pixels(0)[None]).values())
+            size = f"{count:,} of {len(numbers):,} pictures x {each:,} bytes = {count * each / 1e9:,.3f} GB"
+            if count * each > free // 2:
+                return f"not kept: {size} are more than half of the {free / 1e9:,.3f} GB that stay free at {folder}"
+            if state.is_main_process:
+                console.print(f"frozen features to compute: {size}", highlight=False)
+            began = time.perf_counter()
+            cache.fill(list(numbers), lambda image: collator.pixels(numbers[image]))
+            said += f", {count:,} of them encoded in {time.perf_counter() - began:.1f} s"
     if cache.damaged:
         said += f", {cache.damaged} damaged file(s) passed over"
     collator.features = cache
     return said
+
+
+@contextmanager
+def _on_device(vision: FrozenVision, device: torch.device) -> Iterator[None]:
+    """The encoders on the device that trains: FSDP and DeepSpeed have not brought the model there yet."""
+    try:
+        with vision.placed(device):
+            yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise VsreError(
+            f"out of memory: {device} has no room for one picture in the frozen encoders. Free it of other programs, "
+            "set bf16: true, or take fewer or smaller encoders."
+        ) from error

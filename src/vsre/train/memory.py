@@ -9,20 +9,23 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 from vsre.errors import VsreError
 from vsre.train.checkpoints import trained
+from vsre.train.optimizer import moment_bytes
 from vsre.train.processes import processes, sharded
 
 
-def fixed_bytes(model: Any) -> int:
-    """Weights, gradients and optimizer of a model on one device; activations come on top."""
+def fixed_bytes(trainer: Any) -> int:
+    """Weights, gradients and optimizer of a VsreTrainer's model on one device; activations come on top."""
+    model = trainer.model
     weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
-    return weights + 3 * sum(p.nbytes for p in trained(model).values())  # a gradient and two moments
+    gradients = sum(p.nbytes for p in trained(model).values())
+    return weights + gradients + moment_bytes(model, muon=trainer.muon)
 
 
 def check_memory(trainer: Any, name: str) -> None:
     """Raises VsreError where weights, gradients and optimizer alone are more than the device has."""
     if trainer.args.device.type != "cuda" or sharded():
         return
-    needed, there = fixed_bytes(trainer.model), torch.cuda.mem_get_info(trainer.args.device)[1]
+    needed, there = fixed_bytes(trainer), torch.cuda.mem_get_info(trainer.args.device)[1]
     if needed > there:
         raise VsreError(
             f"{name}: weights, gradients and optimizer take {needed / 1e9:,.1f} GB, the device has "
@@ -49,7 +52,7 @@ def too_large(trainer: Any, stage: Any) -> VsreError:
         fits = next((n for n in smaller if n <= micro // 2), None)
     said = (
         f"{stage.name}: out of memory in a pass of {micro} images with up to {stage.questions_per_image} questions "
-        f"each (weights, gradients and optimizer take {fixed_bytes(trainer.model) / 1e9:,.3f} GB). "
+        f"each (weights, gradients and optimizer take {fixed_bytes(trainer) / 1e9:,.3f} GB). "
     )
     if fits:
         tried = "fits, as was tried with the longest images" if alone else "may fit"
@@ -73,7 +76,7 @@ def _fits(trainer: Any, images: int) -> bool:
     packs = [pack for pack, _ in zip(_longest(trainer), range(images), strict=False)]
     try:
         kept = trainer.optimizer.state if trainer.optimizer else {}
-        moments = 2 * sum(p.nbytes for p in trained(model).values() if not kept.get(p))
+        moments = moment_bytes(model, muon=trainer.muon, made={p for p, state in kept.items() if state})
         reserve = torch.empty(moments, dtype=torch.uint8, device=trainer.args.device)
         batch = trainer.data_collator([trainer.train_dataset[pack] for pack in packs])
         trainer.training_step(model, batch, torch.tensor(1, device=trainer.args.device))

@@ -7,7 +7,8 @@ biases and convolutions stay with AdamW.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections import defaultdict
+from collections.abc import Callable, Collection, Container
 from typing import Any
 
 import torch
@@ -31,6 +32,15 @@ class MuonAdamW(torch.optim.Optimizer):
             found = [{"params": g, "weight_decay": w} for g, w in zip(groups, (weight_decay, 0.0), strict=True) if g]
             self.parts.append(torch.optim.AdamW(found, lr=lr))
         super().__init__([group for part in self.parts for group in part.param_groups], {})
+
+    @property
+    def state(self) -> defaultdict[torch.Tensor, Any]:
+        """The parts' state by parameter, gathered anew at each look."""
+        return defaultdict(dict, {p: kept for part in self.parts for p, kept in part.state.items()})
+
+    @state.setter
+    def state(self, _: Any) -> None:
+        """torch's constructor sets an empty one; the parts keep their own."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -79,3 +89,16 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     matrices = [p for p in training if p.ndim == 2 and id(p) not in kept]
     chosen = {id(p) for p in matrices}
     return matrices, [p for p in training if id(p) not in chosen]
+
+
+def moment_bytes(model: nn.Module, *, muon: bool, made: Container[nn.Parameter] = ()) -> int:
+    """What the optimizer's moments take: one of each matrix in Muon's hands, two of every other parameter that trains.
+    Those of the parameters in `made` are not counted.
+    """
+    matrices, others = split_parameters(model)
+    return sum(
+        each * p.nbytes
+        for each, parameters in ((1 if muon else 2, matrices), (2, others))
+        for p in parameters
+        if p not in made
+    )

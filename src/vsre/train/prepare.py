@@ -178,7 +178,7 @@ def announce(run: Run, console: Console) -> None:
         f"sequences, {facts['visual_tokens']:,} visual tokens an image\n"
         f"{run.steps:,} steps of {stage.batch_images} images ({micro} a pass x {passes}{shared}), "
         f"{facts['questions_per_step']:,.0f} questions; lr {stage.lr:g}\n"
-        f"weights, gradients and optimizer: {fixed_bytes(model) / 1e9:,.3f} GB; activations come on top\n"
+        f"weights, gradients and optimizer: {fixed_bytes(run.trainer) / 1e9:,.3f} GB; activations come on top\n"
         f"frozen features: {run.features}"
     )
     if facts["set_aside"]:
@@ -191,7 +191,10 @@ def disk_needed(model: Any, todo: dict[Path, Stage]) -> int:
     needed = there = largest = 0
     for folder, stage in todo.items():
         freeze(model, stage)
-        checkpoint = checkpoint_bytes(model) + (12 * lora_parameters(model, stage.lora) if stage.lora else 0)
+        muon = stage.optimizer == "muon"
+        checkpoint = checkpoint_bytes(model, muon=muon)
+        if stage.lora:  # low-rank matrices in float32, and one or two moments of them
+            checkpoint += (8 if muon else 12) * lora_parameters(model, stage.lora)
         checkpoint += weights if sharded() else 0  # those of FSDP and DeepSpeed hold what is frozen too
         largest = max(largest, checkpoint)
         needed += stage.keep_checkpoints * checkpoint + weights

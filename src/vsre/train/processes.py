@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+
+PATIENCE = timedelta(hours=24)
+"""How long processes wait for one that makes something for all, such as the pictures of half a million questions. The
+backends' own limits (NCCL: 10 minutes) are for steps."""
 
 
 def processes() -> PartialState:
@@ -15,7 +20,8 @@ def processes() -> PartialState:
 
     accelerate connects processes on a CPU only where it is told that they are to run there.
     """
-    return PartialState(cpu=not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU"))
+    cpu = not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
+    return PartialState(cpu=cpu, timeout=PATIENCE)
 
 
 def sharded() -> bool:

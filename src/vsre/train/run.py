@@ -80,6 +80,8 @@ def run_stages(
     console = console or Console(stderr=True)
     began = time.perf_counter()
     with processes().main_process_first(), explain_full_disk(out_dir):
+        # What the others find there the first has just written.
+        resume = resume or not processes().is_main_process
         claim_folder(out_dir, describe_run(model, processor, stages, seed), resume=resume)
     folders = stage_folders(stages, out_dir)
     todo = [number for number, folder in enumerate(folders) if not (folder / DONE).is_file()]

@@ -129,7 +129,8 @@ class Stage(Strict):
         defaults = ALIGN_DEFAULTS if train == ["adapters"] else TUNE_DEFAULTS
         if values.get("lora") is not None:
             defaults = LORA_DEFAULTS
-            if values.get("lr") is not None or "adapters" not in train:  # one rate that is given is everyone's
+            # One rate that is given is everyone's, and Muon knows one only.
+            if values.get("lr") is not None or "adapters" not in train or values.get("optimizer") == "muon":
                 defaults = {k: v for k, v in defaults.items() if k != "adapters_lr"}
         return {**defaults, **{k: v for k, v in values.items() if not (k in defaults and v is None)}}
 

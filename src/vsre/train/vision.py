@@ -19,9 +19,12 @@ from transformers import LlavaForConditionalGeneration
 
 from vsre.errors import VsreError
 from vsre.model import VsreForConditionalGeneration
+from vsre.train.memory import out_of_memory
 
 FEATURES = "encoder_features"
 """The argument of `forward` that takes them."""
+AT_ONCE = 4
+"""Pictures encoded together: SAM's layers of global attention hold 0.8 GB of each in float32."""
 
 
 class FrozenVision(Protocol):
@@ -30,7 +33,13 @@ class FrozenVision(Protocol):
     revisions: dict[str, str]
 
     def features(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """bf16 features of pixel values (B, 3, H, W) by encoder, on the model's device, before any adapter."""
+        """bf16 features of pixel values (B, 3, H, W) by encoder, on the encoders' device, before any adapter.
+
+        Where memory runs out fewer pictures are encoded together, from then on; torch's error where one does not fit.
+        """
+
+    def placed(self, device: torch.device) -> AbstractContextManager[None]:
+        """Within it the encoders are on this device, and afterwards again where they were."""
 
     def taken(self) -> AbstractContextManager[None]:
         """Within it `forward` takes them as `encoder_features` in place of `pixel_values`."""
@@ -47,7 +56,7 @@ def frozen_vision(model: Any, processor: Any, *, bf16: bool) -> FrozenVision | N
 
 class _Vision(ABC):
     def __init__(self, model: Any, processor: Any, bf16: bool) -> None:
-        self.model, self.bf16 = model, bf16
+        self.model, self.bf16, self.at_once = model, bf16, AT_ONCE
         seen = json.dumps(processor.image_processor.to_dict(), sort_keys=True, default=str)
         self.revisions = {
             name: _revision(module, f"{seen} {taken} {bf16}") for name, (module, taken) in self._encoders().items()
@@ -59,17 +68,44 @@ class _Vision(ABC):
 
     @abstractmethod
     def _encode(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Features of pixels on the model's device, in its dtype."""
+        """Features of pixels on the encoders' device, in their dtype."""
 
     @abstractmethod
     def taken(self) -> AbstractContextManager[None]:
         """As in FrozenVision."""
 
+    @contextmanager
+    def placed(self, device: torch.device) -> Iterator[None]:
+        modules = [module for module, _ in self._encoders().values()]
+        before = [_device(module) for module in modules]
+        try:
+            for module in modules:
+                module.to(device)
+            yield
+        finally:
+            for module, place in zip(modules, before, strict=True):
+                module.to(place)
+
     @torch.no_grad()
     def features(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        device = self.model.device
         for module, _ in self._encoders().values():
             module.eval()  # dropout must not enter what is kept
+        parts: list[dict[str, torch.Tensor]] = []
+        done = 0
+        while done < len(pixels):
+            some = pixels[done : done + self.at_once]
+            try:
+                parts.append(self._few(some))
+            except RuntimeError as error:
+                if len(some) == 1 or not out_of_memory(error):
+                    raise
+                self.at_once = len(some) // 2
+            else:
+                done += len(some)
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _few(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        device = _device(next(module for module, _ in self._encoders().values()))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.bf16):
             found = self._encode(pixels.to(device))
         return {name: value.bfloat16() for name, value in found.items()}
@@ -87,7 +123,7 @@ class _VsreVision(_Vision):
 
 
 class _LlavaVision(_Vision):
-    """LLaVA of transformers: what its projector is given, caught there, and later given to the projector again."""
+    """LLaVA of transformers: what its projector would be given, and later is."""
 
     def _encoders(self) -> dict[str, tuple[nn.Module, str]]:
         config = self.model.config
@@ -95,13 +131,13 @@ class _LlavaVision(_Vision):
         return {"vision_tower": (self.model.model.vision_tower, taken)}
 
     def _encode(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
-        body, caught = self.model.model, []
-        hook = body.multi_modal_projector.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+        body = self.model.model
+        projector, body.multi_modal_projector = body.multi_modal_projector, nn.Identity()
         try:
-            body.get_image_features(pixel_values=pixels.to(self.model.dtype))
+            found = body.get_image_features(pixel_values=pixels.to(body.vision_tower.dtype)).pooler_output
         finally:
-            hook.remove()
-        return {"vision_tower": caught[0]}
+            body.multi_modal_projector = projector
+        return {"vision_tower": torch.stack(list(found))}  # (B, N, channels)
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -134,6 +170,10 @@ _KINDS: dict[type, type[_Vision]] = {
     VsreForConditionalGeneration: _VsreVision,
     LlavaForConditionalGeneration: _LlavaVision,
 }
+
+
+def _device(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device
 
 
 _NAMES = ("transformers_version", "architectures", "dtype", "torch_dtype", "name_or_path")

@@ -89,6 +89,7 @@ def run_vlm_stages(
 
 
 def _run_stage(model: Any, processor: Any, stage: Stage, folder: Path, seed: int, console: Console) -> None:
+    stage = stage.model_copy(update={"questions_per_image": 1})  # its record and its messages say so too
     asleep = freeze_parts(model, stage)
     if stage.gradient_checkpointing and not model.supports_gradient_checkpointing:
         raise VsreError(f"stage {stage.name}: {type(model).__name__} knows no gradient_checkpointing. Take it out.")
@@ -96,7 +97,7 @@ def _run_stage(model: Any, processor: Any, stage: Stage, folder: Path, seed: int
         trainer = build_trainer(model, processor, stage, folder, seed, asleep)
         check_memory(trainer, stage.name)
         weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
-        check_disk(folder, (stage.keep_checkpoints + 1) * checkpoint_bytes(model) + weights)
+        check_disk(folder, (stage.keep_checkpoints + 1) * checkpoint_bytes(model, muon=trainer.muon) + weights)
         if trainer.is_world_process_zero():
             console.print(_announcement(trainer, stage), highlight=False)
         notes = carry_out(trainer, stage, console, prove=prove_answers_unseen, proof="unseen", lora=lora)
@@ -142,5 +143,5 @@ def _announcement(trainer: VlmTrainer, stage: Stage) -> str:
         f"{', lora' if stage.lora else ''})\n{len(data):,} questions about {data.n_images:,} images, one a sequence\n"
         f"{args.max_steps:,} steps of {stage.batch_images} ({args.per_device_train_batch_size} a pass); "
         f"lr {stage.lr:g}\n"
-        f"weights, gradients and optimizer: {fixed_bytes(model) / 1e9:,.3f} GB; activations come on top"
+        f"weights, gradients and optimizer: {fixed_bytes(trainer) / 1e9:,.3f} GB; activations come on top"
     )
