@@ -30,6 +30,15 @@ def write_aside(path: Path, text: str) -> None:
         aside.unlink(missing_ok=True)
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file. A name that no file can have, such as one too long for the disk, is not an error
+    here: rows bring any."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 Lock = Literal["held", "elsewhere", "unknown"]
 """Ours; another process's; or a disk without locks, where nobody can tell."""
 

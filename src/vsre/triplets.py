@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -122,13 +123,16 @@ def from_row(row: dict[str, Any]) -> Triplet:
 class ParquetShards:
     """Writes rows to PREFIX-00000.parquet, PREFIX-00001.parquet ... in a folder, in constant memory.
 
-    Each file is written aside and renamed when complete, so a reader never meets half a file. Equal images that
-    follow one another are stored once (dictionary encoding), so keep the rows of an image together.
+    All files are written aside and renamed when the last is complete: a reader never meets half of them, and earlier
+    ones of the prefix stay until then. Equal images that follow one another are stored once (dictionary encoding), so
+    keep the rows of an image together. Raises VsreError for a prefix that names another folder.
     """
 
     def __init__(
         self, folder: Path, schema: pa.Schema, *, prefix: str = "part", rows_per_file: int = 5000, batch: int = 500
     ) -> None:
+        if "/" in prefix or "\\" in prefix:
+            raise VsreError(f"{prefix!r} cannot begin the names of files in {folder}: it names another folder.")
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.schema, self.prefix, self.rows_per_file, self.batch = schema, prefix, rows_per_file, batch
@@ -138,8 +142,14 @@ class ParquetShards:
         self._in_file = 0
         self._writer: pq.ParquetWriter | None = None
 
-    def _path(self) -> Path:
-        return self.folder / f"{self.prefix}-{self._file:05d}.parquet"
+    def _path(self, number: int, kind: str) -> Path:
+        return self.folder / f"{self.prefix}-{number:05d}.{kind}"
+
+    def _remove(self, kind: str) -> None:
+        """Files of this prefix, and none of a longer one such as PREFIX-b."""
+        ours = re.compile(rf"{re.escape(self.prefix)}-[0-9]{{5,}}\.{kind}")
+        for file in [file for file in self.folder.iterdir() if ours.fullmatch(file.name)]:
+            file.unlink()
 
     def write(self, row: dict[str, Any]) -> None:
         self._rows.append(row)
@@ -159,7 +169,7 @@ class ParquetShards:
     def _append(self, table: pa.Table) -> None:
         if self._writer is None:
             self._writer = pq.ParquetWriter(
-                self._path().with_suffix(".tmp"), self.schema, compression="zstd", dictionary_pagesize_limit=1 << 26
+                self._path(self._file, "tmp"), self.schema, compression="zstd", dictionary_pagesize_limit=1 << 26
             )
         self._writer.write_table(table)
         self.written += len(table)
@@ -170,12 +180,10 @@ class ParquetShards:
     def _finish(self) -> None:
         if self._writer is not None:
             self._writer.close()
-            self._path().with_suffix(".tmp").rename(self._path())
             self._writer, self._in_file, self._file = None, 0, self._file + 1
 
     def __enter__(self) -> ParquetShards:
-        for old in self.folder.glob(f"{self.prefix}-*.parquet"):
-            old.unlink()
+        self._remove("tmp")  # what a kill left
         return self
 
     def __exit__(
@@ -184,9 +192,13 @@ class ParquetShards:
         if kind is None:
             self._flush()
             self._finish()
-        elif self._writer is not None:
+            self._remove("parquet")
+            for number in range(self._file):
+                self._path(number, "tmp").rename(self._path(number, "parquet"))
+            return
+        if self._writer is not None:
             self._writer.close()
-            self._path().with_suffix(".tmp").unlink(missing_ok=True)
+        self._remove("tmp")
 
 
 def write_triplets(folder: Path | str, triplets: Iterable[Triplet], *, rows_per_file: int = 5000) -> int:
@@ -206,6 +218,25 @@ def parquet_files(path: Path | str) -> list[Path]:
     if not files:
         raise VsreError(f"{path}: no Parquet files here. Make a data set with `vsre scenes` or `vsre vsr` first.")
     return files
+
+
+def source_files(source: Path | str, out: Path | str) -> list[Path]:
+    """The Parquet files behind a file or folder of which something is to be made in OUT. Raises VsreError where there
+    are none, and where OUT is their folder: what is written there would replace them."""
+    files = parquet_files(source)
+    folders = {Path(source).resolve()} | {folder for f in files for folder in (f.parent.resolve(), f.resolve().parent)}
+    if Path(out).resolve() in folders:
+        raise VsreError(f"{out}: this is where the source is. Write to another folder.")
+    return files
+
+
+_SPLIT = re.compile(r"\w[\w.-]{0,59}")
+
+
+def is_split_name(split: object) -> bool:
+    """Whether a split may name files: letters, digits and "_", behind the first also "." and "-", 60 at most (a file's
+    name has 255 bytes). Splits from elsewhere may be anything, paths among them."""
+    return isinstance(split, str) and _SPLIT.fullmatch(split) is not None
 
 
 def read_triplets(path: Path | str, *, images: bool = True, columns: Sequence[str] | None = None) -> Iterator[Triplet]:

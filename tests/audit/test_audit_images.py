@@ -145,7 +145,7 @@ def test_without_pictures_names_decide(tmp_path: Path) -> None:
 
 def test_pictures_that_are_missing_damaged_or_outside(tmp_path: Path) -> None:
     (tmp_path / "secret.jpg").write_bytes(encoded(photo(9)))
-    names = ["good.jpg", "text.jpg", "empty.jpg", "gone.jpg", "../secret.jpg", "/etc/passwd"]
+    names = ["good.jpg", "text.jpg", "empty.jpg", "gone.jpg", "../secret.jpg", "/etc/passwd", "x" * 300]
     images = folder_of(
         tmp_path / "images", {"good.jpg": encoded(photo(1)), "text.jpg": b"no picture at all", "empty.jpg": b""}
     )
@@ -153,7 +153,7 @@ def test_pictures_that_are_missing_damaged_or_outside(tmp_path: Path) -> None:
     rows = [said(name, "cat", "near", "dog") | {"relation": "odd"} for name in names]
     train = write(tmp_path / "train.jsonl", rows)
     found = audit(train, write(tmp_path / "test.jsonl", rows[:1]), images=[images], resamples=5).figures
-    assert found["train"]["rows"] == 6 and found["pictures"]["missing"] == {"train": 3, "test": 0}
+    assert found["train"]["rows"] == 7 and found["pictures"]["missing"] == {"train": 4, "test": 0}
     assert found["pictures"]["unreadable"]["count"] == 2
     assert "text.jpg" in " ".join(found["pictures"]["unreadable"]["first"])
     with pytest.raises(VsreError, match="no such image folder"):

@@ -108,6 +108,9 @@ def test_files_are_found_with_more_leading_folders_than_there_are(tmp_path: Path
         (b"this is text", "the picture cannot be opened"),
         (picture(1)[:20], "the picture cannot be opened"),
         ("gone.png", "no such picture file"),
+        ("x" * 300 + ".png", "no such picture file"),
+        ("ü" * 130 + ".png", "no such picture file"),
+        ("a/" * 500 + "a.png", "no such picture file"),
         (
             base64_of(b"this is text, and quite a lot of it, so that it might be a picture"),
             "the picture cannot be opened",
@@ -116,10 +119,16 @@ def test_files_are_found_with_more_leading_folders_than_there_are(tmp_path: Path
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "the picture cannot be opened"),
     ],
 )
-def test_what_is_no_picture(value: Any, reason: str) -> None:
+def test_what_is_no_picture(tmp_path: Path, value: Any, reason: str) -> None:
     with pytest.raises(Unusable) as told:
-        Pictures([]).take(value)
+        Pictures([tmp_path]).take(value)
     assert told.value.reason == reason
+
+
+def test_a_name_is_not_lost_to_a_suffix_that_makes_it_too_long(tmp_path: Path) -> None:
+    name = "x" * 249 + ".png"
+    save(tmp_path / "sub" / name, picture(1))
+    assert Pictures([tmp_path]).take(f"data/{name}", folders=("sub",)).read() == picture(1)
 
 
 def test_a_picture_with_too_many_pixels_is_refused_unread() -> None:

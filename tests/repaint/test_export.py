@@ -183,6 +183,47 @@ def test_a_tar_without_anything_is_an_error(tmp_path: Path) -> None:
         import_export(tmp_path, tmp_path)
 
 
+@pytest.mark.parametrize("source", ["in", "in/train", "in/train/part-00000.parquet"])
+def test_an_import_leaves_its_source(tmp_path: Path, source: str) -> None:
+    train = tmp_path / "in" / "train"
+    before = list(read_triplets(write_source(train, 3)))
+    with pytest.raises(VsreError, match="this is where the"):
+        import_export(tmp_path / source, train)
+    assert list(read_triplets(train)) == before
+
+
+def test_an_import_of_nothing_leaves_what_was_there(tmp_path: Path) -> None:
+    before = list(read_triplets(write_source(tmp_path / "back", 3)))
+    tar_of(tmp_path / "a.tar", {"1.png": picture("no annotations")})
+    with pytest.raises(VsreError, match="not one picture"):
+        import_export(tmp_path / "a.tar", tmp_path / "back")
+    assert list(read_triplets(tmp_path / "back")) == before
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_split_never_becomes_a_path(out: Path, tmp_path: Path, form: str) -> None:
+    victim = tmp_path / "victim"
+    before = list(read_triplets(write_source(victim, 3)))
+    write_triplets(tmp_path / "made", [t.replace(split="../../victim/part") for t in read_triplets(out)])
+    (tmp_path / "made" / "repaint.json").write_bytes((out / "repaint.json").read_bytes())
+    with pytest.raises(VsreError, match="cannot name a file"):
+        export(tmp_path / "made", tmp_path / "dest", form)
+    assert list(read_triplets(victim)) == before and not (tmp_path / "dest").exists()
+
+
+def test_rows_of_a_split_that_cannot_name_a_file_are_set_aside(tmp_path: Path, members: dict[str, bytes]) -> None:
+    rows = list(read_triplets(write_source(tmp_path / "good", 4)))
+    write_triplets(tmp_path / "bad", [rows[0], rows[1].replace(split="../part"), *rows[2:]])
+    assert import_export(tmp_path / "bad", tmp_path / "a")["set_aside"] == {imports.BAD_SPLIT: 1}
+    assert list(read_triplets(tmp_path / "a")) == [rows[0], *rows[2:]]
+    told = {"place": "bad/part-00000.parquet:2", "reason": imports.BAD_SPLIT}
+    assert [json.loads(line) for line in (tmp_path / "a" / "set_aside.jsonl").read_text().splitlines()] == [told]
+    first = min(name for name in members if name.endswith(".json"))
+    tar = tar_of(tmp_path / "bad.tar", members | {first: changed(members[first], split="../part")})
+    back = import_export(tar, tmp_path / "b")
+    assert back["set_aside"] == {imports.BAD_SPLIT: 1} and back["images"] == len(members) // 2 - 1
+
+
 def changed(data: bytes, **changes: Any) -> bytes:
     return json.dumps(json.loads(data) | changes).encode()
 

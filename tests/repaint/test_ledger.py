@@ -17,7 +17,8 @@ from vsre.repaint import KINDS, Painted, PaintJob, Statement, Verification, repa
 from vsre.repaint.ledger import NOTES, ledger_rows, read_ledger, read_pictures, schema
 from vsre.repaint.outcome import Outcome, known_text, ledger_row, painted_of
 from vsre.repaint.verify import NOT_DECIDED, NOT_SHOWN
-from vsre.triplets import Triplet, image_content_id
+from vsre.sources.protocols import SOURCE_IMAGE
+from vsre.triplets import Triplet, image_content_id, read_triplets, write_triplets
 
 fraction = st.floats(0, 1, allow_nan=False)
 boxes = st.none() | st.tuples(fraction, fraction, fraction, fraction)
@@ -61,12 +62,13 @@ def through_parquet(row: dict[str, Any]) -> dict[str, Any]:
     st.sampled_from(("t2i", "i2i", "inpaint")),
     st.none() | st.booleans(),
     st.dictionaries(words, values, max_size=3),
+    st.sampled_from(({}, {SOURCE_IMAGE: "sha256:photo"}, {SOURCE_IMAGE: 7})),
 )
 def test_a_picture_comes_back_from_its_row(
     asked: list[Statement], known: list[Statement], notes: dict[str, Any], setting: Any, truth: bool | None,
-    parameters: dict[str, Any],
+    parameters: dict[str, Any], provenance: dict[str, Any],
 ) -> None:  # fmt: skip
-    job = PaintJob(said("1.jpg", label=False), setting, 2**47, "painter/1", parameters, truth)
+    job = PaintJob(said("1.jpg", label=False, provenance=provenance), setting, 2**47, "painter/1", parameters, truth)
     painted = Painted(job, b"file", 640, 480, tuple(asked), tuple(known), notes, "verified")
     row = through_parquet(ledger_row(Outcome(job, "painted", None, painted), place=7, shard=1, batch_number=2))
     back = painted_of(row, b"file", known_text(known))
@@ -118,6 +120,27 @@ def test_every_job_has_one_row_in_the_plans_order(out: Path) -> None:
         read_ledger(out, ["colour"])
     with pytest.raises(VsreError, match="no ledger"):
         read_ledger(out / "plan")
+
+
+def test_a_ledger_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
+    """Its shards say nothing of what their sources were made from; those painted now do."""
+    made_from = {SOURCE_IMAGE: "sha256:photo"}
+    write_triplets(tmp_path / "train", [said(f"{n}.jpg", provenance=made_from) for n in range(24)])
+    arguments: dict[str, Any] = {"painter": QuickPainter, "settings": ("t2i",), "shard_jobs": 16}
+    repaint(tmp_path / "train", tmp_path / "out", **arguments)
+    assert {t.provenance[SOURCE_IMAGE] for t in read_triplets(tmp_path / "out")} == {"sha256:photo"}
+    old, new = sorted((tmp_path / "out" / "ledger").iterdir())
+    pq.write_table(pq.read_table(old).drop_columns(["source_made_from"]), old)
+    for file in (new, tmp_path / "out" / "repaint.json"):
+        file.unlink()
+    repaint(tmp_path / "train", tmp_path / "out", **arguments)
+    table = read_ledger(tmp_path / "out")
+    assert table.schema.equals(schema)
+    firsts = [None] * 16 + ["sha256:photo"] * 8
+    assert table["source_made_from"].to_pylist() == firsts
+    assert read_ledger(tmp_path / "out", ["source_made_from"])["source_made_from"].to_pylist() == firsts
+    sources = {t.provenance[SOURCE_IMAGE] for t in read_triplets(tmp_path / "out")}
+    assert "sha256:photo" in sources and any(source.startswith("name:") for source in sources)
 
 
 def test_each_status_says_what_there_is_to_say(out: Path) -> None:

@@ -59,6 +59,15 @@ def test_rows_carry_kind_boxes_and_where_they_come_from() -> None:
     assert "sha256:source" in image_names(new), "protocols must recognise the picture it was made from"
 
 
+def test_the_first_picture_of_a_chain_is_kept() -> None:
+    """Test photo -> mirrored -> repainted: the last must still be known for the first's."""
+    said = Statement("cat", "left of", "dog", "positive", None, None)
+    for first, kept in (("sha256:photo", "sha256:photo"), (None, "sha256:source"), ({"no": "id"}, "sha256:source")):
+        job = replace(JOB, triplet=CAT.replace(provenance={SOURCE_IMAGE: first}))
+        (row,) = Painted(job, b"\x89PNG...", 32, 24, (said,)).triplets()
+        assert row.provenance[SOURCE_IMAGE] == kept and job.id == JOB.id
+
+
 @pytest.mark.parametrize(
     ("statement", "allowed"),
     [(("dog", "by", "fox"), True), (("dog", "by", "cat"), False), (("dog", "above", "fox"), False)],

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -109,6 +112,58 @@ def test_an_empty_data_set_and_a_wrong_one(tmp_path: Path) -> None:
         list(read_questions(tmp_path / "t"))
     with pytest.raises(VsreError, match="pack pool has 50"):
         rewrite(tmp_path / "t", tmp_path / "q", "pool", per_triplet=51)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("source", ["data", "data/train", "data/train/part-00000.parquet", "link"])
+def test_the_triplets_are_not_written_over(tmp_path: Path, source: str) -> None:
+    train = tmp_path / "data" / "train"
+    write_triplets(train, triplets(3))
+    (tmp_path / "link").symlink_to(train)
+    before = contents(train)
+    with pytest.raises(VsreError, match="this is where the source is"):
+        rewrite(tmp_path / source, train, "test-s")
+    assert contents(train) == before
+
+
+def test_earlier_questions_stay_until_the_new_ones_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_triplets(tmp_path / "t", triplets(60))
+    rewrite(tmp_path / "t", tmp_path / "q", "test-s")
+    before = contents(tmp_path / "q")
+    with pytest.raises(VsreError, match="no Parquet files here"):
+        rewrite(tmp_path / "typo", tmp_path / "q", "pool")
+    assert contents(tmp_path / "q") == before
+    monkeypatch.setattr("vsre.rewrite.questions._CHUNK", 500)
+
+    def stop(done: int) -> None:
+        assert list((tmp_path / "q").glob("*.tmp"))
+        if done > 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rewrite(tmp_path / "t", tmp_path / "q", "pool", progress=stop)
+    assert contents(tmp_path / "q") == before
+
+
+def test_killed_questions_are_no_questions(tmp_path: Path) -> None:
+    """A kill runs nothing of what an error does: a child process ends itself after its first files."""
+    write_triplets(tmp_path / "t", triplets(60))
+    killed = (
+        "import os, signal; from vsre.rewrite import questions as q\n"
+        "q._CHUNK = 500; shards = q.ParquetShards\n"
+        "q.ParquetShards = lambda folder, schema, rows_per_file: shards(folder, schema, rows_per_file=500)\n"
+        "stop = lambda done: done > 30 and os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"q.rewrite({str(tmp_path / 't')!r}, {str(tmp_path / 'q')!r}, 'pool', progress=stop)"
+    )
+    assert subprocess.run([sys.executable, "-c", killed], check=False).returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "q").iterdir())) > 1
+    with pytest.raises(VsreError, match="no Parquet files here"):
+        list(read_questions(tmp_path / "q"))
+    rewrite(tmp_path / "t", tmp_path / "q", "test-s")
+    assert sorted(contents(tmp_path / "q")) == ["part-00000.parquet", "rewrite.json"]
 
 
 def test_question_id() -> None:

@@ -31,6 +31,11 @@ def test_a_row_as_published(tmp_path: Path) -> None:
     assert triplet.provenance["image_link"].endswith("train2017/a.jpg")
 
 
+def test_a_long_path_of_short_folders_is_an_image_name(tmp_path: Path) -> None:
+    (triplet,), _ = read(tmp_path, row(f"{'ü' * 100}/{'b' * 200}.jpg"))
+    assert len(triplet.image_name) > 300
+
+
 def test_votes_are_strings_today_and_lists_in_older_files(tmp_path: Path) -> None:
     older = row("b.jpg", vote_true_validator_id=[2, 9], vote_false_validator_id=[3])
     found, _ = read(tmp_path, row(), older, row("c.jpg", vote_true_validator_id="2, 9"))
@@ -121,6 +126,8 @@ LONG = "The " + "very " * 2000 + "cat is left of the dog."
         (row(image="a\u0000.jpg"), "image name is not a file below the image folder"),
         (row(image="a\ud800.jpg"), "image name is not a file below the image folder"),
         (row(image="x" * 300), "image name is not a file below the image folder"),
+        (row(image="ü" * 130 + ".jpg"), "image name is not a file below the image folder"),
+        (row(image="a/" * 700 + "a.jpg"), "image name is not a file below the image folder"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 60 else "row",
 )

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from vsre.audit.hashing import Fingerprint, Prints, fingerprint, near, near_pairs
 from vsre.audit.rows import Row, Side
 from vsre.errors import VsreError
+from vsre.files import is_file
 from vsre.sources.images import MAX_BYTES
 from vsre.triplets import image_content_id
 
@@ -152,7 +153,7 @@ def _in_folders(side: Side, folders: Sequence[Path], images: Images) -> Iterator
     for name in dict.fromkeys(name for row in side.rows if _content(row) is None and (name := _name(row))):
         file = name.removeprefix("name:")
         outside = not file or file.startswith("/") or "\\" in file or ".." in PurePosixPath(file).parts
-        path = None if outside else next((f / file for f in below if (f / file).is_file()), None)
+        path = None if outside else next((f / file for f in below if is_file(f / file)), None)
         if path is None:
             images.missing[side.name] += 1
         else:

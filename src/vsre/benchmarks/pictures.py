@@ -13,6 +13,7 @@ from typing import Any
 
 from vsre.benchmarks.rows import Unusable
 from vsre.errors import VsreError
+from vsre.files import is_file
 from vsre.sources.images import MAX_BYTES, open_header
 from vsre.triplets import image_content_id
 
@@ -98,7 +99,7 @@ class Pictures:
     def _named(self, name: str, folders: Sequence[str], beside: Path | None, problem: Unusable | None) -> Picture:
         """The picture in a file of this name; `problem` is what came of taking the name for something else."""
         for path in self._places(name.strip(), folders, beside):
-            if path.is_file():
+            if is_file(path):
                 return self._keep_file(path)
         under = ", ".join(map(str, self._under(beside))) or "any folder"
         raise problem or Unusable("no such picture file", f"{name[:100]} is not under {under}")

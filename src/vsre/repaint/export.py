@@ -25,7 +25,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vsre.errors import VsreError
 from vsre.repaint.finish import SUMMARY
-from vsre.triplets import ParquetShards, Triplet, parquet_files, read_triplets, to_row, triplet_schema
+from vsre.triplets import ParquetShards, Triplet, is_split_name, parquet_files, read_triplets, to_row, triplet_schema
 
 PICTURES_A_TAR = 1000
 
@@ -40,7 +40,8 @@ Format = Callable[[Path, Path], dict[str, Any]]
 def export(out: Path | str, dest: Path | str, form: str) -> dict[str, Any]:
     """Write a finished repaint to a new folder; returns what was written, counted.
 
-    Raises VsreError where OUT is not finished, DEST is there already, and for a format that does not exist.
+    Raises VsreError where OUT is not finished or has a split that cannot name a file, where DEST is there already, and
+    for a format that does not exist.
     """
     out, dest = Path(out), Path(dest)
     if form not in FORMATS:
@@ -49,6 +50,7 @@ def export(out: Path | str, dest: Path | str, form: str) -> dict[str, Any]:
         raise VsreError(f"{out}: no finished repaint in there. `vsre repaint finish {out}` makes it one.")
     if dest.exists():
         raise VsreError(f"{dest}: is there already. Name a new folder.")
+    _check_splits(out)
     summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
     aside = dest.with_name(f"{dest.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
@@ -57,6 +59,16 @@ def export(out: Path | str, dest: Path | str, form: str) -> dict[str, Any]:
     (aside / "README.md").write_text(_card(form, summary, written), encoding="utf-8")
     aside.replace(dest)
     return written
+
+
+def _check_splits(out: Path) -> None:
+    for file in parquet_files(out):
+        for split in pc.unique(pq.ParquetFile(file).read(columns=["split"])["split"]).to_pylist():
+            if not is_split_name(split):
+                raise VsreError(
+                    f"{file}: the split {split!r} cannot name a file. Rename it in the source triplets to letters, "
+                    "digits, '_', '.' and '-', and repaint those."
+                )
 
 
 def _webdataset(out: Path, dest: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vsre.errors import VsreError
 from vsre.sources.images import MAX_BYTES, open_header
-from vsre.triplets import ParquetShards, Triplet, image_content_id, read_triplets, to_row, triplet_schema
+from vsre.triplets import (
+    ParquetShards,
+    Triplet,
+    image_content_id,
+    is_split_name,
+    read_triplets,
+    source_files,
+    to_row,
+    triplet_schema,
+)
 
+BAD_SPLIT = "the split cannot name a file"
 CUT_SHORT = "the archive is cut short"
 NO_PICTURE = "annotations without their picture"
 NO_ANNOTATIONS = "a picture without its annotations"
@@ -68,12 +78,13 @@ class _Bad:
 
 def import_export(source: Path | str, out: Path | str) -> dict[str, Any]:
     """Read SRC (a folder, a tar or a Parquet file) to triplets in OUT; returns how many, and what was set aside by
-    reason. Raises VsreError where SRC holds neither, and where nothing in it can be used."""
+    reason. Triplets that stood in OUT are replaced when the new ones are whole. Raises VsreError where SRC holds
+    neither, where OUT is its folder, and where nothing in it can be used."""
     source, out = Path(source), Path(out)
     tars = [source] if source.suffix == ".tar" and source.is_file() else sorted(source.glob("*.tar"))
     if out.resolve() == source.resolve():
         raise VsreError(f"{out}: this is where the export is. Write the triplets to another folder.")
-    found: Iterator[Triplet | _Bad] = _from_tars(tars) if tars else read_triplets(source)
+    found: Iterator[Triplet | _Bad] = _from_tars(tars) if tars else _from_parquet(source_files(source, out))
     reasons: Counter[str] = Counter()
     pictures: set[str] = set()
     out.mkdir(parents=True, exist_ok=True)
@@ -88,9 +99,16 @@ def import_export(source: Path | str, out: Path | str) -> dict[str, Any]:
             else:
                 shards.write(to_row(item))
                 pictures.add(item.image_id)
-    if not shards.written:
-        raise VsreError(f"{source}: not one picture in there can be used. See {out / 'set_aside.jsonl'}.")
+        if not pictures:
+            raise VsreError(f"{source}: not one picture in there can be used. See {out / 'set_aside.jsonl'}.")
     return {"rows": shards.written, "images": len(pictures), "set_aside": dict(reasons.most_common())}
+
+
+def _from_parquet(files: Sequence[Path]) -> Iterator[Triplet | _Bad]:
+    for file in files:
+        for number, triplet in enumerate(read_triplets(file), 1):
+            place = f"{file.parent.name}/{file.name}:{number}"
+            yield triplet if is_split_name(triplet.split) else _Bad(place, BAD_SPLIT)
 
 
 def _from_tars(tars: list[Path]) -> Iterator[Triplet | _Bad]:
@@ -144,6 +162,9 @@ def _sample(place: str, parts: dict[str, bytes]) -> Iterator[Triplet | _Bad]:
         return
     if said.image_id != image_content_id(image):
         yield _Bad(place, OTHER_PICTURE)
+        return
+    if not is_split_name(said.split):
+        yield _Bad(place, BAD_SPLIT)
         return
     common = said.model_dump(exclude={"provenance", "triplets"})
     for row in said.triplets:

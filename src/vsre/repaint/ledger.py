@@ -91,6 +91,7 @@ schema = pa.schema(
         ("seed", pa.int64()),
         ("source_key", pa.string()),
         ("source_image", pa.string()),
+        ("source_made_from", pa.string()),  # what `source_image` was made from, the first of a chain
         ("source_name", pa.string()),
         ("source_split", _WORD),
         ("subject", _WORD),  # of the source triplet, as are the next four
@@ -122,6 +123,9 @@ schema = pa.schema(
 
 LEDGER, PICTURES = "ledger", "shards"
 """The folders in OUT."""
+
+_LATER = ("source_made_from",)
+"""Columns that ledgers of earlier versions lack; they are null there."""
 
 _TOGETHER = 32
 """Shards whose tables are made one."""
@@ -203,8 +207,13 @@ def read_shard_ledger(file: Path, columns: Sequence[str] | None = None) -> pa.Ta
     try:
         parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
         # A shard's part is small: threads would take longer to start than to read.
-        return parquet.read(columns=columns and list(columns), use_threads=False)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        table = parquet.read(columns=columns and list(columns), use_threads=False)
+        wanted = list(columns or schema.names)
+        for name in set(_LATER) & set(wanted) - set(table.column_names):
+            nulls = pa.nulls(parquet.metadata.num_rows, schema.field(name).type)
+            table = table.append_column(schema.field(name), nulls)
+        return table.select(wanted)
+    except (OSError, KeyError, pa.ArrowException, UnicodeDecodeError) as error:
         raise VsreError(
             f"{file}: missing or damaged ({error}). `vsre repaint` paints a damaged shard again."
         ) from error

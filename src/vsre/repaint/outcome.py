@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from vsre.repaint.ledger import JSON_NOTES, NOTES, Status
-from vsre.repaint.painter import Painted, PaintJob, Pixels, Statement
+from vsre.repaint.painter import Painted, PaintJob, Pixels, Statement, made_from
+from vsre.sources.protocols import SOURCE_IMAGE
 from vsre.triplets import Box, Triplet
 
 
@@ -44,6 +45,7 @@ def ledger_row(outcome: Outcome, *, place: int, shard: int, batch_number: int) -
         "seed": job.seed,
         "source_key": source.key,
         "source_image": source.image_id,
+        "source_made_from": made_from(source),
         "source_name": source.image_name,
         "source_split": source.split,
         "subject": source.subject,
@@ -78,6 +80,7 @@ def ledger_row(outcome: Outcome, *, place: int, shard: int, batch_number: int) -
 def painted_of(row: Mapping[str, Any], image: bytes, known: str) -> Painted:
     """The picture of a row again, as it was given to `ledger_row`, but that of the source triplet only what the ledger
     has is there. `known` is the shard's column: `known_text` of what else was known of the picture."""
+    first = row["source_made_from"]
     source = Triplet(
         image_id=row["source_image"],
         image_name=row["source_name"],
@@ -88,6 +91,7 @@ def painted_of(row: Mapping[str, Any], image: bytes, known: str) -> Painted:
         label=row["label"],
         split=row["source_split"],
         origin="",
+        provenance={} if first is None else {SOURCE_IMAGE: first},
     )
     job = PaintJob(source, row["setting"], row["seed"], row["painter"], json.loads(row["parameters"]), row["asked"])
     notes = {

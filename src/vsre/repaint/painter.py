@@ -149,7 +149,7 @@ class Painted:
         """Rows for these statements (default: those the job asked for), with full provenance."""
         source, image_id = self.job.triplet, image_content_id(self.image)
         provenance = {
-            SOURCE_IMAGE: source.image_id,
+            SOURCE_IMAGE: made_from(source) or source.image_id,
             "source_key": source.key,
             "painter": self.job.painter,
             "setting": self.job.setting,
@@ -238,6 +238,13 @@ class BatchPainter(Painter, Protocol):
     def paint_many(self, jobs: Sequence[PaintJob]) -> list[Painted | Refused]:
         """One result a job, in their order."""
         ...
+
+
+def made_from(source: Triplet) -> str | None:
+    """The image id of the first picture that the source's own was made from (mirrored, repainted); None where from
+    none. Protocols must see the first of a chain."""
+    first = source.provenance.get(SOURCE_IMAGE)
+    return first if isinstance(first, str) else None
 
 
 def paint_all(painter: Painter, jobs: Sequence[PaintJob]) -> list[Painted | Refused]:

@@ -15,14 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vsre.errors import VsreError
+from vsre.files import write_aside
 from vsre.rewrite.asking import Question, Template, TemplatePack, answer, has_boxes, slot_values
 from vsre.rewrite.packs import load_pack
-from vsre.triplets import ParquetShards, Triplet, parquet_files, read_triplets
+from vsre.triplets import ParquetShards, Triplet, parquet_files, read_triplets, source_files
 
 QUESTION_SCHEMA = pa.schema(
     [(f.name, pa.bool_() if f.name == "truth" else pa.string()) for f in dataclasses.fields(Question)]
 )
 """The columns on disk are the fields of Question."""
+
+SUMMARY = "rewrite.json"
 
 _TRIPLET_COLUMNS = (
     *("image_id", "image_name", "subject", "relation", "object", "caption", "label", "split", "origin"),
@@ -52,8 +55,11 @@ def rewrite(
     Returns (and writes) the summary: `triplets`, `repeated`, `questions`, `not_asked` (questions that were
     wanted and could not be asked because the boxes are not known), the pack, its templates, the seed.
     `progress` is called with the number of triplets done, now and then. The same input and seed give the same
-    bytes.
+    bytes. Questions that stood in OUT are replaced when the new ones are whole. Raises VsreError where there is nothing
+    to read, and where OUT is the folder of the triplets.
     """
+    out = Path(out_folder)
+    source_files(triplets_path, out)
     pack = pack if isinstance(pack, TemplatePack) else load_pack(pack)
     if templates is not None:
         pack = some_templates(pack, templates, seed)
@@ -68,7 +74,7 @@ def rewrite(
     triplets = repeated = not_asked = 0
     seen: set[str] = set()
     rows: list[tuple[Any, ...]] = []
-    with ParquetShards(Path(out_folder), QUESTION_SCHEMA, rows_per_file=100_000) as shards:
+    with ParquetShards(out, QUESTION_SCHEMA, rows_per_file=100_000) as shards:
         for triplet in read_triplets(triplets_path, columns=_TRIPLET_COLUMNS):
             key = triplet.key
             if key in seen:
@@ -88,6 +94,7 @@ def rewrite(
                     progress(triplets)
         if rows:
             shards.write_table(_table(rows))
+        (out / SUMMARY).unlink(missing_ok=True)  # Of the questions that go now.
     summary = {
         "triplets": triplets,
         "repeated": repeated,
@@ -98,7 +105,7 @@ def rewrite(
         "per_triplet": per_triplet,
         "seed": seed,
     }
-    (Path(out_folder) / "rewrite.json").write_text(json.dumps(summary, indent=1) + "\n", "utf-8")
+    write_aside(out / SUMMARY, json.dumps(summary, indent=1) + "\n")
     return summary
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from vsre.errors import VsreError
+from vsre.files import is_file
 from vsre.sources.coco import CATEGORY_ID
 from vsre.sources.images import PictureTooLarge, load_image, open_header, orientation, upright_bytes
 from vsre.sources.vsr.objects import ImageObjects, read_objects
@@ -255,7 +256,7 @@ def _with_subfolders(folders: Sequence[Path]) -> list[Path]:
 
 def _find(name: str, folders: Sequence[Path]) -> Path:
     for folder in folders:
-        if (folder / name).is_file():
+        if is_file(folder / name):
             return folder / name
     raise PictureMissing(f"{name} is in none of the image folders")
 

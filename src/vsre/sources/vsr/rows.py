@@ -21,6 +21,9 @@ from vsre.sources.vsr.set_aside import SetAside
 MAX_CAPTION = 500
 """Characters; VSR's longest caption has 58."""
 
+MAX_NAME, MAX_PART = 1024, 255
+"""Characters of a picture's name, and bytes of each folder or file in it, of which disks allow no more."""
+
 MAX_LINE = 1 << 20
 """Bytes; a longer line is set aside without being held in memory."""
 
@@ -116,8 +119,10 @@ def _fields(line: bytes) -> dict[str, Any]:
 
 def _image_name(name: str) -> str:
     """A file name or a path below the image folder; never one that leads out of it."""
-    outside = name.startswith("/") or "\\" in name or ".." in PurePosixPath(name).parts
-    if outside or len(name) > 255 or not name.isprintable():
+    parts = PurePosixPath(name).parts
+    outside = name.startswith("/") or "\\" in name or ".." in parts
+    # Bytes come last: half a surrogate pair, which is not printable, has none.
+    if outside or not name.isprintable() or len(name) > MAX_NAME or any(len(p.encode()) > MAX_PART for p in parts):
         raise UnusableRow("image name is not a file below the image folder", repr(name[:80]))
     return name
 
