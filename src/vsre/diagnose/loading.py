@@ -27,6 +27,7 @@ from vsre.diagnose.devices import (
 from vsre.errors import VsreError, kind_and_line
 from vsre.model import resolve_checkpoint  # the import also registers our classes with the Auto classes
 from vsre.model.checkpoints import check_loaded
+from vsre.model.text import text_parts
 
 _SAMPLED = 4096
 """Values of each weight tensor that enter the fingerprint."""
@@ -174,11 +175,5 @@ def processor_fingerprint(processor: Any) -> str:
     """sha256 over what turns a picture and a question into a model's inputs: vocabulary, special tokens, chat template,
     and the image processor's settings.
     """
-    tokenizer = processor.tokenizer
-    parts = [
-        sorted(tokenizer.get_vocab().items()),
-        tokenizer.special_tokens_map,
-        getattr(processor, "chat_template", None) or tokenizer.chat_template,
-        processor.image_processor.to_dict(),
-    ]
+    parts = [*text_parts(processor), processor.image_processor.to_dict()]
     return "sha256:" + hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:24]

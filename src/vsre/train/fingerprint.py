@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from vsre.errors import VsreError
+from vsre.model.text import text_parts
 from vsre.train.checkpoints import write_json
 from vsre.train.stages import IMMATERIAL, DataSource, Stage
 from vsre.triplets import parquet_files
@@ -51,10 +52,7 @@ def model_fingerprint(model: Any) -> str:
 
 def text_fingerprint(processor: Any) -> str:
     """A hash of what turns questions into tokens: vocabulary, special tokens, chat template."""
-    tokenizer = processor.tokenizer
-    template = getattr(processor, "chat_template", None) or tokenizer.chat_template
-    parts = [sorted(tokenizer.get_vocab().items()), tokenizer.special_tokens_map, template]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(text_parts(processor), sort_keys=True, default=str).encode()).hexdigest()
 
 
 def source_fingerprint(source: DataSource, text: str, max_tokens: int | None) -> str:

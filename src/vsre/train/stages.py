@@ -2,10 +2,10 @@
 
     - name: align
       train: [adapters]
-      data: [{triplets: data/pre, questions: data/pre-questions}]
+      data: [{triplets: data/painted, questions: data/painted-questions}]
     - name: expert
       train: [adapters, llm]
-      data: [{triplets: data/turn-g, questions: data/turn-g-questions}]
+      data: [{triplets: data/vsr/train, questions: data/turn-g}]
 
 Any number of stages may follow one another; the paper (arXiv 2412.18224, section 5) also trains turn-s last.
 """
