@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vsre.rewrite.clean import LONGEST, answer_part, plain, sentences, stated_conclusion
-from vsre.rewrite.labels import DOUBTS, REFUSALS, conditional, core
+from vsre.rewrite.labels import DOUBTS, REFUSALS, conditional, core, denies, faulted
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,13 @@ class Choice:
 
 
 _NONE = Choice(None, "names no option")
+# A piece that is not over where its punctuation cuts it off: "I would not choose (B)", "the answer is not: B".
+_OPEN = re.compile(
+    r"\b(?:not|never|is|be|are|as|to|for|with|that|than|say|answer|choose|select|pick|option|choice|letter|think|believe)$"
+)
+_REJECTED = re.compile(
+    r"(?:the |an? )?(?:incorrect|wrong|false|not (?:correct|right|true))(?: (?:answer|option|choice|letter)s?)?$"
+)
 
 
 def read_choice(text: str, options: Mapping[str, str]) -> Choice:
@@ -58,13 +65,38 @@ def _choose(clean: str, names: Mapping[str, str], texts: Mapping[str, str | None
         if sentence.asks or conditional(sentence.pieces[0]):
             continue
         whole = texts.get(_words(" ".join(sentence.pieces)))
-        heard = {whole} if whole else set().union(*(_letters(p, names, texts) for p in sentence.pieces))
+        heard = {whole} if whole else _heard(sentence.pieces, names, texts)
         if heard and any(DOUBTS.search(p) for p in sentence.pieces):
             return Choice(None, "in doubt")
         named |= heard
     if len(named) > 1:
         return Choice(None, f"names {' and '.join(sorted(named))}")
     return Choice(named.pop(), "the option named") if named else _NONE
+
+
+def _heard(pieces: tuple[str, ...], names: Mapping[str, str], texts: Mapping[str, str | None]) -> set[str]:
+    """The letters that the pieces of one sentence name, less those that a piece beside them takes back."""
+    heard: set[str] = set()
+    before, last = "", set[str]()  # the piece before, and what it named
+    for piece in pieces:
+        letters = _letters(piece, names, texts)
+        alone = piece in names or _words(piece) in texts
+        open_denial = denies(before) and (_OPEN.search(before) or (alone and _chosen(before, names)))
+        if letters and (open_denial or (alone and _REJECTED.fullmatch(before))):
+            letters = set()
+        elif not letters and (faulted(piece) or (last and _REJECTED.fullmatch(piece))):
+            heard -= last
+            piece = ""  # it has spoken on what stands before it
+        elif not letters:
+            heard -= {letter for text, letter in texts.items() if text and faulted(_behind(text, piece))}
+        heard |= letters
+        before, last = piece, letters | (last if letters else set())
+    return heard
+
+
+def _behind(text: str, piece: str) -> str:
+    said = _words(piece)
+    return said.removeprefix(text).strip() if said.startswith(text) else ""
 
 
 def _letters(piece: str, names: Mapping[str, str], texts: Mapping[str, str | None]) -> set[str]:
@@ -82,12 +114,16 @@ def _letters(piece: str, names: Mapping[str, str], texts: Mapping[str, str | Non
         behind = texts.get(_words(rest))
         if behind or re.match(r"is (?:the )?(?:correct|right|best|true|my answer|answer)\b", rest):
             return {names[first]} | ({behind} if behind else set())
+    found = _chosen(piece, names)
+    return {names[found[1]]} if found and not denies(piece[: found.start(1)]) else set()
+
+
+def _chosen(piece: str, names: Mapping[str, str]) -> re.Match[str] | None:
     letter = "|".join(map(re.escape, names))
     pattern = rf"\b(?:answer|option|choice|letter)\b.{{0,80}}? (?:is|be) (?:option |letter |choice )?({letter})$"
-    found = re.search(pattern, piece) or re.search(
+    return re.search(pattern, piece) or re.search(
         rf"\b(?:choose|select|pick|say|answer|go with) (?:option |letter |choice )?({letter})$", piece
     )
-    return {names[found[1]]} if found else set()
 
 
 def _words(text: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib.resources import files
+from itertools import takewhile
 from typing import Any
 
 import yaml
@@ -44,13 +45,53 @@ _SAY = (
     r" (?:a |for |option |letter |with )*()"
 )
 _STATEMENT_IS = rf"(?:is|are|was|(?:seems|appears)(?: to be)?|as) {_ADVERBS}(not )?"
+# What turns a label that comes after it: "I do not think it is true", "no evidence that", "the reverse is true".
+_WRONG = "incorrect|wrong|false|inaccurate|untrue"
+_DENIAL = re.compile(
+    r"\b(?:not|no|never|cannot|nothing|nobody|none|hardly|scarcely|barely|seldom|rarely|unlikely|improbable|impossible"
+    r"|doubt(?:s|ed|ful|fully|ing)?|disagree[sd]?|den(?:y|ies|ied|ying)|disput(?:e|es|ed|ing)|refus(?:e|es|ed|ing)"
+    r"|hesitat(?:e|es|ed|ing)|hesitant|reluctant|rejects?|contradicts?|disproves?|refutes?|far from|fail(?:s|ed)? to"
+    r"|(?<!on )the (?:\w+ )?(?:reverse|opposite|contrary|converse|inverse|negation|other way a?round)"
+    r"|(?:must|might|need|had)nt)\b"
+    rf"|\b(?:{_WRONG}|mistaken|mistake|error|lie|misleading|too \w+) to\b"
+    rf"|\bthat .{{0,80}}\b(?:is|are|was) (?:{_WRONG})\b"
+    r"|n[^\w\s]t\b"  # contractions that clean.py leaves
+)
+# ... but "no doubt it is true" and "it is not wrong to say yes" turn nothing.
+_NO_DENIAL = re.compile(
+    r"\b(?:no|not|never|cannot|without|beyond)(?: (?:a|any|all|be|in|the|room for|reason to|need to|reasonable"
+    r"|slightest|shadow of))* (?:doubt|doubted|deny|denied|denying|dispute|disputed|question|hesitate|hesitation"
+    rf"|disagree|matter|only|just|merely|(?:{_WRONG}) to)\b"
+)
+# A negation ends where the next clause draws a conclusion: "there is no cat so the answer is no".
+_CONCLUDES = re.compile(
+    r"\b(?:(?:and )?(?:but|so|therefore|thus|hence|consequently|then)"
+    r"(?= (?:the|this|it|i|my|we|our|you|your|answer|in|clearly|that is)\b)"
+    r"|and (?=(?:the|my) (?:\w+ )?(?:answer|statement|caption|description|claim|sentence)\b|(?:this|that|it) means\b))"
+)
+_FAULTED = re.compile(  # behind a label: "yes is not the answer", "B cannot be right", but not "is not right of it"
+    r"(?:which )?(?=(?:is|are|was|would|could|should|can|cannot|does|did|must|seems|appears)\b).*"
+    rf"\b(?:(?<!not )(?:{_WRONG})|(?:not|cannot|never) (?:\w+ ){{0,3}}(?:correct|right(?! (?:of|side)\b)|true|accurate"
+    r"|answer|option|choice|letter|apply|appropriate|valid|possible|acceptable|what|case|fit|match|work))\b"
+)
 _IS_RIGHT = re.compile(r"is (?:the )?(?:correct|right|best|true|my answer|answer)\b")
+_SAID_OF = re.compile(r"that (?!(?:is|was|are|does|did)\b)")
 _QUOTE = r"[\"'“”‘’«»()]*"
 
 
 def conditional(piece: str) -> bool:
     """Whether a sentence that starts with this piece says what would be, not what is."""
     return bool(_CONDITIONAL.match(piece))
+
+
+def denies(lead: str) -> bool:
+    """Whether words before a label, or an option, turn it or take it back: "I would not say", "I doubt it is"."""
+    return bool(_DENIAL.search(_NO_DENIAL.sub(" ", _CONCLUDES.split(lead)[-1])))
+
+
+def faulted(behind: str) -> bool:
+    """Whether words behind a label, or an option, call it wrong: "is not correct", "cannot be the answer"."""
+    return bool(_FAULTED.match(behind))
 
 
 def core(piece: str) -> str:
@@ -110,6 +151,8 @@ class Labels:
         }
         self.short.pop("not", None)
 
+        self._words = {*self.starts, *_LEXICON["yes_start"], *self.short}
+
         self._ends = [  # "the answer to this is no", "I would say yes", "the caption is not accurate"
             (_end(_ANSWER_IS, self.short), self.short),
             (_end(_SAY, self.short), self.short),
@@ -161,13 +204,21 @@ class Labels:
             return {self.short[w] for w in bare.split() if w in self.short}
         if _WITHHELD.search(piece):
             return set()
+        if len([*takewhile(self._words.__contains__, bare.split())]) > 50:
+            return set()  # a model that is stuck; below each label would be one more call
         first, _, rest = bare.partition(" ")
         if first in self.letters:
             if _IS_RIGHT.match(rest):
                 return {self.letters[first]}
+            if faulted(rest):
+                return set()
             behind = self.values(rest, echo) or {v for v in [echo(rest)] if v is not None}
             if behind:
                 return {self.letters[first]} | behind
+        if first in self.short and faulted(rest):
+            return set()
+        if first in self.adjectives and _SAID_OF.match(rest) and denies(rest):  # "true that it is not left of it"
+            return set()
         if first in _LEXICON["yes_start"]:
             return {True} | self.values(rest, echo)
         if first in self.starts and rest.split(" ", 1)[0] in _FOLLOWERS | self.starts.keys():
@@ -176,5 +227,21 @@ class Labels:
             return {not self.adjectives[rest]}
         for pattern, meaning in self._ends:
             if found := pattern.search(piece):
-                return {meaning[found[2]] != bool(found[1])}
+                return self._ending(piece, found, meaning)
         return set()
+
+    def _ending(self, piece: str, found: re.Match[str], meaning: Mapping[str, bool]) -> set[bool]:
+        """The label that `found` sees at the end of a piece, unless other words of the piece turn it."""
+        lead = piece[: found.start(2)]
+        if found[1]:
+            lead = lead.removesuffix(found[1])
+        value = meaning[found[2]] != bool(found[1])
+        judges = meaning is self.adjectives
+        if denies(lead):
+            return set()
+        if judges and piece[: found.start()].rstrip().rpartition(" ")[2] in self.short:
+            return set()  # "option B is wrong", "saying no is correct": the judgement is on a label
+        behind = piece[found.end(2) :].strip()
+        if (value or judges) and (denies(behind) or False in self.values(behind, lambda _: None)):
+            return set()  # "it is true that the cat is not left of the dog"
+        return {value}
