@@ -149,3 +149,20 @@ def test_choices_taken_back(text: str, letter: str | None) -> None:
 def test_a_label_said_a_thousand_times_over_is_none(text: str) -> None:
     for format in (FORMATS["yes-no"], FORMATS["letters-yes-first"]):
         assert value(text * 3000 + "is what I say", format) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reads"),
+    [
+        ('I would not say "yes".', None),
+        ("I don't think the answer is (yes).", None),
+        ("I do not say the final answer is yes.", None),
+        ("It is not so that the answer is yes", None),
+        ("I did not look twice. So the answer is: yes", True),
+        ('I would say "yes".', True),
+        ("The cat is not there. The answer is no.", False),
+        ("It does not touch the dog, so: no.", False),
+    ],
+)
+def test_denials_across_quotes_and_conclusions(text: str, reads: bool | None) -> None:
+    assert value(text, FORMATS["yes-no"]) is reads

@@ -18,7 +18,7 @@ import re
 from vsre.benchmarks.item import LETTERS, Item
 from vsre.rewrite import FORMATS, read_answer, read_choice
 from vsre.rewrite.clean import LONGEST, answer_part, plain, sentences
-from vsre.rewrite.labels import DOUBTS, conditional
+from vsre.rewrite.labels import DOUBTS, conditional, denies
 
 _NAMES_NONE = "names no option"
 _WORDS = 30
@@ -59,7 +59,7 @@ def _said(text: str, options: tuple[str, ...]) -> int | None:
     if len(found) != 1:
         return None
     sentence = _words(" ".join(found[0].pieces))
-    if len(sentence.split()) > _WORDS or _DENIES.search(sentence) or DOUBTS.search(sentence):
+    if len(sentence.split()) > _WORDS or _DENIES.search(sentence) or denies(sentence) or DOUBTS.search(sentence):
         return None
     spans = [
         (match.start(), match.end(), index)

@@ -6,6 +6,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from vsre.rewrite.labels import denies
+
 LONGEST = 20_000
 """Characters read as an answer; of a longer text only the end is read, for a stated conclusion."""
 
@@ -105,8 +107,11 @@ def sentences(text: str) -> list[Sentence]:
 
 
 def stated_conclusion(text: str) -> str | None:
-    """What follows the last "final answer:", "so the answer is" or box of a plain text, if there is one."""
-    markers = [*_CONCLUSION.finditer(text)]
+    """What follows the last "final answer:", "so the answer is" or box of a plain text, if there is one.
+
+    One that its own sentence denies, "I do not say the final answer is", is none.
+    """
+    markers = [m for m in _CONCLUSION.finditer(text) if not denies(re.split(r"[.!?\n]", text[: m.start()])[-1])]
     last_line = [*_LAST_LINE.finditer(text)]
     if len(last_line) == 1:  # several "Answer:" lines are several answers, not one conclusion
         markers += last_line

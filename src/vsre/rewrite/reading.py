@@ -22,7 +22,7 @@ from functools import lru_cache
 
 from vsre.rewrite.clean import LONGEST, Sentence, answer_part, plain, sentences, stated_conclusion
 from vsre.rewrite.formats import AnswerFormat
-from vsre.rewrite.labels import DOUBTS, REFUSALS, Labels, conditional, core
+from vsre.rewrite.labels import DOUBTS, REFUSALS, Labels, conditional, core, denies
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def _hear(
         alone = labels.alone(sentence.pieces[0], whole=whole)
         if alone is not None:
             return [(alone, True)]
-    denied = False
+    denied = withheld = False
     for piece in sentence.pieces:
         echo = echoes.get(_words(core(piece)), echoes.get(_words(piece)))
         if echo is not None:
@@ -124,13 +124,17 @@ def _hear(
             heard.append((None, False))
             continue
         values = labels.values(piece, lambda rest: echoes.get(_words(rest)))
-        if values and DOUBTS.search(piece):
+        if values and (withheld or DOUBTS.search(piece)):  # 'I would not say "yes"'
             heard.append((None, False))
         elif values:
             heard.append((values.pop() if len(values) == 1 else None, True))
         else:
             denied = bool(re.search(r"\b(?:not|never)$", piece))
+        withheld = not values and denies(piece) and bool(_LEADS.search(piece))
     return heard
+
+
+_LEADS = re.compile(r"\b(?:say|answer|reply|choose|pick|select|call it|is|be)$")
 
 
 def _words(piece: str) -> str:
