@@ -15,7 +15,7 @@ demo: .venv/installed
 	$(BIN)/vsre demo --out vsre-demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical
 
 slow: .venv/installed
 	$(BIN)/python -m pytest -m slow

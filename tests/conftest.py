@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: tests that run side by side have a core each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.pop("COLUMNS", None)  # xdist's, which would hold for every console whatever a test asks for
+    os.environ.pop("LINES", None)
 sys.path.insert(0, str(Path(__file__).parent))
 
 

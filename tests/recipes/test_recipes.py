@@ -126,10 +126,6 @@ def test_steps_run_once_and_refuse_other_settings(tmp_path: Path) -> None:
     assert len(calls) == 1
     with pytest.raises(VsreError, match="other settings"):
         steps.once(tmp_path / "a", {"seed": 1}, make, "make a")
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "half").write_text("left by a kill")
-    steps.once(tmp_path / "b", {}, lambda: {}, "make b")
-    assert not (tmp_path / "b" / "half").exists(), "what a killed step left is not mixed with a new one"
 
 
 def test_folder_names_are_plain() -> None:
