@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -89,3 +90,5 @@ def test_what_was_said_before_the_first_run_is_held_against_the_same_comparisons
     fake_runs(fake_plan(tmp_path), tmp_path / "out", statements=30)
     part = part_of(read_plan(tmp_path / "out"), "tuned")
     assert [c["before"] for c in part.first["compare"]] == ["clean: tuned"]
+    odd = replace(read_plan(tmp_path / "out"), first={"compare": [{"before": "a", "after": "a"}]})
+    assert part_of(odd, "tuned").first["compare"] == [], "refused by now, so it was changed since"

@@ -231,7 +231,7 @@ def test_the_same_input_gives_the_same_files_and_a_bad_call_is_refused(tmp_path:
     with pytest.raises(VsreError, match="no kind"):
         derive(tmp_path / "source", tmp_path / "x", [])
     for source in (tmp_path / "source", tmp_path / "source" / "part-00000.parquet"):
-        with pytest.raises(VsreError, match="Choose another folder"):
+        with pytest.raises(VsreError, match="this is where the source is"):
             derive(source, tmp_path / "source", KINDS)
     assert len([*read_triplets(tmp_path / "source")]) == 1
 

@@ -41,6 +41,7 @@ def test_pictures_are_encoded_a_few_at_once_and_fewer_where_memory_runs_out(
 
     expected = {name: value.bfloat16() for name, value in encode(vision, pixels).items()}
     monkeypatch.setattr(type(vision), "_encode", bounded)
+    monkeypatch.setattr(vision, "at_once", 4)
     for limit, tried in ((99, [4, 2]), (2, [4, 2, 2, 2]), (1, [2, 1, 1, 1, 1, 1, 1])):
         most[0] = limit
         sizes.clear()

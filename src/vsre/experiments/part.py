@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
+from pydantic import ValidationError
+
 from vsre.errors import VsreError
 from vsre.experiments.files import Plan
 from vsre.experiments.schema import Contrast
@@ -41,7 +43,10 @@ def part_of(plan: Plan, pattern: str) -> Plan:
     }
     first = dict(plan.first)
     if "compare" in first:
-        before = [Contrast.model_validate(c) for c in first["compare"]] or (() if asked.compare else every)
+        try:
+            before = [Contrast.model_validate(c) for c in first["compare"]] or ([] if asked.compare else every)
+        except ValidationError:  # this version refuses one, so they were changed since, and the report says so
+            before = []
         first["compare"] = [c.model_dump(mode="json") for c in _kept(before, arms)]
     return replace(plan, experiment=asked.model_copy(update=here), recipes=recipes, first=first)
 

@@ -23,6 +23,7 @@ AS_IS = ("AUROC", "AUROC, one wording")
 
 
 def arm_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """An arm a row: how much was asked, then every figure (%, but AUROC) with its interval or its range over seeds."""
     titles = [t for t in dict.fromkeys(k for row in rows for k in row) if t not in ("arm", "factors", "n")]
     titles = [t for t in titles if not t.startswith("cost.")]
     cells = [[markdown_name(r["arm"]), _asked(r["n"]), *(_figure(t, r.get(t)) for t in titles)] for r in rows]
@@ -54,6 +55,7 @@ def _tested(row: dict[str, Any]) -> list[str]:
 
 
 def contrast_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:
+    """A comparison a row, in percentage points, with its tests where there are several seeds."""
     several = ["over seeds", "p", "p (Holm)", "each seed"] if seeds > 1 else []
     lines = [["step", "figure", "statements a seed", "from", "to", "points", "over pictures", *several]]
     for row in rows:
@@ -67,6 +69,7 @@ def contrast_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]
 
 
 def effect_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:
+    """An effect a row, in percentage points, with bounds and p by what the linear model leaves."""
     several = ["each seed"] if seeds > 1 else []
     lines = [["effect", "figure", "points", "over pictures", "95 %", "p", "p (Holm)", *several]]
     for row in rows:
@@ -76,12 +79,14 @@ def effect_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:
 
 
 def spread_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """An arm a row, the other titles as the rows have them; %, lowest and highest seed."""
     titles = [t for t in dict.fromkeys(key for row in rows for key in row) if t != "arm"]
     cells = [[markdown_name(r["arm"]), *(_figure(t, r.get(t)) for t in titles)] for r in rows]
     return [["arm", *titles], *cells]
 
 
 def also_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:
+    """An arm and further test set a row: Test-G in %, and points above the own test set."""
     title = "over seeds" if seeds > 1 else "over pictures"
     lines = [["arm", "set", "statements (pictures) a seed", "Test-G", "points above the own test set", title]]
     for row in rows:
@@ -93,6 +98,7 @@ def also_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:
 
 
 def cost_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """An arm a row: what it costs, and Test-G in %."""
     known = {key: shown for key, shown in COSTS.items() if any(key in row for row in rows)}
     lines = [["arm", *(title for title, _, _ in known.values()), "Test-G"]]
     for row in rows:
@@ -103,6 +109,7 @@ def cost_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def data_table(rows: Sequence[dict[str, Any]], variants: int) -> list[list[str]]:
+    """A question source a row: pictures, statements, how many are true, questions."""
     lines = [["data", "in", "pictures", "statements", "true", "questions", "questions a picture"]]
     for row in rows:
         where = "all" if len(row["variants"]) == variants else markdown_name(", ".join(row["variants"]))
@@ -114,6 +121,7 @@ def data_table(rows: Sequence[dict[str, Any]], variants: int) -> list[list[str]]
 
 
 def relation_table(rows: Sequence[dict[str, Any]], arms: Sequence[str]) -> list[list[str]]:
+    """A relation a row, Test-G in % of every arm."""
     lines = [["relation", "statements", *map(markdown_name, arms)]]
     for row in rows:
         cells = (f"{100 * row[name]:.1f}" if name in row else "–" for name in arms)
@@ -122,6 +130,7 @@ def relation_table(rows: Sequence[dict[str, Any]], arms: Sequence[str]) -> list[
 
 
 def as_markdown(lines: Sequence[Sequence[str]]) -> str:
+    """GitHub Markdown of rows of cells: the first left, the others right."""
     head, *rows = lines
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))

@@ -30,7 +30,7 @@ from vsre.relations.ontology import RELATIONS
 from vsre.sources.images import load_image, open_header, upright_bytes
 from vsre.sources.protocols import SOURCE_IMAGE
 from vsre.sources.vsr.set_aside import SetAside
-from vsre.triplets import Box, Triplet, image_content_id, parquet_files, read_triplets, write_triplets
+from vsre.triplets import Box, Triplet, image_content_id, read_triplets, source_files, write_triplets
 
 Kind = Literal["inverse", "swapped", "opposite", "mirrored"]
 
@@ -87,8 +87,7 @@ def derive(
     """
     source, out = Path(triplets_path), Path(out)
     chosen = checked_kinds(kinds)
-    if out.resolve() in {file.resolve().parent for file in parquet_files(source)}:
-        raise VsreError(f"{out}: the triplets themselves are there. Choose another folder.")
+    source_files(source, out)
     (out / "derive.json").unlink(missing_ok=True)
     with SetAside(out / "set_aside.jsonl") as set_aside:
         deriver = _Deriver(source, chosen, frozenset(without), set_aside)

@@ -31,12 +31,10 @@ from safetensors.torch import save_file
 from vsre.errors import VsreError
 from vsre.train.memory import out_of_memory
 from vsre.train.processes import processes
-from vsre.train.vision import FrozenVision
+from vsre.train.vision import AT_ONCE, FrozenVision
 
 SHARD = 64
 """Images a file, and the most whose features are in memory while the cache is filled."""
-AT_ONCE = 16
-"""Images whose pixel values are in memory while the cache is filled."""
 OPEN_FILES = 256
 WAIT = 30.0
 """Seconds in one turn of waiting for another run that fills the same folder."""

@@ -23,8 +23,9 @@ from vsre.train.memory import out_of_memory
 
 FEATURES = "encoder_features"
 """The argument of `forward` that takes them."""
-AT_ONCE = 4
-"""Pictures encoded together: SAM's layers of global attention hold 0.8 GB of each in float32."""
+AT_ONCE = 16
+"""Pictures encoded together, and fewer from where memory does not suffice: SAM's layers of global attention hold 0.8 GB
+of each in float32."""
 
 
 class FrozenVision(Protocol):
