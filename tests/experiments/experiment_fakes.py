@@ -58,6 +58,15 @@ def fake_plan(folder: Path, **changes: Any) -> Plan:
     return plan_experiment(load_experiment(str(written(folder, **changes))), command="vsre experiment run fake.yaml")
 
 
+def fraction_plan(folder: Path, seeds: list[int], **changes: Any) -> Plan:
+    """Eight arms of three factors, of which two and their interaction are asked for."""
+    axes = {name: [{"name": f"{name}{on}", "factors": {name: on}} for on in (0, 1)] for name in ("a", "b", "c")}
+    start = [{"start": {"use": "merged"}, "stages": STAGES}]
+    fraction = {"runs": 8, "axes": axes | {"start": start}, "effects": ["a", "b", "a x b"]}
+    asked: dict[str, Any] = {"recipe": {"data": {"original": {"pack": "test-s"}}}, "variants": {"main": {}}}
+    return fake_plan(folder, **asked | {"seeds": seeds, "compare": [], "plots": [], "fraction": fraction} | changes)
+
+
 def fake_runs(
     plan: Plan,
     out: Path,

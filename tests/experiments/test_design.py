@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsre.errors import VsreError
-from vsre.experiments.design import Matrix, chosen_models, fit_effects, model_matrix
+from vsre.experiments.design import Matrix, chosen_models, fit_effects, model_matrix, told_apart
 from vsre.experiments.files import load_experiment
 from vsre.experiments.schema import Fraction
 from vsre.recipes.expand import grid_models
@@ -110,6 +110,21 @@ def test_the_shipped_fraction() -> None:
     assert max(at_random) < reached
     assert (round(reached, 2), round(float(np.median(at_random)), 2), round(efficiency(every), 2)) == (0.77, 0.6, 0.98)
     assert chosen_models(fraction) == arms, "the same on every call"
+    main = model_matrix(factors, list(factors[0]))
+    grid = [arm for model in grid_models([fraction.axes], "all") for arm in arms[15:] if arm["name"] == model["name"]]
+    as_in_grid = model_matrix([arm["factors"] for arm in (*first, *grid)], list(factors[0]))
+    for done in (20, 25, 30):
+        assert efficiency(main[:done]) > efficiency(as_in_grid[:done]), "what is done first tells most"
+
+
+def test_effects_that_some_of_the_runs_can_tell() -> None:
+    every = [dict(zip("abc", bits, strict=True)) for bits in itertools.product((0, 1), repeat=3)]
+    asked = ["a", "b", "c", "a x b"]
+    assert told_apart(every, asked) == asked
+    assert told_apart([run for run in every if run["c"]], asked) == ["a", "b"], (
+        "four runs have no degree left for a x b"
+    )
+    assert told_apart(every[:3], asked) == [] and told_apart(every[:1], asked) == []
 
 
 def axes(**sizes: int) -> dict[str, list[dict[str, Any]]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from experiment_fakes import EXPERIMENT, PACKS, STAGES, fake_plan, fake_runs
+from experiment_fakes import EXPERIMENT, PACKS, STAGES, fake_plan, fake_runs, fraction_plan
 from PIL import Image
 from report_fakes import make_run, make_triplets
 
@@ -194,21 +194,6 @@ def test_seeds_of_models_that_are_not_trained_are_one_on_the_same_pictures(tmp_p
     fake_runs(plan, tmp_path / "drawn")
     assert write_report(plan, tmp_path / "drawn")["seeds"] == [0, 1]
     assert "seeds differ by their test pictures alone" in (tmp_path / "drawn" / "report.md").read_text()
-
-
-def fraction_plan(folder: Path, seeds: list[int]) -> Any:
-    axes = {name: [{"name": f"{name}{on}", "factors": {name: on}} for on in (0, 1)] for name in ("a", "b", "c")}
-    start = [{"start": {"use": "merged"}, "stages": EXPERIMENT["recipe"]["models"][0]["stages"]}]
-    recipe = {"data": {"original": {"pack": "test-s"}}}
-    return fake_plan(
-        folder,
-        seeds=seeds,
-        recipe=recipe,
-        variants={"main": {}},
-        compare=[],
-        plots=[],
-        fraction={"runs": 8, "axes": axes | {"start": start}, "effects": ["a", "b", "a x b"]},
-    )
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from experiment_fakes import EXPERIMENT, STAGES, fake_plan, fake_runs
+from experiment_fakes import EXPERIMENT, STAGES, fake_plan, fake_runs, fraction_plan
 from typer.testing import CliRunner
 
 from vsre.cli import app
@@ -32,12 +33,16 @@ def test_arms_by_pattern_with_what_belongs_to_them(tmp_path: Path) -> None:
         part_of(plan, "turned")
 
 
-def test_a_part_of_a_fraction_has_no_effects() -> None:
+def test_a_part_of_a_fraction_has_the_effects_that_its_arms_can_tell() -> None:
     plan = plan_experiment(load_experiment("gain"))
     part = part_of(plan, "*, rewrite (large)")
     assert len(part.recipes["main"].models) == 15 and len(part.experiment.compare) == len(plan.experiment.compare)
-    assert part.experiment.fraction is None and "effects" not in {plot.kind for plot in part.experiment.plots}
+    encoders = ["clip", "siglip", "dinov2", "sam"]
+    pairs = [" x ".join(pair) for pair in itertools.combinations(encoders, 2)]
+    assert part.experiment.fraction is not None and part.experiment.fraction.effects == [*encoders, *pairs]
     assert part.recipes["main"].data.keys() == {"original-large", "rewritten-large", "general-large"}
+    two = part_of(plan, "*clip, rewrite (large)").experiment
+    assert two.fraction is None and "effects" not in {plot.kind for plot in two.plots}
     assert part_of(plan, "*").experiment.fraction == plan.experiment.fraction
 
 
@@ -80,6 +85,7 @@ def test_the_report_of_a_part_while_others_are_not_done(tmp_path: Path) -> None:
         "Only arms called `*: tuned`: 4 of 8 runs. What is tested is corrected for this part alone." in text
         and "Changed after" not in text
     )
+    assert found["effects_left_out"] == []
     rows = pq.read_table(Path(found["file"]).with_name("results.parquet")).to_pylist()
     assert {row["model"] for row in rows} == {"tuned"} and (out / rows[0]["folder"]).is_dir()
     said = CliRunner().invoke(app, ["experiment", "report", str(out), "--only", "paper: tuned"])
@@ -92,3 +98,44 @@ def test_what_was_said_before_the_first_run_is_held_against_the_same_comparisons
     assert [c["before"] for c in part.first["compare"]] == ["clean: tuned"]
     odd = replace(read_plan(tmp_path / "out"), first={"compare": [{"before": "a", "after": "a"}]})
     assert part_of(odd, "tuned").first["compare"] == [], "refused by now, so it was changed since"
+
+
+def test_the_report_of_what_is_done_so_far(tmp_path: Path) -> None:
+    """Of the seed that has most arms, and of others that have them too."""
+    out = tmp_path / "out"
+    plan = fake_plan(tmp_path)
+    fake_runs(plan, out, statements=30, without=[("clean", 0, "plain"), ("paper", 1, "plain"), ("paper", 1, "tuned")])
+    found = write_report(read_plan(out), out, so_far=True)
+    assert [row["arm"] for row in found["arms"]] == ["clean: tuned", "paper: plain", "paper: tuned"]
+    assert found["seeds"] == [0] and found["left_out"] == [1]
+    text = (out / "so-far" / "report.md").read_text()
+    assert found["file"] == str(out / "so-far" / "report.md") and "Changed after" not in text
+    assert "Only arms that are done: 6 of 8 runs." in text and "Seeds without all runs are left out: 1." in text
+    said = CliRunner().invoke(app, ["experiment", "report", str(out), "--so-far"])
+    assert said.exit_code == 0 and "so-far/report.md" in "".join(said.output.split())
+    both = write_report(read_plan(out), out, "*: tuned", so_far=True)
+    assert [row["arm"] for row in both["arms"]] == ["clean: tuned", "paper: tuned"] and "only-" in both["file"]
+    assert "Only arms called `*: tuned` that are done: 4 of 8 runs." in Path(both["file"]).read_text()
+
+
+def test_nothing_is_done_so_far(tmp_path: Path) -> None:
+    plan, every = (
+        fake_plan(tmp_path),
+        [(v, s, m) for v in ("clean", "paper") for s in (0, 1) for m in ("plain", "tuned")],
+    )
+    fake_runs(plan, tmp_path / "out", statements=30, without=every)
+    with pytest.raises(VsreError, match="--so-far: no run is done yet"):
+        write_report(read_plan(tmp_path / "out"), tmp_path / "out", so_far=True)
+
+
+def test_main_effects_alone_while_a_fraction_is_under_way(tmp_path: Path) -> None:
+    """What is left out is named: it comes back in the others."""
+    plot = {"kind": "effects", "name": "effects", "title": "Effects", "y": ["test_g.acc_t"]}
+    plan = fraction_plan(tmp_path, [0], plots=[plot])
+    names = [model.name for model in plan.recipes["main"].models]
+    out = tmp_path / "out"
+    fake_runs(plan, out, statements=30, without=[("main", 0, name) for name in names[1::2]])
+    found = write_report(read_plan(out), out, so_far=True)
+    assert [row["effect"] for row in found["effects"] if row["figure"] == "Test-G"] == ["a", "b"]
+    assert found["effects_left_out"] == ["a x b"] and (out / "so-far" / "effects.png").is_file()
+    assert "**Not told by these arms: a x b.** What" in Path(found["file"]).read_text()

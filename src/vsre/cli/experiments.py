@@ -131,10 +131,13 @@ def experiment_report(
     only: Annotated[
         str, typer.Option(metavar="PATTERN", help="Arms called so, with * and ?; written to a folder only-... in OUT.")
     ] = "",
+    so_far: Annotated[
+        bool, typer.Option("--so-far", help="Arms that are done, while others run; written to OUT/so-far.")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Report what is done of an experiment: results.parquet, report.md and its plots."""
-    _report(out, json_file, only)
+    """Report an experiment's runs: results.parquet, report.md and its plots."""
+    _report(out, json_file, only, so_far)
 
 
 @experiment.command("query")
@@ -162,13 +165,13 @@ def experiment_query(
             raise VsreError(f"DuckDB: {error}") from None
 
 
-def _report(out: Path, json_file: Path | None, only: str = "") -> None:
+def _report(out: Path, json_file: Path | None, only: str = "", so_far: bool = False) -> None:
     from vsre.experiments.report import write_report
     from vsre.experiments.run import read_plan
     from vsre.experiments.table import RESULTS
 
     plan = read_plan(out)
-    found = write_report(plan, out, only)
+    found = write_report(plan, out, only, so_far=so_far)
     table = Table("arm", "Test-S", "Test-G", "Unseen", title=escape(plan.experiment.title), title_justify="left")
     for row in found["arms"]:
         figures = (row.get(title) for title in ("Test-S", "Test-G", "Unseen"))

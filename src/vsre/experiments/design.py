@@ -4,7 +4,8 @@ All combinations of four encoders, three ways to expand the data and two sizes a
 model of main effects and the interactions of all pairs has 37 unknowns, so 48 well-chosen runs settle it: those that
 make det(X'X) large, X having a row for each run and a column for each effect (a D-optimal design: the volume of the
 joint confidence region of all effects is the smallest). They are found by exchange: a run is swapped for the candidate
-that raises the determinant most until none does (Fedorov 1972), from several random starts, by a fixed seed.
+that raises the determinant most until none does (Fedorov 1972), from several random starts, by a fixed seed. Their
+order is chosen too, by the same determinant for main effects alone: what is done of a long experiment tells most then.
 """
 
 from __future__ import annotations
@@ -49,9 +50,10 @@ def model_matrix(factors: Sequence[Mapping[str, Any]], effects: Sequence[str]) -
 
 
 def chosen_models(fraction: Fraction) -> list[dict[str, Any]]:
-    """The models of a fraction, as in a recipe file, in the order of the grid but those of `whole` first.
+    """The models of a fraction, as in a recipe file: those of `whole` in the order of the grid, then the chosen ones.
 
-    Raises VsreError where so many runs, or all there could be, do not tell the effects apart and leave one to judge by.
+    Of the chosen ones always the one comes next that tells most of the main effects. Raises VsreError where so many
+    runs, or all there could be, do not tell the effects apart and leave one to judge by.
     """
     models = [*grid_models([fraction.axes], "fraction")]
     matrix = model_matrix([m.get("factors", {}) for m in models], fraction.effects)
@@ -68,7 +70,8 @@ def chosen_models(fraction: Fraction) -> list[dict[str, Any]]:
     chosen = _d_optimal(tuple(map(tuple, matrix.tolist())), fixed, runs)
     if np.linalg.matrix_rank(matrix[chosen]) < unknown:
         raise VsreError(f"fraction: {runs} runs do not tell {unknown - 1} effects apart. Give it more runs.")
-    return [models[at] for at in (*fixed, *(at for at in chosen if at not in fixed))]
+    main = [0, *(at for at, effect in enumerate(fraction.effects, 1) if JOIN not in effect)]
+    return [models[at] for at in _most_telling_first(matrix[:, main], fixed, chosen)]
 
 
 def _whole(fraction: Fraction) -> tuple[int, ...]:
@@ -115,6 +118,31 @@ def _exchange(candidates: Matrix, fixed: int, chosen: list[int]) -> float:
                 chosen[run], improved = better, True
     x = candidates[chosen]
     return float(np.linalg.slogdet(x.T @ x + RIDGE * np.eye(x.shape[1]))[1])
+
+
+def _most_telling_first(candidates: Matrix, fixed: Sequence[int], chosen: Sequence[int]) -> list[int]:
+    """`chosen` with the fixed ones first, then always the one that raises det(X'X) of those before it most."""
+    ordered, left = [*fixed], [at for at in chosen if at not in fixed]
+    while left:
+        information = candidates[ordered].T @ candidates[ordered] + RIDGE * np.eye(candidates.shape[1])
+        gains = np.einsum("ij,jk,ik->i", candidates[left], np.linalg.inv(information), candidates[left])
+        # Told apart by rounding alone, they would come in another order on another machine.
+        ordered.append(left.pop(int(np.argmax(np.round(gains / gains.max(), 6)))))
+    return ordered
+
+
+def told_apart(factors: Sequence[Mapping[str, Any]], effects: Sequence[str]) -> list[str]:
+    """Which effects some of a fraction's runs can tell: those of factors that differ among them.
+
+    All of these where the runs tell them apart and leave a degree of freedom, or else the main effects alone, or none.
+    """
+    varies = {name for name in factors[0] if len({run[name] for run in factors}) > 1}
+    several = [effect for effect in effects if varies.issuperset(effect.split(JOIN))]
+    for some in (several, [effect for effect in several if JOIN not in effect]):
+        x = model_matrix(factors, some)
+        if some and len(x) > x.shape[1] == np.linalg.matrix_rank(x):
+            return some
+    return []
 
 
 def fit_effects(factors: Sequence[Mapping[str, Any]], effects: Sequence[str], drawn: Matrix) -> list[dict[str, Any]]:

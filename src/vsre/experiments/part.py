@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from pydantic import ValidationError
 
 from vsre.errors import VsreError
+from vsre.experiments.design import JOIN, told_apart
 from vsre.experiments.files import Plan
-from vsre.experiments.schema import Contrast
+from vsre.experiments.schema import Contrast, Fraction
+from vsre.experiments.summary import Runs
 from vsre.recipes.schema import Recipe
 from vsre.report.compare import compared
 
@@ -19,27 +21,53 @@ from vsre.report.compare import compared
 def part_of(plan: Plan, pattern: str) -> Plan:
     """The arms, "VARIANT: MODEL" or the model alone, that a pattern with * and ? names, as a plan of their own.
 
+    Raises VsreError for a pattern that names none.
+    """
+    named = {
+        (variant, model.name)
+        for variant, recipe in plan.recipes.items()
+        for model in recipe.models
+        if any(fnmatchcase(name, pattern) for name in (model.name, f"{variant}: {model.name}"))
+    }
+    if not named:
+        raise VsreError(f"--only {pattern}: no arm is called so. There are: {'; '.join(_arms(plan.recipes))}.")
+    return _of(plan, named)
+
+
+def done_of(plan: Plan, runs: Runs) -> Plan:
+    """The arms that are done in the seed that has most of them, of the runs that `open_runs` found, as a plan.
+
+    Raises VsreError where none is done.
+    """
+    done = [{(v, run.name) for v, by_seed in runs.items() for run in by_seed[seed]} for seed in plan.seeds]
+    most = max(done, key=len)
+    if not most:
+        raise VsreError("--so-far: no run is done yet. A model takes minutes; try again later.")
+    return _of(plan, most)
+
+
+def _of(plan: Plan, kept: Collection[tuple[str, str]]) -> Plan:
+    """The plan of some arms, by variant and model.
+
     Comparisons are those of the whole plan that have both their arms, and are made `together` only where all of those
-    that belong together are there; a fraction's effects need all of its arms. Raises VsreError for a pattern that names
-    none.
+    that belong together are there. Of a fraction's effects those are left that the arms can tell.
     """
     recipes: dict[str, Recipe] = {}
     for variant, recipe in plan.recipes.items():
-        models = [m for m in recipe.models if any(fnmatchcase(n, pattern) for n in (m.name, f"{variant}: {m.name}"))]
+        models = [model for model in recipe.models if (variant, model.name) in kept]
         used = {data for model in models for stage in model.stages for data in stage.get("data", [])}
         if models:
             data = {name: spec for name, spec in recipe.data.items() if name in used}
             recipes[variant] = recipe.model_copy(update={"models": models, "data": data})
     arms = _arms(recipes)
-    if not arms:
-        raise VsreError(f"--only {pattern}: no arm is called so. There are: {'; '.join(_arms(plan.recipes))}.")
     asked = plan.experiment
     whole = arms == _arms(plan.recipes)
     every = asked.compare if asked.compare or asked.fraction else _resolved(plan.recipes)
+    fraction = asked.fraction if whole else _told(asked.fraction, recipes)
     here = {
         "compare": _kept(every, arms),
-        "fraction": asked.fraction if whole else None,
-        "plots": [plot for plot in asked.plots if whole or plot.kind != "effects"],
+        "fraction": fraction,
+        "plots": [plot for plot in asked.plots if fraction or plot.kind != "effects"],
     }
     first = dict(plan.first)
     if "compare" in first:
@@ -49,6 +77,15 @@ def part_of(plan: Plan, pattern: str) -> Plan:
             before = []
         first["compare"] = [c.model_dump(mode="json") for c in _kept(before, arms)]
     return replace(plan, experiment=asked.model_copy(update=here), recipes=recipes, first=first)
+
+
+def _told(fraction: Fraction | None, recipes: Mapping[str, Recipe]) -> Fraction | None:
+    if fraction is None:
+        return None
+    names = {part for effect in fraction.effects for part in effect.split(JOIN)}
+    factors = [model.factors for recipe in recipes.values() for model in recipe.models if names <= model.factors.keys()]
+    told = told_apart(factors, fraction.effects) if factors else []
+    return fraction.model_copy(update={"effects": told}) if told else None
 
 
 def _arms(recipes: Mapping[str, Recipe]) -> list[str]:

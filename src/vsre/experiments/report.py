@@ -13,7 +13,7 @@ from vsre.experiments import report_tables as tables
 from vsre.experiments.contrasts import contrasts, effects
 from vsre.experiments.data_table import data_rows
 from vsre.experiments.files import Plan
-from vsre.experiments.part import part_of
+from vsre.experiments.part import done_of, part_of
 from vsre.experiments.plots import draw
 from vsre.experiments.summary import (
     ability_rows,
@@ -30,21 +30,22 @@ from vsre.recipes.steps import folder_name
 from vsre.report.results import markdown_name
 from vsre.report.seeds import TESTED
 
-REPORT = "report.md"
+REPORT, SO_FAR = "report.md", "so-far"
 _POOL = " Yes/no gap, answered and AUROC: over the wordings of Test-G."
 WIDEST = 10
 """Arms that a table has a column for each of; of more, results.parquet has the figures."""
 
 
-def write_report(plan: Plan, out: Path, only: str = "") -> dict[str, Any]:
+def write_report(plan: Plan, out: Path, only: str = "", *, so_far: bool = False) -> dict[str, Any]:
     """Write results.parquet, report.md and the plots of the runs that are in OUT; returns what the report says.
 
-    `only`: a pattern for the arms that it is about (see `part_of`); it is then written to a folder of its own in OUT.
-
-    Seeds that not every arm has are left out and named. Raises VsreError where no seed is complete.
+    `only`: a pattern for the arms that it is about (see `part_of`); `so_far`: those that are done (see `done_of`). Both
+    are written to a folder of their own in OUT. Seeds that not every arm has are left out and named. Raises VsreError
+    where no seed is complete, or no arm is done.
     """
-    to, every = (out / _folder(only) if only else out), plan.runs
+    to, every = (out / (_folder(only) if only else SO_FAR) if only or so_far else out), plan
     plan = part_of(plan, only) if only else plan
+    plan = done_of(plan, open_runs(plan, out)) if so_far else plan
     runs = open_runs(plan, out)
     table = write_results(plan, out, runs, to)
     whole = [s for s in plan.seeds if all(len(runs[v][s]) == len(r.models) for v, r in plan.recipes.items())]
@@ -57,14 +58,15 @@ def write_report(plan: Plan, out: Path, only: str = "") -> dict[str, Any]:
     if one:
         whole = whole[:1]  # the same models on the same pictures: as many seeds are one
         arms = arms_of(plan, runs, whole)
-    compared, lacking = contrasts(plan.experiment, arms, defaults=not only)
+    compared, lacking = contrasts(plan.experiment, arms, defaults=not only and not so_far)
     rows = arm_rows(arms)
     drawn = {"cost": rows, "differences": compared, "effects": effects(plan.experiment, arms)}
     found = {
         "experiment": plan.experiment.name,
         "scale": plan.scale,
         "only": only,
-        "runs": (plan.runs, every),
+        "so_far": so_far,
+        "runs": (plan.runs, every.runs),
         "file": str(to / REPORT),
         "seeds": whole,
         "left_out": [s for s in plan.seeds if s not in whole and s not in one],
@@ -75,6 +77,7 @@ def write_report(plan: Plan, out: Path, only: str = "") -> dict[str, Any]:
         "contrasts": compared,
         "not_compared": lacking,
         "effects": drawn["effects"],
+        "effects_left_out": [e for e in _effects_of(every) if e not in _effects_of(plan)],
         "also": also_rows(arms),
         "looks": look_rows(arms),
         "ability": ability_rows(arms),
@@ -85,6 +88,10 @@ def write_report(plan: Plan, out: Path, only: str = "") -> dict[str, Any]:
     }
     write_aside(to / REPORT, markdown(plan, found))
     return found
+
+
+def _effects_of(plan: Plan) -> list[str]:
+    return plan.experiment.fraction.effects if plan.experiment.fraction else []
 
 
 def _folder(only: str) -> str:
@@ -99,9 +106,11 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
     parts += _reading(plan)
     listed = ", ".join(map(str, found["seeds"]))
     parts.append(f"Scale {plan.scale}; {seeds} seed{'s' * (seeds != 1)} ({listed}).")
-    if found["only"]:
-        said = "Only arms called `{}`: {} of {} runs. What is tested is corrected for this part alone."
-        parts.append(said.format(found["only"].replace("`", ""), *found["runs"]))
+    if found["only"] or found["so_far"]:
+        which = f"Only arms called `{found['only'].replace('`', '')}`" if found["only"] else "Only arms"
+        done = " that are done" if found["so_far"] else ""
+        said = "{} of {} runs. What is tested is corrected for this part alone."
+        parts.append(f"{which}{done}: {said.format(*found['runs'])}")
     if found["left_out"]:
         parts.append(f"Seeds without all runs are left out: {', '.join(map(str, found['left_out']))}.")
     if found["one"]:
@@ -123,6 +132,7 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
         parts += [
             "## Effects",
             _about_effects(found["effects"], len(arms), seeds, asked.primary),
+            _left_out(found["effects_left_out"]),
             tables.as_markdown(tables.effect_table(found["effects"], seeds)),
         ]
     if found["looks"]:
@@ -191,6 +201,14 @@ def _intervals(seeds: int, same_pictures: bool, primary: Sequence[str]) -> str:
         f"highest seed. Over pictures: paired bootstrap for these very runs.{same} p: t-test over seeds, two-sided; "
         f"corrected by Holm's method for {_families(primary)}.{_POOL}"
     )
+
+
+def _left_out(effects: Sequence[str]) -> str:
+    if not effects:
+        return ""
+    more = f" and {len(effects) - 3} more" if len(effects) > 3 else ""
+    told = f"Not told by these arms: {', '.join(effects[:3])}{more}."
+    return f"**{told}** What these add is in the figures of the others."
 
 
 def _about_effects(rows: Sequence[dict[str, Any]], arms: int, seeds: int, primary: Sequence[str]) -> str:
