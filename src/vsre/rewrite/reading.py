@@ -44,6 +44,9 @@ _JSON_ANSWER = re.compile(
     re.IGNORECASE,
 )
 
+_LETTER = re.compile(r"\(([A-Za-z])\)(?= ?\w)")
+"""A letter in brackets before what is said of it, "(B) is not correct": brackets would cut the two apart."""
+
 
 def read_answer(
     text: str, format: AnswerFormat, *, statement: str | None = None, negated: str | None = None
@@ -66,7 +69,7 @@ def read_answer(
     if _JSON.match(answer) and (fields := _JSON_ANSWER.findall(answer[:LONGEST])):
         reading = _read(". ".join(plain("".join(field)) for field in fields), format, echoes)
         return Reading(reading.value, f"the answer field: {reading.reason}")
-    clean = plain(answer[-LONGEST:])
+    clean = plain(_LETTER.sub(r"\1 ", answer[-LONGEST:]))
     conclusion = stated_conclusion(clean)
     if conclusion is not None and (reading := _read(conclusion, format, echoes)) != _NONE:
         return Reading(reading.value, f"the conclusion: {reading.reason}")
