@@ -77,7 +77,10 @@ def test_cv_bench_s_formula(tmp_path: Path) -> None:
     [
         ("(B)", "B"), ("b", "B"), ("B.", "B"), ("The answer is (C).", "C"), ("Answer: A", "A"), ("A dog", "A"),
         ("Wait. The answer is A. No, the answer is B", "B"), ("", None), ("answer is:", None), ("zebra", None),
-        ("Cannot tell", "C"), ("The disc", None),
+        ("Answer: (B)", "B"), ("Answer: A. The answer is B", "B"), ("The answer is A. Answer: B", "B"),
+        # faults of the rule itself, kept
+        ("Cannot tell", "C"), ("The disc", None), ("The answer is: B", None), ("the answer is: (b)", None),
+        ("Answer: A. That answer is sure", None),
     ],
 )  # fmt: skip
 def test_cv_bench_s_reading(tmp_path: Path, answer: str, letter: str | None) -> None:
@@ -143,6 +146,8 @@ def test_blink_s_mean_over_tasks(tmp_path: Path) -> None:
     [
         ("A", "A"), ("(B)", "B"), ("It is (B) no", "B"), ("(A) or (B)", None), ("(A) and (B)\n\n(B)", "B"),
         ("(A) at first\n\nbut who knows", "A"), ("b", None), ("B.", None), ("yes", None), ("(B).", None), ("", None),
+        # blanks and line breaks around it are the server's or the tokenizer's
+        (" A", "A"), ("A\n", "A"), (" (B) ", "B"), ("\n\nB\n\n", "B"), ("(A) and (B)\n\n(B)\n\n", "B"), (" \n", None),
     ],
 )  # fmt: skip
 def test_blink_s_reading(tmp_path: Path, answer: str, letter: str | None) -> None:

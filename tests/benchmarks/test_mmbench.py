@@ -121,6 +121,8 @@ def test_hidden_answers_are_asked_and_exported_but_not_scored(tmp_path: Path) ->
     ("answer", "letter"),
     [
         ("B", "B"), ("(B)", "B"), ("B. right of the square", "B"), ("The answer is C.", "C"), ("**D**", "D"),
+        # several letters tell nothing: the text does
+        ("Not A but B: right of the square", "B"), ("A disc, above the square. C", "C"), ("A, B, C or D?", None),
         ("Above the square", "C"), ("it is BELOW THE SQUARE", "D"), ("b", None), ("left", None), ("", None),
         # faults of the rule itself, kept
         ("A disc is below", "A"), ("Both A and B", None), ("Cannot tell", None),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from fnmatch import fnmatch
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,11 +21,16 @@ class FakeHub:
 
     calls: list[tuple[str, dict[str, Any]]]
     fails = False
+    private = True
 
     def create_repo(self, repo: str, **more: Any) -> None:
         if FakeHub.fails:
             raise OSError("401 Client Error\nsecret hf_token here")
         FakeHub.calls.append(("create", {"repo": repo, **more}))
+
+    def repo_info(self, repo: str, repo_type: str) -> SimpleNamespace:
+        assert (repo, repo_type) == ("me/vsr", "dataset")
+        return SimpleNamespace(private=FakeHub.private)
 
     def upload_folder(self, **more: Any) -> None:
         FakeHub.calls.append(("upload", more))
@@ -32,7 +38,7 @@ class FakeHub:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> type[FakeHub]:
-    FakeHub.calls, FakeHub.fails = [], False
+    FakeHub.calls, FakeHub.fails, FakeHub.private = [], False, True
     monkeypatch.setattr("huggingface_hub.HfApi", FakeHub)
     return FakeHub
 
@@ -46,6 +52,15 @@ def test_push_uploads_what_may_be_published(testset_folder: Path, hub: type[Fake
     published = {f for f in files if any(fnmatch(f, pattern) for pattern in sent["allow_patterns"])}
     assert set(files) - published == {"set_aside.jsonl"}  # it names files of this machine
     assert any(fnmatch("test_s/test-00000.parquet", p) for p in sent["delete_patterns"])
+
+
+def test_nothing_goes_to_a_data_set_that_is_public_unasked(testset_folder: Path, hub: type[FakeHub]) -> None:
+    hub.private = False
+    with pytest.raises(VsreError, match=r"me/vsr: this data set is public, so nothing was uploaded\. Say --public"):
+        push(testset_folder, "me/vsr")
+    assert [what for what, _ in hub.calls] == ["create"]
+    push(testset_folder, "me/vsr", private=False)
+    assert [what for what, _ in hub.calls] == ["create", "create", "upload"]
 
 
 def test_push_that_fails_says_what_to_do(testset_folder: Path, tmp_path: Path, hub: type[FakeHub]) -> None:

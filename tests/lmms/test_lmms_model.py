@@ -170,6 +170,33 @@ def test_likelihoods_are_losses_and_reach_a_task_as_numbers(model: Any) -> None:
 
 
 @here
+def test_a_likelihood_task_with_failures_has_no_score(model: Any) -> None:
+    """lmms-eval takes the first of options that all lost: with the right one first every failure would be a hit."""
+    from lmms_eval.api.instance import unwrap_generation_output
+    from loguru import logger
+
+    def rule(prompt: Prompt) -> Reply:
+        if prompt.text.startswith("bad"):
+            return Reply(error="out of memory")
+        return Reply("No", (Score(-2.0, 1, end=0.0), Score(-1.0, 1, end=0.0)))
+
+    def asked(bad: int, good: int) -> list[Any]:
+        contexts = [f"bad {n}" for n in range(bad)] + [f"good {n}" for n in range(good)]
+        return [request(0, c, option, kind="loglikelihood") for c in contexts for option in (" Yes", " No")]
+
+    with pytest.raises(VsreError, match=r"^task: 2 of 101 likelihood questions could not .* \(out of memory\)"):
+        model(rule, shown(0)).loglikelihood(asked(2, 99))
+    made = model(rule, shown(0))
+    losses = [unwrap_generation_output(each)[0][0] for each in made.loglikelihood(asked(1, 99))]
+    assert losses == [float("inf")] * 2 + [1.0, 0.5] * 99
+    told: list[str] = []
+    sink = logger.add(told.append, level="WARNING")
+    made.clean()
+    logger.remove(sink)
+    assert "task: 1 of 100 likelihood questions could not be answered and counted as the first option" in "".join(told)
+
+
+@here
 def test_arguments(model: Any) -> None:
     assert model(echo, batch_size="1").engine.known["batch_prompts"] == 64
     assert model(echo, batch_size="7").engine.known["batch_prompts"] == 7

@@ -46,7 +46,7 @@ def test_a_blind_model_is_said_not_to_look(run: Run) -> None:
         line is not None and "50.0 % of the time with the picture, 50.0 %" in line and "no sign that it looks" in line
     )
     rows = {row["probe"]: row[run.name] for row in reliance_rows([run])}
-    assert rows["answers kept without the picture"] == "100.0 [100.0, 100.0], chance 100"
+    assert rows["answers kept without the picture"] == "100.0 [86.1, 100.0], chance 100"
     assert rows["denial: turns"].startswith("100.0 ")
     assert rows["contradiction: a statement and its opposite both affirmed"].startswith("100.0 ")
     assert rows["gained by the picture, over the grey frame"].startswith("+0.0 [")

@@ -32,8 +32,9 @@ class Benchmark:
     `official` names the readings (see scoring.READINGS) that are the benchmark's own score. `rows` yields the rows of
     a copy and `item` makes a question of a row: None where the row is none of the spatial ones, Unusable where it is
     but cannot be used. `read` is the benchmark's own rule for generated text: an option's index or None. `aggregate`
-    is its score; `points` are those of its figures that are no shares. `gaps` counts what is incomplete. `export`
-    writes answers as its own tools want them, by file name.
+    is its score; `points` are those of its figures that are no shares. `kind` is what a question tells of itself
+    without its picture or answer, for the floors: its category, unless that follows from the answer. `gaps` counts what
+    is incomplete. `export` writes answers as its own tools want them, by file name.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Benchmark:
     aggregate: Aggregate
     read: Callable[[str, Item], int | None] | None = None
     points: tuple[str, ...] = ()
+    kind: Callable[[Item], str] = lambda item: item.category
     gaps: Callable[[Sequence[Item]], dict[str, int]] = lambda items: {}
     export: Callable[[Sequence[Item], Replies], dict[str, str]] = lambda items, replies: {}
     hub_parts: tuple[tuple[str | None, str], ...] = ((None, "test"),)

@@ -6,7 +6,8 @@ Format (hub BLINK-Benchmark/BLINK): `TASK/val-*.parquet` (idx, question, sub_tas
 Rule (arXiv 2404.12390; zeyofu/BLINK_Benchmark, eval/test_benchmark.py): `prompt` is asked as it is. An answer that is
 a letter, bare or in brackets, counts; else the one "(X)" that stands among its words, in the last paragraph before the
 whole. What that does not read the benchmark asks a language model about, and here it is wrong. The score is the mean
-over tasks.
+over tasks. The answer is stripped first: chat servers and tokenizers begin or end many an answer with a blank or a line
+break, and " A", which the benchmark's language model would read as A, is no other answer than "A".
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ def item(row: Row, source: Source) -> Item | None:
 
 
 def read(text: str, item: Item) -> int | None:
-    """The repository's extraction, up to where it asks another model."""
+    """The repository's extraction, up to where it asks another model, of the stripped answer (the module says why)."""
+    text = text.strip()
     if text in item.names:
         return item.names.index(text)
     bracketed = [f"({name})" for name in item.names]

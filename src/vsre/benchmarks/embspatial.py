@@ -52,6 +52,11 @@ def item(row: Row, source: Source) -> Item | None:
     )
 
 
+def kind(item: Item) -> str:
+    """Close and far are asked for by name; which of the other four relations holds is the answer."""
+    return item.category if item.category in ("close", "far") else "arrangement"
+
+
 def aggregate(items: Sequence[Item], right: Right, shares: Shares) -> dict[str, Share]:
     return {"accuracy": shares.mean((i, right.get(i.key)) for i in items)}
 
@@ -68,4 +73,5 @@ EMBSPATIAL = Benchmark(
     rows=rows,
     item=item,
     aggregate=aggregate,
+    kind=kind,
 )

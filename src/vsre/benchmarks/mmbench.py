@@ -5,9 +5,10 @@ others are ignored), or the hub's copy with the same columns. Rows index + k * 1
 index: its options rotated, the answer with them. Test splits have no answers.
 
 Rule (arXiv 2307.06281; open-compass/MMBench, and VLMEvalKit's matching without a judge model): a question counts only
-if every turn is right. An answer names the option whose letter is the only option letter among its words, or else the
-only option whose text stands in it; what that does not read the benchmark's own server asks a language model about, and
-here it is wrong. A question that lacks turns cannot be told right: it is left out of `circular` and counted.
+if every turn is right. An answer names the option whose letter is the only option letter among its words, or else
+(none of them there, or several) the only option whose text stands in it; what that does not read the benchmark's own
+server asks a language model about, and here it is wrong. A question that lacks turns cannot be told right: it is left
+out of `circular` and counted.
 """
 
 from __future__ import annotations
@@ -73,8 +74,8 @@ def read(text: str, item: Item) -> int | None:
     """Rule-based matching as VLMEvalKit has it: the only letter, else the only text that the answer contains."""
     words = set(text.translate(_PUNCTUATION).split())
     letters = [index for index, name in enumerate(item.names) if name in words]
-    if letters:
-        return letters[0] if len(letters) == 1 else None
+    if len(letters) == 1:
+        return letters[0]
     if len(text) > 2 * sum(map(len, item.options)):
         return None
     said = text.lower()

@@ -2,8 +2,8 @@
 
 A *reading* tells which option was chosen: the benchmark's own rule for text, ours, or the likelihood of options under
 three normalisations. Each goes through the benchmark's own aggregate, and so do the floors: chance, and the best
-constant answer, chosen on the test's own answers so that no other constant beats it. Wrong, unanswered and errored
-are three things: unanswered is not right, an error counts nowhere but among the errors.
+constant answers, over all questions and for each kind of them, chosen on the test's own answers. Wrong, unanswered and
+errored are three things: unanswered is not right, an error counts nowhere but among the errors.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ class Reading:
     about: str
     rank: Callable[[Score], float] | None = None
 
+
+CONSTANT_FLOORS = ("majority", "majority_text", "majority_by_category")
+"""Those of the floors that say the same thing to many questions; not every benchmark has all of them."""
 
 READINGS: dict[str, Reading] = {
     "rule": Reading(GENERATE, "the benchmark's own rule for the generated text"),
@@ -144,25 +147,57 @@ def _figures(benchmark: Benchmark, items: Sequence[Item], choices: Choices, shar
 
 
 def floors(benchmark: Benchmark, items: Sequence[Item], shares: Shares) -> dict[str, Any]:
-    """What guessers get who see neither picture nor question: figures by the benchmark's aggregate.
+    """What guessers get who see no picture: figures by the benchmark's aggregate.
 
     `chance` picks evenly among the options. `majority` always names the same place (a letter), `majority_text` always
-    says the same thing, and picks evenly where no option says it; each the best there is on these very items.
+    says the same thing, and picks evenly where no option says it. `majority_by_category`, where there are several kinds
+    of questions, does for each kind what is better there: the best constant over all would be far too low a floor for
+    the figure of a task whose answers differ from the others'. Each is the best in questions right on these very items.
     """
     if not items:
         return {}
     even = {item.key: 1 / len(item.options) for item in items}
+    floor: dict[str, Any] = {"chance": _values(benchmark, items, even, shares)}
+    for name, guess in (("majority", _by_place(items)), ("majority_text", _by_word(items))):
+        if guess is not None:
+            floor[name] = {"answer": guess.answer, **_values(benchmark, items, guess.right, shares)}
+    kinds: dict[str, list[Item]] = {}
+    for item in items:
+        kinds.setdefault(benchmark.kind(item), []).append(item)
+    if len(kinds) > 1:
+        best = {kind: _by_place_or_word(some) for kind, some in kinds.items()}
+        right = {key: value for guess in best.values() for key, value in guess.right.items()}
+        answers = {kind: guess.answer for kind, guess in best.items()}
+        floor["majority_by_category"] = {"answer": answers, **_values(benchmark, items, right, shares)}
+    return floor
+
+
+@dataclass(frozen=True)
+class _Guess:
+    """What is always answered, and how likely that is right for each item."""
+
+    answer: str
+    right: Right
+
+
+def _by_place(items: Sequence[Item]) -> _Guess | None:
+    """The commonest place; None where the right option's place is ours and tells nothing."""
+    if all(item.says for item in items):
+        return None
     places = Counter(item.names[item.answer] for item in items if item.answer is not None)
     place = max(places, key=lambda name: (places[name], name))
-    by_place = {item.key: float(item.answer is not None and item.names[item.answer] == place) for item in items}
+    return _Guess(place, {i.key: float(i.answer is not None and i.names[i.answer] == place) for i in items})
+
+
+def _by_word(items: Sequence[Item]) -> _Guess:
     word = _best_word(items)
-    by_word = {
-        i.key: float(i.statements[i.answer or 0] == word) if word in i.statements else even[i.key] for i in items
-    }
-    floor: dict[str, Any] = {"chance": _values(benchmark, items, even, shares)}
-    if any(not item.says for item in items):  # where the right option's place is ours, it tells nothing
-        floor["majority"] = {"answer": place, **_values(benchmark, items, by_place, shares)}
-    return floor | {"majority_text": {"answer": word, **_values(benchmark, items, by_word, shares)}}
+    said = {i.key: float(i.statements[i.answer or 0] == word) for i in items if word in i.statements}
+    return _Guess(word, {item.key: said.get(item.key, 1 / len(item.options)) for item in items})
+
+
+def _by_place_or_word(items: Sequence[Item]) -> _Guess:
+    place, word = _by_place(items), _by_word(items)
+    return place if place is not None and sum(place.right.values()) > sum(word.right.values()) else word
 
 
 def _best_word(items: Sequence[Item]) -> str:

@@ -38,7 +38,9 @@ class Share:
 def average(shares: Sequence[Share]) -> Share:
     """The mean of shares with equal weights; n is the sum of theirs."""
     total = np.mean([share.draws.all for share in shares], axis=0)
-    return Share(Draws(total), sum(share.n for share in shares))
+    units = [share.draws.units for share in shares if share.draws.units is not None]
+    most = np.max(units, axis=0) if len(units) == len(shares) else None
+    return Share(Draws(total, most), sum(share.n for share in shares))
 
 
 class Shares:

@@ -168,5 +168,6 @@ WHATS_UP = Benchmark(
     rows=rows,
     item=item,
     aggregate=aggregate,
+    kind=lambda item: item.extra["subset"],  # the category has the true caption's relation
     gaps=gaps,
 )

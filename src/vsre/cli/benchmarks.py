@@ -135,7 +135,9 @@ def _list() -> str:
 
 
 def figure_table(metrics: Mapping[str, Any]) -> Table:
-    """The benchmark's own score and our reading with intervals; beside them chance and the best constant answer."""
+    """The benchmark's own score and our reading with intervals; beside them chance and the largest constant floor."""
+    from vsre.benchmarks.scoring import CONSTANT_FLOORS
+
     readings, floor = metrics["readings"], metrics["floor"]
     shown = [name for name, r in readings.items() if r["official"] or name == "reading"] or list(readings)[:1]
     heads = [f"official: {name}" if readings[name]["official"] else f"ours: {name}" for name in shown]
@@ -143,7 +145,7 @@ def figure_table(metrics: Mapping[str, Any]) -> Table:
     for figure in readings[shown[0]]["figures"] if shown else ():
         unit = 1 if figure in metrics["points"] else 100
         told = [readings[name]["figures"].get(figure) for name in shown]
-        least = [floor[part].get(figure) for part in ("majority", "majority_text") if part in floor]
+        least = [floor[part].get(figure) for part in CONSTANT_FLOORS if part in floor]
         best = max((value for value in least if value is not None), default=None)
         chance = _number(floor["chance"].get(figure), unit)
         cells = ["–" if f is None else _interval(f, unit) for f in told]

@@ -40,30 +40,72 @@ class Bootstrap:
         return sums.reshape(self.images, groups).astype(np.float32)
 
     def figures(self, function: Callable[..., Array], *sums: Array) -> Draws:
-        """function(*totals), on the data and on every resample; `sums` are (I, G), totals (1 + R, G)."""
+        """function(*totals), on the data and on every resample; `sums` are (I, G), totals (1 + R, G).
+
+        np.divide makes shares of the last sums, whose images are counted: see `Draws`.
+        """
         totals = [np.concatenate([s.sum(0, keepdims=True, dtype=np.float64), self.weights @ s]) for s in sums]
         with np.errstate(divide="ignore", invalid="ignore"):
-            return Draws(function(*totals))
+            drawn = function(*totals)
+        units = np.broadcast_to((sums[-1] > 0).sum(0), drawn.shape[1:]) if function is np.divide else None
+        return Draws(drawn, units)
 
 
 class Draws:
-    """G figures and their resamples: `all` is (1 + R, G), the data itself in row 0; NaN where nothing was asked."""
+    """G figures and their resamples: `all` is (1 + R, G), the data itself in row 0; NaN where nothing was asked.
 
-    def __init__(self, all_: Array) -> None:
-        self.all = all_
+    `units` (G,) says of shares how many images each is of: where all answers are right, or none, every resample is the
+    same and sees no doubt, and the exact interval of a share of so many images is given instead.
+    """
+
+    def __init__(self, all_: Array, units: Array | None = None) -> None:
+        self.all, self.units = all_, units
 
     def mean(self, columns: Array) -> Draws:
         """The mean of some of the figures, itself resampled; figures without a value are left out."""
         picked = self.all[:, columns]
         known = ~np.isnan(picked)
         with np.errstate(invalid="ignore"):
-            return Draws((np.where(known, picked, 0).sum(1) / known.sum(1))[:, None])
+            mean = (np.where(known, picked, 0).sum(1) / known.sum(1))[:, None]
+        return Draws(mean, None if self.units is None or not known[0].any() else self.units[columns].max(keepdims=True))
 
-    def absolute(self) -> Draws:
-        return Draws(np.abs(self.all))
+    def distance(self, columns: Array) -> Draws:
+        """The mean of the absolute value of some of the figures, itself resampled: see `mean_distance`."""
+        return Draws(np.abs(self.all)).mean(columns)
+
+    def centred(self) -> Draws:
+        """The resamples moved so that their mean is the figure's value."""
+        drawn = self.all[1:]
+        with np.errstate(invalid="ignore"):
+            mean = np.nansum(drawn, axis=0) / (~np.isnan(drawn)).sum(axis=0)
+        return Draws(np.concatenate([self.all[:1], drawn + self.all[0] - mean]))
 
     def minus(self, other: Draws) -> Draws:
         return Draws(self.all - other.all)
+
+    def mean_distance(self, columns: Array, n: int | None = None) -> Figure:
+        """As `figure`, of the mean of |x| over some of the figures x, such as the gap of each wording.
+
+        Chance moves each x, and |x| only upward where x is near 0: the value is too large by it, and resamples once
+        more. So `low` is the least mean of which that value would still be among 95 %, were all x smaller by one
+        factor (a test inverted: 0 where chance alone explains it), and `high` is corrected for what resampling adds.
+        """
+        x = self.all[:, columns][:, ~np.isnan(self.all[0, columns])]
+        drawn = self.distance(columns).all[1:, 0]
+        drawn = drawn[np.isfinite(drawn)]
+        if not x.size or not len(drawn):
+            return Draws(self.distance(columns).all[:1]).figure(n=n)
+        value, noise = float(np.abs(x[0]).mean()), (x[1:] - x[0])[~np.isnan(x[1:]).all(1)]
+
+        def explains(factor: float) -> bool:
+            return bool(np.percentile(np.nanmean(np.abs(factor * x[0] + noise), axis=1), _EDGES[1]) >= value)
+
+        low, high = 0.0, 1.0
+        for _ in range(0 if explains(0.0) else 12):
+            middle = (low + high) / 2
+            low, high = (low, middle) if explains(middle) else (middle, high)
+        most = np.percentile(drawn, _EDGES[1]) - max(0.0, drawn.mean() - value)
+        return {"value": value, "low": low * value, "high": float(max(value, most)), "n": n}
 
     def figure(self, column: int = 0, n: int | None = None) -> Figure:
         """{"value", "low", "high", "n"}: a percentile interval of LEVEL per cent; nulls where there is no value."""
@@ -72,6 +114,10 @@ class Draws:
         if not np.isfinite(value):
             return {"value": None, "low": None, "high": None, "n": n}
         low, high = np.percentile(drawn, _EDGES) if len(drawn) else (None, None)
+        if self.units is not None and value in (0.0, 1.0) and low == high:
+            # Clopper and Pearson's, all of the doubt on the one side that there is
+            doubt = 1 - (1 - LEVEL / 100) ** (1 / max(1, int(self.units[column])))
+            low, high = (1 - doubt, 1.0) if value else (0.0, doubt)
         return {
             "value": float(value),
             "low": None if low is None else float(low),

@@ -168,8 +168,8 @@ class Answered:
             name: draws.mean(columns).figure(0, int(grouped.n[name][columns].sum()))
             for name, draws in grouped.draws.items()
         }
-        gap = grouped.draws["bias"].absolute().mean(columns)
-        found["absolute_bias"] = gap.figure(0, int(grouped.n["bias"][columns].sum()))
+        n = int(grouped.n["bias"][columns].sum())
+        found["absolute_bias"] = grouped.draws["bias"].mean_distance(columns, n)
         acc = grouped.draws["acc_t"].all[0, columns]
         acc = acc[~np.isnan(acc)]
         if len(acc):

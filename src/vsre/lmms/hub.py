@@ -15,7 +15,8 @@ def push(folder: str | Path, repo: str, *, private: bool = True) -> str:
     """Upload a written test set to the data set repository `repo` (made if it is not there); returns its address.
 
     Shards of an earlier upload that this one does not replace are removed. The key is the hub's own (HF_TOKEN, or
-    `hf auth login`). Raises VsreError where there is no test set, or the hub refuses.
+    `hf auth login`). Raises VsreError where there is no test set, where the hub refuses, and where `private` is wanted
+    and the repository is public already: what an earlier upload made of it is not this one's to decide.
     """
     read_summary(folder)
     from huggingface_hub import HfApi
@@ -23,19 +24,23 @@ def push(folder: str | Path, repo: str, *, private: bool = True) -> str:
     api = HfApi()
     try:
         api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(
-            repo_id=repo,
-            repo_type="dataset",
-            folder_path=str(folder),
-            allow_patterns=PUBLISHED,
-            delete_patterns=["*/test-*.parquet"],
-            commit_message="Test set written by vsre",
-        )
+        public = private and not api.repo_info(repo, repo_type="dataset").private
+        if not public:
+            api.upload_folder(
+                repo_id=repo,
+                repo_type="dataset",
+                folder_path=str(folder),
+                allow_patterns=PUBLISHED,
+                delete_patterns=["*/test-*.parquet"],
+                commit_message="Test set written by vsre",
+            )
     except Exception as error:  # requests, its own and the network's: all mean that it is not there
         raise VsreError(
             f"{folder}: cannot be pushed to the data set {repo} ({kind_and_line(error)}). "
             "Log in with `hf auth login` or set HF_TOKEN, and name a repository you may write to (OWNER/NAME)."
         ) from error
+    if public:
+        raise VsreError(f"{repo}: this data set is public, so nothing was uploaded. Say --public, or name another.")
     return f"https://huggingface.co/datasets/{repo}"
 
 

@@ -3,7 +3,8 @@
     lmms-eval eval --model vsre --model_args pretrained=zoo:vsre --tasks ...
 
 Greedy only, one picture a question. What cannot be answered is told in the log with its reason and answered with
-`scoring.FAILED`, in which no task finds an answer.
+`scoring.FAILED`, in which no task finds an answer; of likelihoods there is no such mark (see `likelihoods`), so that
+more than a few failures end the run.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from vsre.diagnose import Decoding, Engine, Prompt, Reply, TransformersEngine
 from vsre.errors import VsreError
+from vsre.lmms.likelihoods import Failures, losses
 from vsre.lmms.scoring import FAILED
 
 PLACEHOLDER = "<image>"
@@ -70,6 +72,7 @@ class Vsre(lmms):
     ) -> None:
         super().__init__()
         self._image_ids: dict[tuple[str, str], list[Any] | None] = {}
+        self._unranked = Failures()
         if unknown:
             raise VsreError(
                 f"--model vsre does not know {', '.join(map(repr, sorted(unknown)))}. It takes pretrained, device, "
@@ -120,7 +123,8 @@ class Vsre(lmms):
         """For each request (loss, whether a greedy answer begins with the continuation).
 
         The loss is the mean of -log P over the continuation's tokens and the end token, which lmms-eval's multiple
-        choice wants as small as can be: its other models give losses here as well. Raises VsreError as above.
+        choice wants as small as can be: its other models give losses here as well. Raises VsreError as above, and
+        where more than `likelihoods.MOST_FAILED` of a task's questions failed; those of fewer have infinite losses.
         """
         asked: dict[Any, _Asked] = {}
         places: list[tuple[Any, int]] = []  # for each request the question it belongs to, and which option it is
@@ -138,12 +142,18 @@ class Vsre(lmms):
             asked[question] = self._asked(prompt, *place)
             places.append((question, len(options) - 1))
         replies = dict(zip(asked, self._answer(list(asked.values())), strict=True))
+        found = {question: losses(reply, len(asked[question].prompt.options)) for question, reply in replies.items()}
+        for question, reply in replies.items():
+            _, _, task, _ = question
+            self._unranked.add(task, reply, found[question])
+        self._unranked.check()
         told = []
         for question, which in places:
             reply, option = replies[question], asked[question].prompt.options[which]
             said = (reply.text or "").strip()
             greedy = said.startswith(option) and not said[len(option) : len(option) + 1].isalnum()
-            loss = -reply.scores[which].mean_with_end if reply.scores else float("inf")
+            ranked = found[question]
+            loss = float("inf") if ranked is None else ranked[which]
             # lmms-eval 0.7.3 turns all but this class's content to text before a task sees it.
             told.append(GenerationResult(text=(loss, greedy)))
         return told
@@ -155,6 +165,8 @@ class Vsre(lmms):
         """lmms-eval calls it when everything is answered: says how that was, and frees the model's memory."""
         notes = self.engine.notes()
         logger.info(f"vsre: answered by {notes.get('way')} ({notes.get('why')})")
+        for line in self._unranked.told():
+            logger.warning(f"vsre: {line}")
         del self.engine
         super().clean()
 

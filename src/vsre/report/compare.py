@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +32,7 @@ GUESSERS = {
 _WELL_ANSWERED = 0.9
 RESAMPLES = 1000
 ANSWERS = ("pack", "image_id", "key", "template", "correct")
-"""The columns of samples that `mean_accuracy` needs, the statement and the pack's name."""
+"""The columns of samples that `mean_accuracy` needs, the statement and the pack's name; `correct` is null of errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,13 @@ def signed(fraction: float) -> str:
 
 
 def difference(before: Run, after: Run, figure: str, *, seed: int = 0) -> Difference | None:
-    """How much better `after` is in acc_t of "test_s", "test_g" or "unseen"; None where one lacks it."""
+    """How much better `after` is in acc_t of "test_s", "test_g" or "unseen".
+
+    None where one lacks it, and where the two were asked about different test data. What one of them has no answer to,
+    an error, counts for neither.
+    """
     a, b = before.estimate(figure, "acc_t"), after.estimate(figure, "acc_t")
-    if a.value is None or b.value is None:
+    if a.value is None or b.value is None or not same_test(before, after):
         return None
     drawn = paired_draws(before, after, figure, seed=seed)
     if drawn is None:
@@ -73,7 +78,19 @@ def difference(before: Run, after: Run, figure: str, *, seed: int = 0) -> Differ
     e = Estimate.of(Draws(drawn[:, None]).figure())
     if e.low is None or e.high is None:
         return None
-    return Difference(b.value - a.value, e.low, e.high, paired=True)
+    return Difference(float(drawn[0]), e.low, e.high, paired=True)
+
+
+def same_test(a: Run, b: Run) -> bool:
+    """Whether two runs were asked about the same triplets in the same wordings, as far as they say."""
+
+    def of(run: Run, name: str) -> Any:
+        settings = run.info.get("settings")
+        return settings.get(name) if isinstance(settings, dict) else None
+
+    known, packs = (of(a, "triplets"), of(b, "triplets")), [of(run, "packs") or {} for run in (a, b)]
+    shared = [name for name in HEADLINES.values() if all(name in pack for pack in packs)]
+    return (None in known or known[0] == known[1]) and all(packs[0][name] == packs[1][name] for name in shared)
 
 
 def paired_draws(before: Run | None, after: Run, figure: str, *, seed: int = 0) -> np.ndarray | None:
@@ -82,7 +99,7 @@ def paired_draws(before: Run | None, after: Run, figure: str, *, seed: int = 0) 
     None where a run has no samples of it, or the two were asked about other statements or images.
     """
     if before is None:
-        answers = _answers(after, figure)
+        answers = answers_to(after, figure)
         return None if answers is None else answer_draws(answers, seed=seed)
     both = paired_answers(before, after, figure)
     return None if both is None else answer_draws(both[1], seed=seed) - answer_draws(both[0], seed=seed)
@@ -95,11 +112,29 @@ def paired_answers(
 
     `relations`: only statements of these; none: all. `keys`: only these statements.
     """
-    old, new = (_answers(run, figure, relations, keys) for run in (before, after))
+    old, new = (answers_to(run, figure, relations, keys) for run in (before, after))
     if old is None or new is None:
         return None
-    same = all(pc.unique(new[name]).sort() == pc.unique(old[name]).sort() for name in ("image_id", "key"))
-    return (old, new) if same else None
+    if not (_alike(old, new, "key") and _alike(old, new, "image_id")):
+        return None
+    old, new = answered_by_all([old, new])
+    return (old, new) if _alike(old, new, "image_id") else None
+
+
+def _alike(a: pa.Table, b: pa.Table, name: str) -> bool:
+    return bool(pc.unique(a[name]).sort() == pc.unique(b[name]).sort())
+
+
+def answered_by_all(runs: Sequence[pa.Table]) -> list[pa.Table]:
+    """Answers of several runs without the questions to which one of them has an error in place of an answer.
+
+    Each run without its own errors would leave an easier test to the one that failed at what is hard.
+    """
+    asked = [pc.binary_join_element_wise(table["key"], table["template"], "\x1f") for table in runs]
+    failed = pa.concat_arrays(
+        [q.filter(pc.is_null(t["correct"])).combine_chunks() for q, t in zip(asked, runs, strict=True)]
+    )
+    return [t.filter(pc.invert(pc.is_in(q, failed))) for q, t in zip(asked, runs, strict=True)]
 
 
 def answer_draws(answers: pa.Table, *, seed: int = 0) -> np.ndarray:
@@ -112,7 +147,8 @@ def answer_draws(answers: pa.Table, *, seed: int = 0) -> np.ndarray:
     return np.asarray(mean_accuracy(answers, images, bootstrap).all[:, 0])
 
 
-def _answers(run: Run, figure: str, relations: Sequence[str] = (), keys: pa.Array | None = None) -> pa.Table | None:
+def answers_to(run: Run, figure: str, relations: Sequence[str] = (), keys: pa.Array | None = None) -> pa.Table | None:
+    """ANSWERS of a headline figure's pack, of some relations and statements where these are given; None of none."""
     where = pc.field("pack") == HEADLINES[figure]
     if relations:
         where &= pc.field("relation").isin(list(relations))

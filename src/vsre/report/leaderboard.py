@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 import yaml
 from pydantic import BaseModel, ConfigDict
 
-from vsre.diagnose.metrics import HEADLINES
+from vsre.diagnose.metrics import ERROR_SHARE, HEADLINES
 from vsre.diagnose.samples import sample_files
 from vsre.errors import VsreError
-from vsre.report.compare import blind_floor, paired_draws, unpaired
+from vsre.report.compare import answer_draws, answered_by_all, answers_to, blind_floor, unpaired
 from vsre.report.halves import short_names
 from vsre.report.inputs import Estimate, ReportRun, Run, open_run
 from vsre.report.ranks import apart_by_interval, rank_ranges, told_apart
@@ -96,6 +96,12 @@ class Row:
     def leaks(self) -> bool:
         known = PROTOCOLS.get(self.protocol)
         return known is not None and not known.removes
+
+    @property
+    def errors(self) -> float:
+        """The share of questions to which there is an error in place of an answer."""
+        errors, asked = (self.run.metrics.get(name) for name in ("errors", "n_samples"))
+        return errors / asked if isinstance(errors, int) and isinstance(asked, int) and asked else 0.0
 
     @property
     def model(self) -> str:
@@ -261,6 +267,8 @@ def _ranked(group: Group, by: str, seed: int) -> Group:
     for row in sorted(group.rows, key=lambda r: -(r.run.estimate(*place).value or 0.0)):
         if row.run.estimate(*place).value is None:
             rest.append(replace(row, why=f"not ranked: no {title}"))
+        elif row.errors > ERROR_SHARE:
+            rest.append(replace(row, why=f"not ranked: {100 * row.errors:.1f} % of its answers are errors"))
         elif row.leaks:
             rest.append(replace(row, why="not ranked: its protocol leaks"))
         elif group.data is None:
@@ -280,14 +288,13 @@ def _ranked(group: Group, by: str, seed: int) -> Group:
 def _draws(runs: Sequence[Run], by: str, seed: int) -> tuple[np.ndarray, int] | None:
     """The figure of each run on the same resamples of the same images, and how many images those are.
 
-    None where answers are missing or are about different images.
+    A question to which one of them has an error counts for none. None where answers are missing or are about different
+    images.
     """
-    drawn, images = [], set()
-    for run in runs:
-        table = run.samples(("image_id",))
-        one = None if table is None else paired_draws(None, run, by, seed=seed)
-        if table is None or one is None:
-            return None
-        images.add(tuple(pc.unique(table["image_id"]).sort().to_pylist()))
-        drawn.append(one)
-    return (np.stack(drawn), len(images.pop())) if len(images) == 1 else None
+    tables = [answers_to(run, by) for run in runs]
+    if any(table is None for table in tables):
+        return None
+    answers = answered_by_all([table for table in tables if table is not None])
+    images = {tuple(pc.unique(table["image_id"]).sort().to_pylist()) for table in answers}
+    drawn = np.stack([answer_draws(table, seed=seed) for table in answers])
+    return (drawn, len(images.pop())) if len(images) == 1 else None

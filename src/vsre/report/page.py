@@ -87,6 +87,7 @@ def _context(runs: list[Run], meta: ReportMeta) -> dict[str, Any]:
         "checks": _as_rows(meta.checks),
         "protocol": ", ".join(map(str, protocols)) or "not stated",
         "leaky": "paper" in protocols,
+        "other_tests": [r.name for r in runs if not compare.same_test(runs[0], r)],
         "found": Markup(compare.finding(before, after, _strong)),
         "steps": compare.steps(runs),
         "columns": [(c, results.shared_n(c, runs)) for c in results.columns(runs)],

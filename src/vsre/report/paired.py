@@ -198,11 +198,15 @@ class _Work:
         for right, said in ((d.right_a, d.said_a), (d.right_b, d.said_b)):
             answered.append(self._rates(d.template, many, (said != UNANSWERED).astype(float)))
             yes, no = (self._rates(d.template, many, right, of=t.astype(float)) for t in (d.truth, ~d.truth))
-            gaps.append(yes.minus(no).absolute())
+            gaps.append(yes.minus(no))
         rows = []
         for i, pack in enumerate(self.packs):
-            for name, (a, b) in (("answered", answered), ("yes/no gap", gaps)):
-                first, second = a.mean(self.columns[i]), b.mean(self.columns[i])
+            for name, drawn in (
+                ("answered", [rates.mean(self.columns[i]) for rates in answered]),
+                # resampling adds to both gaps, to the smaller one more
+                ("yes/no gap", [gap.distance(self.columns[i]).centred() for gap in gaps]),
+            ):
+                first, second = drawn
                 change = second.minus(first).figure()
                 rows.append(
                     Beside(
