@@ -162,11 +162,13 @@ def test_empty_answers_and_endless_ones(llava: Path, tmp_path: Path, way: Way) -
     said = overheard(endless)
     assert [(r.text, r.error, len(r.scores)) for r in chain(*endless.answer(asked))] == [("", None, 2)] * 4
     assert sorted(map(len, said)) == [5, 5, 9, 9]
+    assert all(r.cut is True for r in chain(*endless.answer(asked)))
     GenerationConfig(eos_token_id=[1, 0], pad_token_id=2).save_pretrained(tmp_path)
     at_once = TransformersEngine(tmp_path, way=way, decoding=DECODING)
     said = overheard(at_once)
     assert [(r.text, r.error, len(r.scores)) for r in chain(*at_once.answer(asked))] == [("", None, 2)] * 4
     assert said == [[]] * 4
+    assert all(r.cut is False for r in chain(*at_once.answer(asked)))
 
 
 def overheard(engine: TransformersEngine) -> list[list[int]]:

@@ -93,3 +93,15 @@ def test_a_file_that_is_no_cache(tmp_path: Path) -> None:
     file.write_text("this is no database, whatever its name may say " * 100)
     with pytest.raises(VsreError, match="cannot be used to keep answers"):
         CachedEngine(Scripted(says), file)
+
+
+def test_what_a_cut_answer_is_and_where_a_server_stands_is_kept(tmp_path: Path) -> None:
+    class Placed(Scripted):
+        base_url = "http://a/v1"
+
+    file, asked = tmp_path / "answers.sqlite", [(picture(0), PROMPTS[:1])]
+    CachedEngine(Placed(lambda p: Reply("Yes, it", cut=True)), file).answer(asked)
+    again, elsewhere = Placed(lambda p: Reply("No", cut=False)), Placed(lambda p: Reply("No", cut=False))
+    assert [(r.text, r.cut) for r in CachedEngine(again, file).answer(asked)[0]] == [("Yes, it", True)]
+    elsewhere.base_url = "http://b/v1"  # maybe another model of the same name
+    assert [(r.text, r.cut) for r in CachedEngine(elsewhere, file).answer(asked)[0]] == [("No", False)]

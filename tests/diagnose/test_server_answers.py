@@ -45,6 +45,8 @@ from vsre.diagnose.server_client import retry_after
 )
 def test_texts_of_every_form(send: Send, text: str, odd: dict[str, int]) -> None:
     replies, engine, _ = ask_under(lambda r: send)
+    finish = json.loads(send.body)["choices"][0]["finish_reason"]
+    assert replies[0].cut is (None if finish is None else "cut_at_limit" in odd)
     assert replies == [Reply(text)] and engine.notes()["odd_answers"] == odd
     json.dumps(engine.notes(), allow_nan=False)
 

@@ -91,7 +91,7 @@ def test_addresses_that_are_refused(url: str, words: str) -> None:
     ],
 )
 def test_addresses_in_records(url: str, base: str) -> None:
-    assert ServerEngine(url, "m").settings()["base_url"] == base
+    assert ServerEngine(url, "m").notes()["base_url"] == base
 
 
 def test_keys_that_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:

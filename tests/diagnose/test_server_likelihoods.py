@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vsre.diagnose import Prompt, Reply
-from vsre.diagnose.server_answers import option_scores, read_completion
+from vsre.diagnose.server_answers import LEAST_MASS, option_scores, read_completion
 
 
 def top(first: str, logp: float, *others: tuple[Any, Any]) -> dict[str, Any]:
@@ -85,6 +85,10 @@ def test_all_options_or_none(others: list[tuple[str, float]], options: list[str]
     found = option_scores(first, options)
     there = {token.strip().casefold() for token in first}
     told = len(set(options)) == len(options) and all(option.casefold() in there for option in options)
+    mass = sum(
+        math.exp(logp) for token, logp in first.items() if token.strip().casefold() in map(str.casefold, options)
+    )
+    told = told and (len(options) == 1 or mass >= LEAST_MASS)
     assert len(found) == (len(options) if told else 0)
     assert all(s.logp <= 0 and s.tokens == 1 for s in found)
 
@@ -102,6 +106,47 @@ def test_thoughts_are_no_answer(name: str) -> None:
     replies, engine, _ = ask_under(lambda r: say("Yes", logprobs=listed, message={name: "Yes, I see a cat."}))
     assert replies[0].text == "Yes" and replies[0].scores == ()
     assert engine.notes()["odd_answers"] == {"thought_aloud": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "begins"),
+    [
+        ("<think>Is it there? No.</think>No", "<think>"),
+        ("No, or is it?</think>Yes", "No"),  # a template that writes the <think> itself
+        ("No</think>No", "No"),
+        ("<think>Let me", "<think>"),
+    ],
+)
+def test_thoughts_in_the_text_are_no_answer(text: str, begins: str) -> None:
+    listed = top(begins, -0.1, ("Yes", -3.0), ("No", -3.5))
+    replies, engine, _ = ask_under(lambda r: say(text, logprobs=listed))
+    assert replies[0].text == text and replies[0].scores == () and replies[0].p_yes is None
+    odd = {"thought_aloud": 1} | ({"thoughts_without_answer": 1} if "</think>" not in text else {})
+    assert engine.notes()["odd_answers"] == odd
+    turns = ask_under(lambda r: say(" Yes. USER: And", logprobs=top(" Yes", -0.1, ("No", -3.0))))[0][0]
+    assert len(turns.scores) == 2  # turns played on behind an answer leave its beginning what it is
+
+
+def test_options_that_an_answer_hardly_begins_with() -> None:
+    """Less than one in a hundred for all of them: which one leads says nothing."""
+    assert scores(top("The", -0.1, ("Yes", -6.0), ("No", -8.0)), "The cat") == []
+    assert scores(top("The", -0.1, ("Yes", -4.5), ("No", -8.0)), "The cat") == [-4.5, -8.0]
+    assert scores(top("The", -0.1, ("Yes", -6.0)), "The cat", options=("Yes",)) == [-6.0]  # compared with nothing
+
+
+@pytest.mark.parametrize(
+    "said", ["You are not allowed to request logprobs from this model", "log_probs: not for this model"]
+)
+def test_likelihoods_that_are_forbidden(said: str) -> None:
+    """OpenAI answers its reasoning models' logprobs with 403: that is no word about the key."""
+
+    def plan(request: Request) -> Send | None:
+        return error(403, said) if "logprobs" in request.body else say("Yes")
+
+    replies, engine, requests = ask_under(plan, YES_NO, YES_NO)
+    assert [(r.text, r.scores, r.error) for r in replies] == [("Yes", (), None)] * 2
+    assert [r.body.get("top_logprobs") for r in requests] == [20, 5, None, None]
+    assert said in engine.notes()["why"]
 
 
 def test_a_server_that_refuses_likelihoods() -> None:
@@ -152,7 +197,7 @@ def test_likelihoods_alone() -> None:
     ending = Prompt("end", ("Yes", "No"), "none", end=True)
     replies, _, requests = ask_under(plan, *prompts, ending, Prompt("short", ("Yes", "No"), end=True))
     assert replies[0] == Reply(scores=replies[0].scores) and [s.logp for s in replies[0].scores] == [-0.2, -2.0]
-    assert replies[1].error == "the options are not all among the first tokens that it lists"
+    assert (replies[1].error or "").startswith("the options are not all among the first tokens that it lists, or")
     assert replies[2].error == "the server offers no likelihoods"
     assert replies[3].error == "the server offers no likelihoods of ending an answer"
     assert (replies[4].text, replies[4].scores) == ("Yes", ())

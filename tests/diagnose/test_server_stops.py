@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from diagnose_data import make_triplets, write_data
-from fault_server import FAULTS, KEY, PICTURE, PROMPTS, FaultServer, Request, Send, error, make, truth
+from fault_server import FAULTS, KEY, PICTURE, PROMPTS, FaultServer, Request, Send, error, make, say, truth
 
 from vsre.diagnose import Interrupted, Prompt, diagnose, load_run
 from vsre.diagnose.server import ServerEngine
@@ -55,7 +56,8 @@ def test_what_no_retry_helps(send: Send, key: str | None, words: str, monkeypatc
     with pytest.raises(VsreError, match=words):
         raise ended
     assert sum(reply is not None for reply in ended.replies[0]) == 4
-    assert len(server.requests) <= 4 + 2 and engine.notes()["retries"]["total"] == 0
+    ours = send.status == 403  # a 403 may be one prompt's alone: the engine's own question tells
+    assert len(server.requests) <= 4 + 2 + ours and engine.notes()["retries"]["total"] == 0
     assert KEY not in str(ended)
 
 
@@ -66,6 +68,31 @@ def test_a_server_that_refuses_everything() -> None:
     assert "refuses every request (400: this model takes no images)" in str(ended)
     assert ended.replies == [[None] * 12]
     assert len(server.requests) <= 8 + 1
+
+
+@pytest.mark.parametrize(
+    "said", ["your input was flagged for violence", "The chosen model requires moderation", "blocked by the firewall"]
+)
+def test_a_prompt_that_is_forbidden(said: str) -> None:
+    """403 for one prompt of a server that answers others is that prompt's error."""
+    bad = PROMPTS[5]
+    with FaultServer(lambda r: error(403, said) if r.prompt == bad else None) as server:
+        engine = make(server, concurrency=1)
+        (replies,) = engine.answer([(PICTURE, [Prompt(p) for p in PROMPTS])])
+    assert [r.text for r in replies] == [None if p == bad else truth(p) for p in PROMPTS]
+    assert replies[5].error == f"the server gave no answer to this prompt (403: {said})"
+    assert len(server.requests) == len(PROMPTS) + 1 and engine.notes()["refused"] == {"403": 1}
+
+
+@pytest.mark.parametrize("said", ["key disabled", "this account was flagged and closed"])
+@pytest.mark.parametrize("works", [0, 3])
+def test_a_key_that_is_withdrawn(said: str, works: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the words: when our own question is forbidden too, no prompt is to blame."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with FaultServer(lambda r: None if r.number < works else error(403, said)) as server:
+        ended = stopped(make(server, concurrency=1))
+    assert said in str(ended) and "OPENAI_API_KEY was not accepted" in str(ended)
+    assert sum(reply is not None for reply in ended.replies[0]) == works and len(server.requests) <= works + 2
 
 
 def test_nobody_there() -> None:
@@ -203,6 +230,55 @@ def test_faults_of_every_kind_in_one_run(data: Path, tmp_path: Path) -> None:
     assert metrics["errors"] == 0
     assert [row["answer"] for row in samples(tmp_path)] == [truth(row["prompt"]) for row in samples(tmp_path)]
     assert len(samples(tmp_path)) == 240
+
+
+def test_another_address_is_the_same_run(data: Path, tmp_path: Path) -> None:
+    """A tunnel, or a job that gets a new port: the run goes on, and its record and figures tell."""
+    with FaultServer() as first:
+        first.plan = dies_at(first, 10)
+        with pytest.raises(Interrupted):
+            diagnose(make(first, retries=1), data, ["test-s"], tmp_path, progress=False)
+    path = tmp_path / "run.json"
+    record = json.loads(path.read_text())
+    assert "base_url" not in record["settings"]["engine"]
+    assert record["sessions"][0]["engine"]["base_url"] == first.url
+    # As earlier versions wrote it: the address among the settings, versions once.
+    record["settings"]["engine"]["base_url"] = record["sessions"][0]["engine"].pop("base_url")
+    for name in ("vsre", "versions", "answered"):
+        del record["sessions"][0][name]
+    path.write_text(json.dumps(record))
+    with FaultServer() as second:
+        metrics = diagnose(make(second), data, ["test-s"], tmp_path, progress=False)
+        again = diagnose(make(second), data, ["test-s"], tmp_path, progress=False)
+    assert first.port != second.port and 0 < len(second.requests) < 16
+    told = [warning for warning in metrics["warnings"] if "addresses" in warning]
+    assert len(told) == 1 and f"({first.url}, {second.url})" in told[0] and again == metrics
+    found = load_run(tmp_path).run
+    assert "base_url" not in found["settings"]["engine"]
+    assert [s.get("engine", {}).get("base_url") for s in found["sessions"]] == [first.url, second.url, None]
+
+
+def test_errors_are_asked_again_where_that_is_wanted(data: Path, tmp_path: Path) -> None:
+    sick = error(400, "out of memory")
+    with FaultServer(lambda r: sick if r.number % 4 == 1 else None) as server:
+        before = diagnose(make(server, concurrency=1), data, ["test-s"], tmp_path, progress=False)
+        assert before["errors"] == 4 and "--retry-errors" in " ".join(before["warnings"])
+        server.plan = lambda request: None
+        assert diagnose(make(server), data, ["test-s"], tmp_path, progress=False)["errors"] == 4
+        engine = make(server)
+        after = diagnose(engine, data, ["test-s"], tmp_path, progress=False, retry_errors=True)
+        whole = diagnose(make(server), data, ["test-s"], tmp_path / "whole", progress=False)
+    assert after == whole and after["errors"] == 0 and engine.notes()["answers"] == 4
+    assert samples(tmp_path) == samples(tmp_path / "whole")
+
+
+def test_answers_cut_at_the_limit_are_told(data: Path, tmp_path: Path) -> None:
+    with FaultServer(lambda r: say("Yes, as the", finish_reason="length") if r.number % 4 == 1 else None) as server:
+        cut = diagnose(make(server, concurrency=1), data, ["test-s"], tmp_path / "a", progress=False)
+        server.plan = lambda request: say("Yes, as the", finish_reason="length") if request.number == 20 else None
+        few = diagnose(make(server), data, ["phase1"], tmp_path / "b", progress=False)
+    assert any("4 of 16 answers (25.0 %) were cut" in w and "--max-tokens" in w for w in cut["warnings"])
+    assert sum(row["cut"] for row in samples(tmp_path / "b")) == 1 and not few["warnings"]
 
 
 def test_other_settings_are_another_run(data: Path, tmp_path: Path) -> None:

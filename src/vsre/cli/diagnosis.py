@@ -8,18 +8,23 @@ from typing import Annotated, Any
 import typer
 
 from vsre.cli.engine import (
+    Body,
     Cache,
     Concurrency,
     Device,
     DeviceMap,
     Dtype,
     KeyEnv,
+    MaxTokens,
+    NoKey,
+    NoLogprobs,
     PriceIn,
     PriceOut,
     Quantization,
     RemoteCode,
     Revision,
     Server,
+    Temperature,
     open_engine,
 )
 from vsre.cli.output import JsonFile, console, write_json
@@ -92,8 +97,16 @@ def diagnose(
         int, typer.Option(help="So many triplets are asked again with picture or words changed; 0: none.")
     ] = 400,
     no_picture: Annotated[bool, typer.Option("--no-picture", help="Ask everything without the pictures.")] = False,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Ask the run's questions again that ended in an error.")
+    ] = False,
+    max_tokens: MaxTokens = None,
     server: Server = None,
     key_env: KeyEnv = "OPENAI_API_KEY",
+    no_key: NoKey = False,
+    temperature: Temperature = None,
+    body: Body = None,
+    no_logprobs: NoLogprobs = False,
     concurrency: Concurrency = 8,
     price_in: PriceIn = None,
     price_out: PriceOut = None,
@@ -118,6 +131,11 @@ def diagnose(
         model,
         server=server,
         key_env=key_env,
+        no_key=no_key,
+        temperature=temperature,
+        body=body,
+        no_logprobs=no_logprobs,
+        max_tokens=max_tokens,
         concurrency=concurrency,
         price_in=price_in,
         price_out=price_out,
@@ -142,6 +160,7 @@ def diagnose(
         seed=seed,
         protocol=protocol,
         train_path=train_triplets,
+        retry_errors=retry_errors,
     )
     row = ReportRun(name=model, folder=out)
     console.print(result_table([row]))
@@ -153,6 +172,8 @@ def diagnose(
         console.print(line, highlight=False, markup=False)
     if "without_picture" in record:
         console.print(f"not asked without a picture: {record['without_picture']}", highlight=False, markup=False)
+    for warning in metrics["warnings"]:
+        console.print(f"warning: {warning}", highlight=False, markup=False)
     write_json(json_file, metrics)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -19,6 +20,19 @@ Server = Annotated[
     ),
 ]
 KeyEnv = Annotated[str, typer.Option(help="The environment variable that holds the server's key.")]
+NoKey = Annotated[bool, typer.Option("--no-key", help="Send the server no key, whatever the environment holds.")]
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(help="The most tokens of an answer, for models that think first; default: 16 short, 64 full."),
+]
+Temperature = Annotated[
+    str | None, typer.Option(help="The server's, 0 by default; none leaves it out, for models that refuse it.")
+]
+Body = Annotated[
+    str | None,
+    typer.Option(metavar="JSON", help='Further fields of requests to the server, as \'{"reasoning_effort": "low"}\'.'),
+]
+NoLogprobs = Annotated[bool, typer.Option("--no-logprobs", help="Ask the server for no likelihoods.")]
 Concurrency = Annotated[int, typer.Option(help="Requests to the server at once.")]
 PriceIn = Annotated[float | None, typer.Option(help="The server's price of a million prompt tokens, for the cost.")]
 PriceOut = Annotated[float | None, typer.Option(help="... and of a million answer tokens.")]
@@ -35,11 +49,18 @@ Cache = Annotated[
 ]
 
 
+KEY_ENV = "OPENAI_API_KEY"
+
+
 def open_engine(
     model: str,
     *,
     server: str | None = None,
-    key_env: str = "OPENAI_API_KEY",
+    key_env: str = KEY_ENV,
+    no_key: bool = False,
+    temperature: str | None = None,
+    body: str | None = None,
+    no_logprobs: bool = False,
     concurrency: int = 8,
     price_in: float | None = None,
     price_out: float | None = None,
@@ -52,10 +73,17 @@ def open_engine(
     picture: Literal["shown", "none"] = "shown",
     cache: Path | None = None,
     decoding: Decoding | None = None,
+    max_tokens: int | None = None,
 ) -> Engine:
-    """The engine that these options ask for; raises VsreError for options that do not go together."""
-    from vsre.diagnose import TransformersEngine
+    """The engine that these options ask for; raises VsreError for options that do not go together. `max_tokens` is for
+    answers of every style, in place of a `decoding`."""
+    from vsre.diagnose import Decoding, TransformersEngine
     from vsre.diagnose.cache import CachedEngine
+
+    if max_tokens is not None:
+        if max_tokens < 1:
+            raise VsreError(f"--max-tokens {max_tokens}: an answer needs 1 or more.")
+        decoding = Decoding(max_tokens, max_tokens)
 
     if server is not None:
         from vsre.diagnose.server import ServerEngine
@@ -68,15 +96,26 @@ def open_engine(
                 "--cache keeps answers by a model's weights, and a server tells none: another model under the same "
                 "name would be answered from it. Leave it out; the run folder itself is resumed without it."
             )
+        if no_key and key_env != KEY_ENV:
+            raise VsreError(f"--no-key and --key-env {key_env}: give one of the two.")
         return ServerEngine(
             server,
             model,
-            key_env=key_env,
+            key_env=None if no_key else key_env,
+            temperature=_temperature(temperature),
+            body=_fields(body),
+            logprobs="off" if no_logprobs else "auto",
             concurrency=concurrency,
             price_in=price_in,
             price_out=price_out,
             pictures=picture == "shown",
             decoding=decoding,
+        )
+    asked = {"--temperature": temperature, "--body": body, "--no-logprobs": no_logprobs, "--no-key": no_key}
+    if given := [name for name, value in asked.items() if value not in (None, False)]:
+        raise VsreError(
+            f"{', '.join(given)}: said to a server, and none is named. Give its address (--server), or leave it out; a "
+            "model in this process is asked greedily."
         )
     if quantization not in (None, "4bit", "8bit"):
         raise VsreError(f"--quantization {quantization}: give 4bit or 8bit.")
@@ -92,3 +131,34 @@ def open_engine(
         decoding=decoding,
     )
     return engine if cache is None else CachedEngine(engine, cache)
+
+
+def _temperature(said: str | None) -> float | None:
+    """The value of --temperature: None for none."""
+    if said is None:
+        return 0.0
+    if said.strip().casefold() == "none":
+        return None
+    try:
+        value = float(said)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise VsreError(f"--temperature {said}: give a number, 0 or more, or none to leave it to the server.")
+    return value
+
+
+def _fields(body: str | None) -> dict[str, Any]:
+    """The value of --body."""
+    if body is None:
+        return {}
+    try:
+        found = json.loads(body)
+    except ValueError as error:
+        raise VsreError(f"--body: not JSON ({error}). {_AS_IN}") from None
+    if not isinstance(found, dict):
+        raise VsreError(f"--body: JSON, but no object of fields ({type(found).__name__}). {_AS_IN}")
+    return found
+
+
+_AS_IN = """As in --body '{"chat_template_kwargs": {"enable_thinking": false}}', in single quotes for the shell."""

@@ -29,7 +29,9 @@ class CachedEngine:
         self.engine, self.name, self.batch_images = engine, engine.name, engine.batch_images
         self.path = Path(path)
         self.hits = 0
-        self._about = json.dumps(engine.settings(), sort_keys=True, default=str)
+        # A server is no setting of a run, but behind another address there may be another model of the same name.
+        place = {"base_url": engine.base_url} if hasattr(engine, "base_url") else {}
+        self._about = json.dumps(engine.settings() | place, sort_keys=True, default=str)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(self.path, timeout=60, isolation_level=None)
@@ -86,7 +88,7 @@ class CachedEngine:
             marks = ",".join("?" * len(some))
             for key, reply in self._db.execute(f"select key, reply from replies where key in ({marks})", some):
                 raw = json.loads(reply)
-                found[key] = Reply(raw["text"], tuple(Score(**score) for score in raw["scores"]))
+                found[key] = Reply(raw["text"], tuple(Score(**score) for score in raw["scores"]), cut=raw.get("cut"))
         return found
 
     def _write(self, replies: Any) -> None:

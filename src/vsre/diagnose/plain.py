@@ -146,10 +146,12 @@ class Plain(Way):
             if self._is_apart(images, jobs[row], torch.stack([step[row] for step in kept]), said[row][:1]):
                 return self._answer_alike(images, jobs)
             self._padding = int(padded.max())
-        texts = self.renderer.texts([until_end(tokens, self.end) for tokens in said])
+        answers = [until_end(tokens, self.end) for tokens in said]
+        texts = self.renderer.texts(answers)
         scores = self.scores(jobs, kept[0], lambda rows, told: self._dictate(images, [jobs[i] for i in rows], told))
-        for job, text, told in zip(jobs, texts, scores, strict=True):
-            job.reply = Reply(None if job.prompt.style == "none" else text, told)
+        for job, text, told, ids in zip(jobs, texts, scores, answers, strict=True):
+            silent = job.prompt.style == "none"
+            job.reply = Reply(None if silent else text, told, cut=None if silent else len(ids) >= limit)
 
     def _is_apart(self, images: Images, job: Job, padded: torch.Tensor, told: Sequence[int]) -> bool:
         """Whether a job's logits in a padded batch (1 or 2, V) are not those of the job alone."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from vsre.errors import VsreError
@@ -39,12 +39,14 @@ class Reply:
     """One answer: the raw text, or the error that prevented it.
 
     `scores` are those of the prompt's options in their order; empty where an engine has no likelihoods to give. `text`
-    is None for a prompt that asked for likelihoods only.
+    is None for a prompt that asked for likelihoods only. `cut`: the answer ended at the limit of tokens, not by itself;
+    None where the engine does not tell.
     """
 
     text: str | None = None
     scores: tuple[Score, ...] = ()
     error: str | None = None
+    cut: bool | None = field(default=None, compare=False)
 
     @classmethod
     def yes_no(cls, text: str, yes: float, no: float) -> Self:

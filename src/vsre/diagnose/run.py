@@ -25,6 +25,7 @@ from vsre.diagnose.probes import ProbePlan, plan_probes
 from vsre.diagnose.reliance import picture_reliance
 from vsre.diagnose.replies import Interrupted
 from vsre.diagnose.run_folder import RunRecord, write_json
+from vsre.diagnose.run_warnings import answer_warnings
 from vsre.diagnose.samples import IDENTITY, SCHEMA, Asked, read_samples, sample_files
 from vsre.diagnose.seen import by_training
 from vsre.errors import VsreError
@@ -56,6 +57,7 @@ def diagnose(
     train_path: str | Path | None = None,
     progress: bool = True,
     resume: bool = True,
+    retry_errors: bool = False,
     flush_seconds: float = 30.0,
 ) -> dict[str, Any]:
     """Ask `engine` every template of `packs` about every triplet; returns the content of metrics.json.
@@ -65,7 +67,8 @@ def diagnose(
     `probes` triplets are asked again with their picture or their words changed (`vsre.diagnose.probes`). `train_path`
     holds the triplets on which the blind floor is fitted, `protocol` names how training and test rows were kept apart;
     `seed` also draws the bootstrap. Templates with boxes skip triplets without (counted in `skipped`). A resumed run
-    asks no question again; with `resume=False` the folder's earlier run is replaced. Raises VsreError where there is
+    asks no question again, but with `retry_errors` those that ended in an error (a server or a disk that failed for a
+    while); with `resume=False` the folder's earlier run is replaced. Raises VsreError where there is
     nothing to ask, and where the folder holds a run made under other settings.
     """
     out = Path(out_dir)
@@ -94,6 +97,8 @@ def diagnose(
         },
         resume=resume,
     )
+    if retry_errors:
+        record.ask_again()
     groups = (
         (ts[0].image, [Asked(t, template, ask(template, t)) for t in ts for template in askable(t, plan.templates)])
         for ts in by_image(plan.chosen(read_triplets(triplets_path)), limit, per_image=per_image)
@@ -118,6 +123,7 @@ def diagnose(
     record.finish(asked, seconds)
 
     samples = read_samples(out / "samples")
+    probed = None if probing is None else read_samples(out / "probes")
     train = None if train_path is None else read_statements(train_path)
     metrics = {
         "model": engine.name,
@@ -128,8 +134,9 @@ def diagnose(
     }
     if train is not None:
         metrics["by_training"] = by_training(samples, train, seed=seed)
-    if probing is not None:
-        metrics["picture_reliance"] = picture_reliance(read_samples(out / "probes"), seed=seed)
+    if probed is not None:
+        metrics["picture_reliance"] = picture_reliance(probed, seed=seed)
+    metrics["warnings"] = [*metrics["warnings"], *answer_warnings(samples, probed), *record.warnings()]
     write_json(out / "metrics.json", metrics)
     record.write()
     return metrics
@@ -140,7 +147,14 @@ def _probe(
 ) -> tuple[int, float]:
     """Ask the probes, at last without any picture where the engine can; how many questions, and the seconds it took."""
     answering = Answering(
-        out / "probes", SCHEMA, IDENTITY, probing.questions, title="Probes", progress=progress, flush=flush_seconds
+        out / "probes",
+        SCHEMA,
+        IDENTITY,
+        probing.questions,
+        title="Probes",
+        started=record.answered,
+        progress=progress,
+        flush=flush_seconds,
     )
     asked, seconds = answering.run(engine, probing.groups())
     try:
@@ -158,7 +172,7 @@ def load_run(folder: str | Path) -> DiagnosisRun:
     if not (folder / "metrics.json").is_file():
         state = (
             "its run is not finished: call diagnose again to resume it"
-            if sample_files(folder / "samples")
+            if (folder / "run.json").is_file() or sample_files(folder / "samples")
             else "no run here"
         )
         raise VsreError(f"{folder}: {state}.")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import vsre
 from vsre.diagnose.engines import Engine
-from vsre.diagnose.samples import sample_files
+from vsre.diagnose.samples import drop_errors, sample_files
 from vsre.errors import VsreError
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy", "pillow")
@@ -20,12 +20,16 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "n
 NEW = ("engine.processor",)
 """Settings that earlier versions did not write down: a run without them may go on."""
 
+DROPPED = ("engine.base_url",)
+"""Settings that earlier versions wrote down and that decide nothing: a run with them may go on."""
+
 
 class RunRecord:
     """run.json of the run in `out`, written when it begins, after its first answers, when it stops and when it ends.
 
     `settings` decide the answers: a folder that holds a run under other ones is refused with VsreError, unless `resume`
-    is False, which replaces that run. `facts` are whatever else is worth recording.
+    is False, which replaces that run. `facts` are whatever else is worth recording. Each session keeps its versions
+    and, in its engine's notes, a server's address; `warnings` tells where they differ.
     """
 
     def __init__(
@@ -39,7 +43,10 @@ class RunRecord:
             **facts,
             "settings": settings,
             "versions": versions(),
-            "sessions": [*self.earlier.get("sessions", []), {"started": _now()}],
+            "sessions": [
+                *_sessions(self.earlier),
+                {"started": _now(), "vsre": vsre.__version__, "versions": versions()},
+            ],
             "finished": None,
         }
         self.write()
@@ -48,15 +55,51 @@ class RunRecord:
         write_json(self.path, self.content)
 
     def answered(self, say: Callable[[str], None]) -> None:
-        """After the first answers: a run that is killed later still says how it was answered."""
+        """After the first answers of the session: a run that is killed later still says how it was answered."""
+        session = self.content["sessions"][-1]
+        if "answered" in session:
+            return
+        session["answered"] = _now()
         self.stopped()
         notes = self.content["engine"]
         if "way" in notes:
             say(f"way: {notes['way']}" + (f" ({notes['why']})" if notes.get("why") else ""))
+        for line in self.warnings():
+            say(f"warning: {line}")
+
+    def warnings(self) -> list[str]:
+        """What was not the same in all sessions that brought answers."""
+        brought = [session for session in self.content["sessions"] if "answered" in session]
+        told = []
+        places = _different(brought, lambda session: {"address": session.get("engine", {}).get("base_url")})
+        if places:
+            told.append(
+                f"The answers come from servers at several addresses ({', '.join(places['address'])}): make sure that "
+                "the same model, in the same precision, stood behind each."
+            )
+        made = _different(brought, lambda session: {"vsre": session.get("vsre"), **session.get("versions", {})})
+        if made:
+            listed = "; ".join(f"{name} {', then '.join(found)}" for name, found in made.items())
+            told.append(
+                f"The answers were made under several versions ({listed}), which may not answer alike: for answers of "
+                "one version run into another folder."
+            )
+        return told
 
     def stopped(self) -> None:
         """The engine's notes of now: how it answers, what it has cost so far."""
         self.content["engine"] = self.content["sessions"][-1]["engine"] = self.engine.notes()
+        self.write()
+
+    def ask_again(self) -> None:
+        """Take the questions that ended in an error out of the folder, so that this session asks them again.
+
+        The figures go first: without some of its answers the run is not finished until they are there again.
+        """
+        out = self.path.parent
+        figures = out / "metrics.json"
+        again = sum(drop_errors(out / part, lambda: figures.unlink(missing_ok=True)) for part in ("samples", "probes"))
+        self.content["sessions"][-1]["asked_again"] = again
         self.write()
 
     def finish(self, asked: int, seconds: float) -> None:
@@ -100,14 +143,42 @@ def _open_folder(out: Path, settings: dict[str, Any], *, resume: bool) -> dict[s
     differ = [
         f"{name}: there {held.get(name)!r}, now {wanted.get(name)!r}"
         for name in sorted(held.keys() | wanted.keys())
-        if held.get(name) != wanted.get(name) and not (name in NEW and name not in held)
+        if held.get(name) != wanted.get(name)
+        and not (name in NEW and name not in held)
+        and not (name in DROPPED and name not in wanted)
     ]
     if differ:
         raise VsreError(
             f"{out}: holds a run made under other settings ({'; '.join(differ)}). Use another folder, "
-            "or replace that run with resume=False."
+            "or delete this one (in Python: resume=False replaces that run)."
         )
     return earlier
+
+
+def _sessions(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The sessions of a record. Earlier versions kept versions for the last session only, a server's address among the
+    settings, and did not say whether a session that was killed had brought answers; those with engine notes had."""
+    sessions: list[dict[str, Any]] = [dict(session) for session in record.get("sessions", [])]
+    place = _flat(record.get("settings", {})).get("engine.base_url")
+    for session in sessions:
+        if "engine" in session and "vsre" not in session:
+            session.setdefault("answered", session.get("started"))
+            if place:
+                session["engine"] = {"base_url": place, **(session["engine"] or {})}
+    if sessions and "vsre" not in sessions[-1]:
+        sessions[-1] |= {name: record[name] for name in ("vsre", "versions") if name in record}
+    return sessions
+
+
+def _different(
+    sessions: Sequence[dict[str, Any]], of: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, list[str]]:
+    """The named values of sessions that are not the same in all that have them, in the order of their first use."""
+    found: dict[str, list[str]] = {}
+    for name, value in (pair for session in sessions for pair in of(session).items()):
+        if value and value not in found.setdefault(name, []):
+            found[name].append(value)
+    return {name: values for name, values in found.items() if len(values) > 1}
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:

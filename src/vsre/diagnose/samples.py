@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vsre.diagnose.prompts import Prompt
 from vsre.diagnose.replies import Reply
-from vsre.errors import VsreError
+from vsre.errors import VsreError, first_line
 from vsre.relations.grammar import caption, negated
 from vsre.relations.ontology import relation as find_relation
 from vsre.rewrite import Question, Template
@@ -45,10 +47,14 @@ SCHEMA = pa.schema(
         ("tokens_yes", pa.int32()),
         ("tokens_no", pa.int32()),
         ("error", pa.string()),
+        ("cut", pa.bool_()),
     ]
 )
 """`answer` is the model's raw text, `reading` what it means (yes, no, unanswered, error). `correct` is null on errors:
-they are neither right nor wrong."""
+they are neither right nor wrong. `cut`: the answer ended at the limit of tokens; null where that is not known."""
+
+ADDED = ("cut",)
+"""Columns that earlier versions did not write: null in their files."""
 
 
 IDENTITY = ("key", "pack", "template")
@@ -117,6 +123,7 @@ def to_sample(model: str, asked: Asked, reply: Reply) -> dict[str, Any]:
         "tokens_yes": reply.scores[0].tokens if reply.scores else None,
         "tokens_no": reply.scores[1].tokens if reply.scores else None,
         "error": storable(reply.error),
+        "cut": reply.cut,
     }
 
 
@@ -137,10 +144,10 @@ def meta_category(relation: str) -> str:
 def write_part(folder: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema = SCHEMA) -> Path:
     """Write rows as the next part-NNNNN.parquet; the file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"part-{len(sample_files(folder)):05d}.parquet"
-    draft = path.with_suffix(".tmp")
-    pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), draft, compression="zstd")
-    draft.replace(path)
+    # Behind the last one, not by their count: a part that was deleted must not have its successor overwritten.
+    numbers = [int(found[1]) for file in sample_files(folder) if (found := _NUMBER.fullmatch(file.name))]
+    path = folder / f"part-{max(numbers, default=-1) + 1:05d}.parquet"
+    _write(path, pa.Table.from_pylist(list(rows), schema=schema))
     return path
 
 
@@ -148,10 +155,61 @@ def sample_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("part-*.parquet"))
 
 
+def drop_errors(folder: Path, about_to: Callable[[], None] = lambda: None) -> int:
+    """Take the rows with an error out of a folder's parts, so that their questions are open again; returns how many.
+
+    Each part is replaced whole, so that no reader ever finds a question twice and a kill loses errors only; `about_to`
+    is called before the first is changed.
+    """
+    dropped = 0
+    for file in sample_files(folder):
+        errors = pc.is_valid(_read(file, ["error"])["error"])
+        if not (n := pc.sum(errors).as_py()):
+            continue
+        if not dropped:
+            about_to()
+        kept = _read(file).filter(pc.invert(errors))
+        if len(kept):
+            _write(file, kept)
+        else:
+            file.unlink()
+        dropped += n
+    return dropped
+
+
 def read_samples(folder: Path, columns: Sequence[str] | None = None, schema: pa.Schema = SCHEMA) -> pa.Table:
     """All samples in the order they were asked; an empty table where there are none yet."""
-    tables = [pq.read_table(file, columns=list(columns) if columns else None) for file in sample_files(folder)]
-    if not tables:
-        empty = schema.empty_table()
-        return empty.select(list(columns)) if columns else empty
-    return pa.concat_tables(tables)
+    wanted = list(columns or schema.names)
+    added = [name for name in ADDED if name in wanted]
+    tables = []
+    for file in sample_files(folder):
+        table = _read(file, columns)
+        for name in added:
+            if name not in table.column_names:
+                table = table.append_column(schema.field(name), pa.nulls(len(table), schema.field(name).type))
+        if lost := [name for name in wanted if name not in table.column_names]:
+            raise VsreError(f"{file}: the columns {', '.join(lost)} are missing, so it is not a file of this version.")
+        tables.append(table.select(wanted))
+    return pa.concat_tables(tables) if tables else schema.empty_table().select(wanted)
+
+
+_NUMBER = re.compile(r"part-(\d+)\.parquet")
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    draft = path.with_suffix(".tmp")
+    pq.write_table(table, draft, compression="zstd")
+    draft.replace(path)
+
+
+def _read(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    try:
+        with pq.ParquetFile(file) as part:
+            return part.read([name for name in columns if name in part.schema_arrow.names] if columns else None)
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # the disk's word, not Parquet's
+            raise VsreError(f"{file}: cannot be read ({first_line(error)}).") from error
+        raise VsreError(
+            f"{file}: damaged, as by a full disk or a copy that was cut short ({first_line(error)}). Delete this file: "
+            "the same command then asks its questions again."
+        ) from error

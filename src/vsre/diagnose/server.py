@@ -100,12 +100,16 @@ class ServerEngine:
         blind.asking = replace(self.asking, pictures=False)
         return blind
 
+    @property
+    def base_url(self) -> str:
+        """The address, without anything secret."""
+        return self.endpoint.base
+
     def settings(self) -> dict[str, Any]:
-        """Which weights answer is the server's business: the name counts, not the model."""
+        """Which weights answer is the server's business: the name counts, not the model, nor where it is today."""
         return {
             "engine": "server",
             "model": self.name,
-            "base_url": self.endpoint.base,
             "decoding": {
                 "greedy": self.asking.temperature == 0,
                 "temperature": self.asking.temperature,
@@ -129,6 +133,7 @@ class ServerEngine:
         return {
             "way": "chat completions of a server",
             "why": scores,
+            "base_url": self.base_url,
             **tally.notes(),
             "sent": {
                 "limit_as": dialect.limit,
@@ -170,7 +175,7 @@ class ServerEngine:
             replies[job.image].append(job.reply)
         if why is not None:
             raise Interrupted(
-                f"{self.endpoint.base} {why} What was answered is kept: the same command goes on from there.",
+                f"{self.base_url} {why} What was answered is kept: the same command goes on from there.",
                 replies,
             ) from cause
         return [[reply or Reply(error="the engine gave no reply") for reply in row] for row in replies]

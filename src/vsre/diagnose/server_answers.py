@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from vsre.diagnose.replies import Score
+from vsre.rewrite.clean import answer_part
 
 _ABSENT = -9999.0
 """What several servers write as log P of a token they have no value for."""
 
 _MOST = 1.01
 """Probabilities that add up to more, rounding allowed, are none (logits, say)."""
+
+LEAST_MASS = 0.01
+"""Options that are less likely than this all together are not what the answer begins with, whichever leads."""
 
 _BLANKS = ("\u2581", "\u0120")
 """SentencePiece's and byte-level BPE's marks for a leading blank."""
@@ -33,8 +37,8 @@ class Answer:
     """One completion.
 
     `first` maps each token that the server lists for the first place of the answer to its log P; empty where it lists
-    none, or where the place is not the answer's (a model that thinks aloud first). `filtered`: a content filter
-    withheld the text.
+    none, or where the place is not the answer's (a model that thinks aloud first). `reasoned`: it did, in a field of
+    its own or before </think> in the text. `filtered`: a content filter withheld the text.
     """
 
     text: str
@@ -72,7 +76,7 @@ def read_completion(raw: bytes) -> Answer:
     if not text and isinstance(message.get("refusal"), str):
         text = message["refusal"]
     text = _storable(text)
-    reasoned = any(message.get(name) for name in ("reasoning_content", "reasoning"))
+    reasoned = any(message.get(name) for name in ("reasoning_content", "reasoning")) or _thinks(text)
     usage = found["usage"] if isinstance(found.get("usage"), dict) else {}
     details = usage.get("prompt_tokens_details")
     return Answer(
@@ -90,7 +94,8 @@ def read_completion(raw: bytes) -> Answer:
 
 
 def option_scores(first: Mapping[str, float], options: Sequence[str]) -> tuple[Score, ...]:
-    """log P that the answer begins with each option, from the first place's tokens; () unless all options are there.
+    """log P that the answer begins with each option, from the first place's tokens; () unless all options are there,
+    and where several have less than LEAST_MASS together.
 
     An option is there if a token is the whole of it, whatever its case and the blank before it: the probabilities of
     such tokens are added up. A token that is only the beginning of an option does not count: "In" begins "Incorrect"
@@ -104,6 +109,8 @@ def option_scores(first: Mapping[str, float], options: Sequence[str]) -> tuple[S
             return ()
         top = max(found)
         totals.append(min(0.0, top + math.log(sum(math.exp(logp - top) for logp in found))))
+    if len(totals) > 1 and sum(map(math.exp, totals)) < LEAST_MASS:
+        return ()
     return tuple(Score(total, 1) for total in totals)
 
 
@@ -141,6 +148,13 @@ def _text(content: Any) -> str:
         if all(isinstance(part.get("text"), str) for part in parts):
             return "".join(part["text"] for part in parts)
     raise Unreadable(f"a message whose content is {type(content).__name__}")
+
+
+def _thinks(text: str) -> bool:
+    """Whether a text begins with thoughts, as the reader of answers knows them; some templates write the <think>
+    themselves, so that only its end is there."""
+    part = answer_part(text)
+    return part is None or "</think>" in text or not text.strip().startswith(part)
 
 
 def _storable(text: str) -> str:

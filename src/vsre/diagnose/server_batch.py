@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from vsre.diagnose.prompts import Prompt
 from vsre.diagnose.replies import Reply
-from vsre.diagnose.server_answers import Answer, option_scores
+from vsre.diagnose.server_answers import LEAST_MASS, Answer, option_scores
 from vsre.diagnose.server_client import Client, Failed, Final, Passing, Refused
 from vsre.diagnose.server_requests import Asking, Dialect
 from vsre.diagnose.server_tally import Tally
@@ -29,6 +29,9 @@ _BEFORE_CONTACT = 2
 """Retries while nothing was ever heard: an address is more likely wrong than a server starting."""
 
 _NO_SCORES = "the server offers no likelihoods"
+_UNLIKELY = (
+    f"the options are not all among the first tokens that it lists, or together are less likely than {LEAST_MASS:.0%}"
+)
 
 
 @dataclass
@@ -123,13 +126,15 @@ class Batch:
             try:
                 return self._reply(prompt, await self._ask(prompt, picture, retries))
             except Final as fault:
-                self.stop(await self._final(fault))
-                return None
+                if fault.cause != "403" or not self.state.works:
+                    self.stop(await self._final(fault))
+                    return None
+                found = fault  # of this prompt, or of all that we ask: our own question tells
             except (Refused, Passing) as fault:
                 found = fault
             if not await self._is_well(found, prompt):
                 return None
-            if isinstance(found, Refused):
+            if not isinstance(found, Passing):
                 break
         self.tally.refused[found.cause] += 1
         return Reply(error=f"the server gave no answer to this prompt ({found})")
@@ -182,11 +187,11 @@ class Batch:
             self.tally.scores_listed += bool(answer.first)
             self.tally.scores_given += bool(scores)
         if prompt.style == "none":
-            why = "the options are not all among the first tokens that it lists" if answer.first else _NO_SCORES
+            why = _UNLIKELY if answer.first else _NO_SCORES
             return Reply(scores=scores) if scores else Reply(error=why)
         if len(answer.text) > MOST_TEXT:
             self.tally.odd["cut_for_storage"] += 1
-        return Reply(answer.text[:MOST_TEXT], scores)
+        return Reply(answer.text[:MOST_TEXT], scores, cut=answer.finish == "length" if answer.finish else None)
 
     async def _is_well(self, fault: Failed, prompt: Prompt) -> bool:
         """Whether the server answers others after a prompt's failure. If not, everything stops here."""
@@ -194,7 +199,10 @@ class Batch:
         async with self._judging:
             if self.stopped:
                 return False
-            if (isinstance(fault, Refused) and self.state.works) or self._answered_at > failed_at:
+            # A 403 may be all that is to come (a key that was withdrawn), so earlier answers prove nothing then.
+            if fault.cause != "403" and (
+                (isinstance(fault, Refused) and self.state.works) or self._answered_at > failed_at
+            ):
                 return True
             try:
                 await self._ask(*self.asking.canary(), retries=min(2, self.patience.retries))
@@ -202,9 +210,10 @@ class Batch:
             except Final as final:
                 self.stop(await self._final(final))
             except Refused as other:
-                if self.state.works:
+                if self.state.works and other.cause != "403":
                     return True
-                self.stop(f"refuses every request ({other}).{_hint(str(other))}")
+                hint = f" {self.client.endpoint.key_hint()}" if other.cause == "403" else _hint(str(other))
+                self.stop(f"refuses every request ({other}).{hint}")
             except Passing as other:
                 self.stop(
                     f"gives no answers ({other}). The first prompt without one: {prompt.text[:80]!r}."
@@ -242,5 +251,8 @@ class Batch:
 
 def _hint(said: str) -> str:
     if "temperature" in said:
-        return " If the model takes no temperature 0, ask with temperature=None: its answers are then not greedy."
+        return (
+            " If the model takes no temperature 0, ask with --temperature none (in Python temperature=None): its "
+            "answers are then not greedy."
+        )
     return " Does this model take pictures, and is this its name on the server?"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -22,6 +23,9 @@ _ERROR_BYTES = 64 * 1024
 _PASSING = {408, 409, 425, 429}
 _NO_MONEY = {"insufficient_quota", "billing_hard_limit_reached"}
 """Sent with status 429, but no waiting helps."""
+
+_NOT_THIS = re.compile("log_?prob|moderation|flagged", re.IGNORECASE)
+"""What a 403 says that is about one request: OpenAI's reasoning models give no logprobs, OpenRouter moderates."""
 
 _FINAL = {401, 402, 403, 404, 405}
 
@@ -47,7 +51,7 @@ class Refused(Failed):
 
 
 class Final(Failed):
-    """No request of ours will be answered: a wrong key, a wrong model, no money left."""
+    """No request of ours will be answered: a wrong key, a wrong model, no money left. A 403 may yet be one prompt's."""
 
 
 class Client:
@@ -118,6 +122,8 @@ class Client:
         said = f"{status}: {self._said(said) or response.reason_phrase or 'no reason given'}"
         if _codes(found) & _NO_MONEY:
             return Final("402", said)
+        if status == 403 and _NOT_THIS.search(said):
+            return Refused(str(status), said)
         if status in _FINAL:
             return Final(str(status), said)
         if status in _PASSING or status >= 500:

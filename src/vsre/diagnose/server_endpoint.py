@@ -74,14 +74,14 @@ class Endpoint:
         if self.url.scheme == "http" and not _near(self.url.host):
             raise VsreError(
                 f"{self.base}: the key in {self.key_env} would cross the network unencrypted. Use https, or ask "
-                "without a key (key_env=None)."
+                "without a key (--no-key; in Python key_env=None)."
             )
         return {self.key_header: f"Bearer {key}" if self.key_header.lower() == "authorization" else key}
 
     def key_hint(self) -> str:
         """What to do about a key that was refused."""
         if self.key_env is None:
-            return "No key was sent: name the environment variable that holds one (key_env)."
+            return "No key was sent: name the environment variable that holds one (--key-env; in Python key_env)."
         if not self._key():
             return f"No key was sent: put it into the environment variable {self.key_env}."
         return f"The key in the environment variable {self.key_env} was not accepted: check it, and what it may use."

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vsre.diagnose.server_answers import Answer
+from vsre.rewrite.clean import answer_part
 
 _NAMES = 20
 """How many names a server may give its model before the rest are only counted."""
@@ -50,7 +51,7 @@ class Tally:
         self.odd["cut_at_limit"] += answer.finish == "length"
         self.odd["empty"] += not answer.text.strip()
         self.odd["thought_aloud"] += answer.reasoned
-        self.odd["thoughts_without_answer"] += answer.reasoned and not answer.text.strip()
+        self.odd["thoughts_without_answer"] += answer.reasoned and not (answer_part(answer.text) or "").strip()
 
     def notes(self) -> dict[str, Any]:
         """As JSON. Latencies are of answered requests, from sending to the last byte."""

@@ -152,6 +152,9 @@ class SharedPrefix(Way):
         if not all(math.isfinite(score.logp) for row in scores for score in row):
             raise VsreError("logits behind the shared prefix are not finite numbers")
         style = jobs[0].prompt.style
-        texts = self.renderer.texts(decode(branches, self.decoding.limit(style), self.end))
-        for job, text, told in zip(jobs, texts, scores, strict=True):
-            job.reply = Reply(None if style == "none" else text, told)
+        limit = self.decoding.limit(style)
+        answers = decode(branches, limit, self.end)
+        texts = self.renderer.texts(answers)
+        for job, text, told, ids in zip(jobs, texts, scores, answers, strict=True):
+            silent = style == "none"
+            job.reply = Reply(None if silent else text, told, cut=None if silent else len(ids) >= limit)

@@ -1,0 +1,32 @@
+"""What a reader of a run's figures should know of its answers: errors that may be asked again, answers cut short."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+CUT_SHARE = 0.05
+"""With more answers cut at the limit of tokens than this share the result carries a warning."""
+
+
+def answer_warnings(samples: pa.Table, probes: pa.Table | None = None) -> list[str]:
+    """Warnings about a run's samples and those of its probes (tables of `samples.SCHEMA`)."""
+    told = []
+    tables = [table for table in (samples, probes) if table is not None]
+    if errors := sum(len(table) - table["error"].null_count for table in tables):
+        of_probes = (
+            f" ({len(probes) - probes['error'].null_count} of the probes among them)" if probes is not None else ""
+        )
+        told.append(
+            f"{errors} questions{of_probes} ended in an error and are not asked again by themselves: "
+            "`vsre diagnose --retry-errors` (in Python retry_errors=True) does, where the reason was one that passes."
+        )
+    known = sum(len(table) - table["cut"].null_count for table in tables)
+    cut = sum(pc.sum(table["cut"]).as_py() or 0 for table in tables)
+    if cut > CUT_SHARE * known:
+        told.append(
+            f"{cut} of {known} answers ({100 * cut / known:.1f} %) were cut at the limit of tokens, so how they end is "
+            "not known: look at the samples (column cut), and where it matters run into another folder with a larger "
+            "--max-tokens (in Python Decoding(N, N))."
+        )
+    return told
