@@ -249,6 +249,17 @@ def test_errors_and_pictures_that_are_gone_count_nowhere(tmp_path: Path) -> None
     assert {row["correct"] for row in rows if row["error"]} == {None}
 
 
+def test_errors_are_asked_again_where_that_is_asked_for(tmp_path: Path) -> None:
+    root = mme_folder(tmp_path / "data")
+    failing = Rulebound(lambda prompt: Reply(error="no memory") if "left" in prompt.text else Reply("yes"))
+    first = run_benchmark(failing, "mme", root, tmp_path / "run", progress=False)
+    well = Rulebound(lambda prompt: Reply("yes"))
+    assert run_benchmark(well, "mme", root, tmp_path / "run", progress=False) == first and not well.prompts
+    again = run_benchmark(well, "mme", root, tmp_path / "run", progress=False, retry_errors=True)
+    assert first["errors"] == len(well.prompts) == 3 and again["errors"] == 0
+    assert again["asked"] == first["asked"], "no question counts twice"
+
+
 @pytest.mark.slow
 def test_empty_answers_and_ten_megabytes(tmp_path: Path) -> None:
     path = mmbench_tsv(tmp_path / "mmbench.tsv", questions=1)

@@ -70,14 +70,16 @@ def run_benchmark(
     seed: int = 0,
     progress: bool = True,
     resume: bool = True,
+    retry_errors: bool = False,
     flush_seconds: float = 30.0,
 ) -> dict[str, Any]:
     """Ask `engine` a benchmark's spatial questions and score them; returns the content of metrics.json.
 
     `path` is a copy as distributed or a hub id (or what `open_copy` gave), `mode` one of benchmark.MODES. `sample`
     draws whole groups by `seed` until there are that many questions, `limit` then ends after the group that brings the
-    number to it. `seed` also draws the bootstrap. A resumed run asks no question again. Raises VsreError where there
-    is nothing to ask, and where the folder holds a run made under other settings (`resume=False` replaces it).
+    number to it. `seed` also draws the bootstrap. A resumed run asks no question again, but with `retry_errors` those
+    that ended in an error. Raises VsreError where there is nothing to ask, and where the folder holds a run made under
+    other settings (`resume=False` replaces it).
     """
     copy = path if isinstance(path, Copy) else open_copy(name, path, images=images)
     benchmark, out = copy.benchmark, Path(out)
@@ -108,6 +110,8 @@ def run_benchmark(
         },
         resume=resume,
     )
+    if retry_errors:
+        record.ask_again()
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in copy.aside.rows)
     (out / "set_aside.jsonl").write_text("".join(lines), "utf-8", errors="backslashreplace")
     answering = Answering(

@@ -10,7 +10,20 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from vsre.cli.engine import Cache, Concurrency, Device, Dtype, KeyEnv, Server, open_engine
+from vsre.cli.engine import (
+    Body,
+    Cache,
+    Concurrency,
+    Device,
+    Dtype,
+    KeyEnv,
+    MaxTokens,
+    NoKey,
+    NoLogprobs,
+    Server,
+    Temperature,
+    open_engine,
+)
 from vsre.cli.output import JsonFile, console, write_json
 from vsre.errors import VsreError
 
@@ -44,10 +57,17 @@ def benchmark(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many questions, up to the end of a group.")] = None,
     sample: Annotated[int | None, typer.Option(help="Draw about so many questions, whole groups, by the seed.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="The most tokens of a generated answer.")] = 64,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Ask the questions again that ended in an error.")
+    ] = False,
+    max_tokens: MaxTokens = None,
     seed: int = 0,
     server: Server = None,
     key_env: KeyEnv = "OPENAI_API_KEY",
+    no_key: NoKey = False,
+    temperature: Temperature = None,
+    body: Body = None,
+    no_logprobs: NoLogprobs = False,
     concurrency: Concurrency = 8,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -71,25 +91,34 @@ def benchmark(
         )
 
     def engine() -> Engine:
-        from vsre.diagnose import Decoding
+        return open_engine(
+            model,
+            server=server,
+            key_env=key_env,
+            no_key=no_key,
+            temperature=temperature,
+            body=body,
+            no_logprobs=no_logprobs,
+            max_tokens=max_tokens,
+            concurrency=concurrency,
+            device=device,
+            dtype=dtype,
+            cache=cache,
+        )
 
-        how = {"server": server, "key_env": key_env, "concurrency": concurrency, "device": device, "dtype": dtype}
-        return open_engine(model, **how, cache=cache, decoding=Decoding(full_tokens=max_tokens))  # type: ignore[arg-type]
-
-    return _run(engine, copies, out, mode, images or [], limit, sample, seed, json_file)
+    how = {"mode": mode, "limit": limit, "sample": sample, "seed": seed, "retry_errors": retry_errors}
+    return _run(engine, copies, out, images or [], how, json_file)
 
 
 def _run(
     open_: Callable[[], Engine],
     copies: Sequence[str],
     out: Path,
-    mode: str,
     images: Sequence[Path],
-    limit: int | None,
-    sample: int | None,
-    seed: int,
+    how: Mapping[str, Any],
     json_file: Path | None,
 ) -> None:
+    """`how`: further arguments of `run_benchmark`."""
     from vsre.benchmarks import load_benchmark_run, open_copy, run_benchmark
     from vsre.cli.diagnosis import answered_by
 
@@ -99,14 +128,12 @@ def _run(
     if len(set(names)) < len(names):
         raise VsreError(f"{', '.join(names)}: a benchmark is named twice. Give each once, or another --out.")
     for copy in opened:
-        copy.benchmark.ways(mode)
+        copy.benchmark.ways(how["mode"])
     engine = open_()
     found = {}
     for copy in opened:
         folder = out / copy.benchmark.name
-        metrics = run_benchmark(
-            engine, copy.benchmark.name, copy, folder, mode=mode, limit=limit, sample=sample, seed=seed
-        )
+        metrics = run_benchmark(engine, copy.benchmark.name, copy, folder, **how)
         found[copy.benchmark.name] = metrics
         console.print(figure_table(metrics))
         for line in (*said_about(metrics), *answered_by(load_benchmark_run(folder).run["engine"] or {"way": "?"})):
