@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -11,16 +12,23 @@ import pytest
 import torch
 
 from vsre.diagnose import TransformersEngine
+from vsre.diagnose.replies import Reply
 from vsre.errors import VsreError
-from vsre.features import complement, inside
-from vsre.features.complement import attention_shares
+from vsre.features import complement, effective_rank, inside, linear_cka
+from vsre.features.complement import _answered, _questions, attention_shares, spread
 from vsre.features.inside import box_mean, draw_statements
 from vsre.features.plots import write_scatter
 from vsre.features.stages import stage_maps, stage_names
+from vsre.relations.grammar import caption, negated
 from vsre.sources.scenes import write_world
+from vsre.sources.subset import write_subset
 from vsre.sources.vsr import import_vsr
 from vsre.triplets import read_triplets
+from vsre.zoo import probes
+from vsre.zoo.encoders import images_of
 from vsre.zoo.pool import make_pool
+
+inside_module = sys.modules["vsre.features.inside"]  # the package has a function of its name
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +108,69 @@ def test_figures_of_a_model(engine: TransformersEngine, world: Path, tmp_path: P
     assert "left of" in svg and "merged" in svg
 
 
+def test_maps_are_looked_at_in_parts_and_tell_the_same(
+    engine: TransformersEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Probes, alignment and tokens as from maps of the whole pools, which real encoders make gigabytes of."""
+    monkeypatch.setattr(probes, "BATCH", 7)
+    shown: list[int] = []
+
+    def spy(model: Any, frames: torch.Tensor) -> Any:
+        shown.append(len(frames))
+        return stage_maps(model, frames)
+
+    monkeypatch.setattr(inside_module, "stage_maps", spy)
+    train, test = (make_pool(tmp_path, n, seed, 96, workers=1) for n, seed in ((40, 1), (12, 2)))
+    found = inside(engine.model, engine.processor, train, test).figures
+    assert shown == [7, 7, 7, 7, 7, 5, 7, 5]
+    fitted, asked = (stage_maps(engine.model, images_of(pool, range(len(pool)))) for pool in (train, test))
+    rng = np.random.default_rng(0)
+    for name, cells in asked.items():
+        assert found["probes"][name] == probes.probe_maps(fitted[name], train, cells, test)
+        vectors = cells.flatten(0, 2).numpy()
+        norms = np.linalg.norm(vectors, axis=1)
+        assert found["tokens"][name] == {
+            "norm": round(float(norms.mean()), 4),
+            "norm_sd": round(float(norms.std()), 4),
+            "rank": round(effective_rank(vectors[rng.permutation(len(vectors))]), 1),
+            "width": vectors.shape[1],
+        }
+    a, b = (probes.Seen.of(asked[f"{name}, encoder"], test).objects for name in ("clip", "sam"))
+    assert found["alignment"]["encoder"]["clip ~ sam"] == round(linear_cka(a, b), 4)
+
+
+def test_fewer_of_larger_pictures_are_encoded_together() -> None:
+    assert [probes.at_once(size) for size in (96, 224, 384, 1024, 5000)] == [64, 64, 21, 3, 1]
+
+
+def test_triplets_are_spread_over_the_pictures(world: Path, tmp_path: Path) -> None:
+    rows = list(read_triplets(world))
+    assert {t.key for t in spread(world, None)} == {t.key for t in rows}
+    some = spread(world, 9)
+    write_subset(world, tmp_path / "some", limit=9)
+    assert len(some) == 9 and {t.key for t in some} == {t.key for t in read_triplets(tmp_path / "some")}
+    assert [t.key for t in some] != [t.key for t in rows[:9]]
+    assert [t.key for t in spread(world, 4)] == [t.key for t in some[:4]]
+
+
+def test_an_answer_may_say_or_deny_the_statement(world: Path) -> None:
+    rows = list(read_triplets(world))[:4]
+
+    class Speaker:
+        batch_images = 3
+
+        def answer(self, asked: Any) -> list[list[Reply]]:
+            return [[Reply(text=self.said[i])] * len(prompts) for i, prompts in asked]
+
+    speaker = Speaker()
+    speaker.said = {t.image: (caption if t.label else negated)(t.subject, t.relation, t.object) for t in rows}
+    speaker.said |= {rows[-1].image: negated("toaster", "on", "roof")}
+    asked = _questions(rows, "test-s")
+    one_each = [row for i, row in enumerate(rows) if row.image not in [r.image for r in rows[:i]]]
+    right = _answered(speaker, one_each, [asked[rows.index(row)] for row in one_each])
+    assert right == [row.image != rows[-1].image for row in one_each]
+
+
 @pytest.mark.slow
 def test_silencing_all_encoders_leaves_what_no_picture_tells(engine: TransformersEngine, world: Path) -> None:
     found = complement(engine, world, limit=12, attention_of=0)
@@ -128,6 +199,11 @@ def test_attention_is_shared_out(engine: TransformersEngine, world: Path) -> Non
     assert set(parts) == {"clip", "siglip", "dinov2", "sam"}
     assert np.isclose(sum(p["attention"] for p in parts.values()), 1, atol=1e-3)
     assert all(p["tokens"] == 0.25 for p in parts.values())
+
+
+def test_silencing_needs_several_pictures(engine: TransformersEngine, world: Path) -> None:
+    with pytest.raises(VsreError, match="about one picture"):
+        complement(engine, world, limit=6)
 
 
 def test_one_encoder_cannot_be_silenced() -> None:

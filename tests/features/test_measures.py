@@ -26,15 +26,35 @@ def test_alignment_does_not_see_rotation_scale_or_shift(seed: int, scale: float,
     assert 0 <= linear_cka(a, b) <= 1
 
 
+def hsic(k: np.ndarray, m: np.ndarray) -> float:
+    """The unbiased estimator as arXiv 2010.15327 writes it, term by term."""
+    n = len(k)
+    k, m = k - np.diag(np.diag(k)), m - np.diag(np.diag(m))
+    one = np.ones(n)
+    product = np.trace(k @ m) + (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2))
+    return float(product - 2 / (n - 2) * one @ k @ m @ one) / (n * (n - 3))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_alignment_is_that_of_the_formula(seed: int) -> None:
+    a = cloud(seed, 7, 3)
+    b = np.concatenate([a[:, :1], cloud(seed + 9, 7, 2)], 1) + 5.0
+    k, m = a @ a.T, b @ b.T
+    expected = hsic(k, m) / np.sqrt(hsic(k, k) * hsic(m, m))
+    assert linear_cka(a, b) == pytest.approx(max(0.0, expected))
+    assert linear_cka(a, a) == pytest.approx(1.0)
+
+
 def test_alignment_of_what_has_nothing_in_common() -> None:
-    a = np.array([[1.0, 0], [-1, 0], [0, 0], [0, 0]])
-    b = np.array([[0.0, 0], [0, 0], [0, 1], [0, -1]])
-    assert linear_cka(a, b) == 0
-    assert linear_cka(a, np.ones((4, 3))) == 0
+    a, b = cloud(0, 300, 400), cloud(1, 300, 500)
+    assert linear_cka(a, b) < 0.01  # the biased estimator gives .6 where features are wider than things are many
     half = np.concatenate([a, b], 1)  # has all of a and as much beside it
-    assert linear_cka(a, half) == pytest.approx(1 / np.sqrt(2))
-    with pytest.raises(VsreError, match="of 4 and of 3 things"):
+    assert linear_cka(a, half) == pytest.approx(np.sqrt(400 / 900), abs=0.01)
+    assert linear_cka(a, np.full((300, 3), 0.1)) == 0
+    with pytest.raises(VsreError, match="of 300 and of 3 things"):
         linear_cka(a, b[:3])
+    with pytest.raises(VsreError, match="give 4 at least"):
+        linear_cka(a[:3], b[:3])
 
 
 def test_rank_counts_directions() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import (
     AutoModelForImageTextToText,
@@ -17,11 +18,14 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
 )
 
 import vsre.model.build as build
-from tiny_models import tiny_encoders, tiny_llm, tiny_text_config, tiny_tokenizer
+from tiny_models import tiny_encoders, tiny_llm, tiny_text_config, tiny_tokenizer, tiny_vision_configs
 from vsre.errors import VsreError
 from vsre.model import (
     ENCODERS,
@@ -29,6 +33,7 @@ from vsre.model import (
     count_parameters,
     module_groups,
     plan,
+    plan_checkpoints,
     resolve_checkpoint,
     spec_from_checkpoint,
 )
@@ -138,6 +143,61 @@ def test_language_model_of_llava(tiny_llava_folder: Path, tmp_path: Path) -> Non
     LlamaForCausalLM(config).save_pretrained(tmp_path / "other")
     with pytest.raises(VsreError, match=r"num_hidden_layers 2, that of .* has 1"):
         build_vsre(tmp_path / "other", [clip], llm_from=tiny_llava_folder)
+
+
+@pytest.mark.parametrize(("top", "text", "grown"), [(True, False, False), (True, False, True), (False, True, False)])
+def test_a_head_is_tied_where_that_of_the_whole_model_is(top: bool, text: bool, grown: bool, tmp_path: Path) -> None:
+    """Qwen2.5-VL 3B says that it is tied at the top of its config only; a Llama of the same text config is not."""
+    tokenizer = tiny_tokenizer()
+    if grown:  # a head that is tied grows with the embeddings
+        core = tokenizer.backend_tokenizer.to_str().replace("<image>", "<old1>")
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer.from_str(core), eos_token="</s>", pad_token="<pad>"
+        )
+    config = LlavaConfig(
+        vision_config=tiny_vision_configs()["clip"],
+        text_config=tiny_text_config(tokenizer),
+        image_token_index=3,
+        tie_word_embeddings=top,
+    )
+    torch.manual_seed(0)
+    whole = LlavaForConditionalGeneration(config)
+    whole.save_pretrained(tmp_path / "llava")
+    tokenizer.save_pretrained(tmp_path / "llava")
+    if not top:  # written by hand: saved so, transformers says it in both places
+        weights = load_file(tmp_path / "llava" / "model.safetensors")
+        assert sum(name.endswith(("lm_head.weight", "embed_tokens.weight")) for name in weights) == 2
+    stored = json.loads((tmp_path / "llava" / "config.json").read_text())
+    stored["text_config"]["tie_word_embeddings"] = text
+    (tmp_path / "llava" / "config.json").write_text(json.dumps(stored))
+    read = AutoModelForImageTextToText.from_pretrained(tmp_path / "llava")
+    tied = read.lm_head.weight is read.get_input_embeddings().weight
+    assert tied == top
+    model, _ = build_vsre(tmp_path / "llava", [spec_from_checkpoint(tiny_encoders(tmp_path / "encoders")["clip"])])
+    model.save_pretrained(tmp_path / "vsre")
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path / "vsre")
+    for made in (model, again):
+        assert made.config.get_text_config().tie_word_embeddings == tied
+        head, embedding = made.get_output_embeddings().weight, made.get_input_embeddings().weight
+        assert (head is embedding) == tied and len(head) == len(tokenizer) + grown
+        assert torch.equal(head[: len(tokenizer)], whole.lm_head.weight)
+        assert torch.equal(embedding[: len(tokenizer)], whole.get_input_embeddings().weight)
+
+
+def test_a_language_model_that_does_not_stand_alone_is_told(tmp_path: Path) -> None:
+    Qwen2_5_VLConfig().save_pretrained(tmp_path)
+    clip = spec_from_checkpoint(tiny_encoders(tmp_path / "encoders")["clip"])
+    with pytest.raises(VsreError, match=r"the kind 'qwen2_5_vl_text' does not stand alone.*Take a model of text alone"):
+        plan_checkpoints(tmp_path, [clip])
+
+
+def test_two_encoders_of_one_name_are_told_before_weights(tmp_path: Path) -> None:
+    encoders = tiny_encoders(tmp_path)
+    specs = [spec_from_checkpoint(encoders[name], name="model") for name in ("clip", "sam")]
+    with pytest.raises(VsreError, match=r"model, model: two have the same name.*NAME=ID"):
+        plan(tiny_text_config(tiny_tokenizer()), specs)
+    folder = encoders["clip"].rename(tmp_path / "3d.7f")
+    assert spec_from_checkpoint(folder).name == "encoder-3d-7f"
 
 
 def test_language_model_of_vsre(tiny_vsre_folder: Path, tmp_path: Path) -> None:

@@ -10,8 +10,12 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from vsre.cli import app
+from vsre.cli.models import _named
+from vsre.errors import VsreError
 from vsre.model import ChannelFusion
+from vsre.recipes.hub import Checkpoints
 from vsre.recipes.schema import Start
+from vsre.recipes.shape import shape_of
 from vsre.recipes.start import encoder_specs, open_model
 
 FOUR = ["zoo:clip", "zoo:siglip", "zoo:dinov2", "zoo:sam"]
@@ -54,6 +58,7 @@ def test_mistakes_are_named(fields: dict, said: str) -> None:
         (["--fusion", "channel"], 36),
         (["--fusion", "interleave", "--by", "row", "--grid", "4"], 64),
         (["--tokens", "zoo:sam=16", "--image-size", "zoo:clip=192"], 232),
+        (["--encoders", "a=zoo:clip,b=zoo:clip,zoo:sam", "--tokens", "b=16", "--tokens", "zoo:sam=4"], 56),
     ],
 )
 def test_plan_on_the_command_line(options: list[str], tokens: int, tmp_path: Path) -> None:
@@ -64,6 +69,23 @@ def test_plan_on_the_command_line(options: list[str], tokens: int, tmp_path: Pat
     result = CliRunner().invoke(app, [*where, *built, *options])
     assert result.exit_code == 0, result.output
     assert json.loads((tmp_path / "plan.json").read_text())["tokens"] == tokens
+
+
+def test_encoders_are_named(tmp_path: Path) -> None:
+    start = Start.model_validate({"llm": "zoo:llm", "encoders": [{"id": "zoo:clip", "name": "near"}, "zoo:clip"]})
+    assert [spec.name for spec in encoder_specs(start.encoders)] == ["near", "clip"]
+    shape = shape_of(start, Checkpoints(online=False))
+    assert shape.picture_tokens == 72
+    with pytest.raises(VsreError, match="two have the same name"):
+        shape_of(Start(llm="zoo:llm", encoders=["zoo:clip", "zoo:clip"]), Checkpoints(online=False))
+    with pytest.raises(ValidationError, match="keeps its encoders as they are"):
+        Start.model_validate({"checkpoint": "zoo:vsre", "encoders": [{"id": "clip", "name": "near"}]})
+    assert [_named(entry) for entry in ("a-1=b/c", "b/c", "./x=1/e", "a=./x=1/e")] == [
+        ("a-1", "b/c"),
+        (None, "b/c"),
+        (None, "./x=1/e"),
+        ("a", "./x=1/e"),
+    ]
 
 
 def test_a_checkpoint_has_no_plan(tmp_path: Path) -> None:

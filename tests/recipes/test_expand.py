@@ -102,6 +102,54 @@ def test_inherited_data_that_no_model_uses_are_left_out(tmp_path: Path) -> None:
     assert set(load_recipe(written(tmp_path, "mine", extends="base.yaml", grid=[], models=models)).data) == {"one"}
 
 
+def test_own_models_do_without_the_inherited_grid_and_the_other_way_round(tmp_path: Path) -> None:
+    written(tmp_path, "base", **BASE)
+    models = [{"name": "m", "start": {"checkpoint": "zoo:base"}, "stages": [{"use": "align", "data": ["one"]}]}]
+    mine = load_recipe(written(tmp_path, "mine", extends="base.yaml", models=models))
+    assert [m.name for m in mine.models] == ["m"] and set(mine.data) == {"one"}
+    grid = [{"set": [{"name": "g", "start": {"checkpoint": "zoo:base"}, "stages": [{"use": "tune", "data": ["two"]}]}]}]
+    gridded = written(tmp_path, "gridded", extends="base.yaml", grid=grid)
+    assert [m.name for m in load_recipe(gridded).models] == ["g"]
+    below = load_recipe(written(tmp_path, "below", extends="gridded.yaml", seed=3))
+    assert [m.name for m in below.models] == ["g"] and below.seed == 3, "what gives neither inherits both"
+    both = written(tmp_path, "both", extends="base.yaml", models=models, grid=grid)
+    assert [m.name for m in load_recipe(both).models] == ["m", "g"]
+
+
+def test_what_is_of_another_kind_is_taken_whole(tmp_path: Path) -> None:
+    base = {"source": {"kind": "vsr", "train": ["a"], "test": ["b"], "images": ["c"]}, "models": []}
+    written(tmp_path, "base", **{**BASE, **base})
+    scenes = {"kind": "scenes", "train_units": 10, "test_units": 5}
+    mine = load_recipe(written(tmp_path, "mine", extends="base.yaml", source=scenes))
+    assert mine.source.kind == "scenes" and mine.source.train_units == 10
+    assert load_recipe(written(tmp_path, "x", extends="base.yaml", source={"kind": "vsr", "test": ["d"]})).source.train
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "start"),
+    [
+        ({"llm": "l", "encoders": ["clip"]}, {"checkpoint": "c"}, {"checkpoint": "c"}),
+        ({"checkpoint": "c", "encoders": ["clip"]}, {"use": "merged"}, {"use": "merged"}),
+        ({"llm": "l", "encoders": ["clip"]}, {"llm": "m"}, {"llm": "m", "encoders": ["clip"]}),
+        ({"use": "a", "fusion": "channel"}, {"llm": "l"}, {"use": "a", "fusion": "channel", "llm": "l"}),
+        ({"llm": "l", "fusion": {"kind": "interleave", "by": "row"}}, {"fusion": {"kind": "channel", "grid": 3}}, None),
+    ],
+)
+def test_a_start_that_begins_otherwise_is_taken_whole(below: Any, above: Any, start: Any) -> None:
+    start = start or {"llm": "l", "fusion": {"kind": "channel", "grid": 3}}
+    assert merge({"start": below}, {"start": above}) == {"start": start}
+    assert merge({"starts": {"merged": below}}, {"starts": {"merged": above}}) == {"starts": {"merged": start}}
+
+
+def test_own_data_that_no_model_uses_are_looked_at(tmp_path: Path) -> None:
+    written(tmp_path, "base", **BASE)
+    mine = written(tmp_path, "mine", extends="base.yaml", data={"extra": {"pack": "pool"}})
+    assert set(load_recipe(mine).data) == {"one", "two", "extra"}
+    wrong = written(tmp_path, "wrong", extends="base.yaml", data={"extra": {"pack": "pool", "per_trplet": 3}})
+    with pytest.raises(RecipeFaults, match="Did you mean 'per_triplet'"):
+        load_recipe(wrong)
+
+
 def test_a_circle_is_refused(tmp_path: Path) -> None:
     written(tmp_path, "a", extends="b.yaml")
     with pytest.raises(VsreError, match="extends this recipe"):

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModel
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModel, CLIPConfig, CLIPModel, SamConfig, SamModel, SiglipConfig, SiglipModel
 
 from tiny_models import CLASSES, tiny_vision_configs
 from vsre.model.specs import spec_from_config
 from vsre.zoo.pool import Pool, make_pool
-from vsre.zoo.probes import Seen, grid_features, probe, untrained_twin
+from vsre.zoo.probes import Seen, cell_shares, grid_features, probe, probe_checkpoint, untrained_twin
+from vsre.zoo.text import Fact
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +87,74 @@ def test_features_of_every_kind_of_encoder(name: str, pools: tuple[Pool, Pool]) 
     assert not torch.equal(
         features, grid_features(twin, spec, torch.from_numpy(np.array(pools[1].images[:5])).permute(0, 3, 1, 2))
     )
+
+
+@given(size=st.integers(1, 20), g=st.integers(1, 30), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_shares_of_cells_are_those_of_the_picture(size: int, g: int, seed: int) -> None:
+    """Also where g does not divide the picture's size, or is larger: each pixel is cut into g x g first."""
+    objects = np.random.default_rng(seed).integers(0, 3, (size, size), np.uint8)
+    fine = np.kron(objects, np.ones((g, g), np.uint8)).reshape(g, size, g, size)
+    for k in (1, 2):
+        assert np.array_equal(cell_shares(objects, k, g), (fine == k).mean((1, 3)))
+
+
+def test_shares_are_what_they_were_where_the_grid_divides(pools: tuple[Pool, Pool]) -> None:
+    for g in (1, 4, 6, 24):
+        cut = np.asarray(pools[0].objects[0]).reshape(g, 96 // g, g, 96 // g)
+        assert np.array_equal(cell_shares(np.asarray(pools[0].objects[0]), 1, g), (cut == 1).mean((1, 3)))
+
+
+@pytest.mark.parametrize(("g", "first"), [(27, 20), (6, 4), (192, 144)])
+def test_cells_lie_where_they_are_on_the_picture(g: int, first: int) -> None:
+    """Of 96 pixels in a grid of 27, cells of three pixels would end at the 81st."""
+    objects = np.zeros((1, 96, 96), np.uint8)
+    objects[..., 72:] = 1  # the last quarter
+    pool = Pool(np.zeros((1, 96, 96, 3), np.uint8), objects, [[Fact("cat", (0.75, 0.0, 1.0, 1.0))]])
+    columns = torch.arange(g, dtype=torch.float32).expand(1, g, g)[..., None]
+    seen = Seen.of(columns, pool)
+    assert sorted({*seen.patches.flatten()}) == [*range(first, g)]
+    assert seen.objects.flatten() == pytest.approx(g * 0.875 - 0.5, abs=0.5)
+
+
+def test_the_vision_part_of_a_full_checkpoint_is_probed(pools: tuple[Pool, Pool], tmp_path: Path) -> None:
+    vision, body = tiny_vision_configs(), {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**body, "intermediate_size": 32, "vocab_size": 50}
+    full = {
+        "clip": CLIPModel(CLIPConfig(text_config=text, vision_config=vision["clip"], projection_dim=16)),
+        "siglip": SiglipModel(SiglipConfig(text_config=text, vision_config=vision["siglip"])),
+        "sam": SamModel(
+            SamConfig(
+                vision_config=vision["sam"],
+                prompt_encoder_config={"hidden_size": 8, "image_size": 96, "patch_size": 4, "mask_input_channels": 4},
+                mask_decoder_config={
+                    "hidden_size": 8,
+                    "mlp_dim": 8,
+                    "num_attention_heads": 1,
+                    "iou_head_hidden_dim": 8,
+                },
+            )
+        ),
+    }
+    few = [Pool(p.images[:20], p.objects[:20], p.facts[:20]) for p in pools]
+    for name, model in full.items():
+        model.save_pretrained(tmp_path / name)
+        found = probe_checkpoint(str(tmp_path / name), *few)
+        assert set(found) == {"trained", "untrained"}
+        assert found["trained"]["objects"] == found["untrained"]["objects"] > 0
+        assert found["trained"] != found["untrained"]
+
+
+def test_scenes_are_probed_in_parts(pools: tuple[Pool, Pool], monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = pools[0]
+    marks = torch.rand((20, 6, 6, 2), generator=torch.Generator().manual_seed(0))
+    whole = Seen.of(marks, pool)
+    parts = Seen.joined([Seen.of(marks[p.start : p.stop], pool, p.start) for p in (range(0, 7), range(7, 20))])
+    for field in dataclasses.fields(Seen):
+        assert np.array_equal(getattr(whole, field.name), getattr(parts, field.name)), field.name
+    empty = Pool(pool.images[:1], np.zeros_like(pool.objects[:1]), pool.facts[:1])
+    none = Seen.of(marks[:1], empty)
+    assert none.patches.shape == none.objects.shape == (0, 2) and len(Seen.joined([none, whole]).scenes)
 
 
 def test_patches_belong_to_what_covers_them(pools: tuple[Pool, Pool]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -37,8 +38,8 @@ def train(
     encoders: Annotated[
         str | None,
         typer.Option(
-            help="... and these encoders, by comma; default: clip,siglip,dinov2,sam. Of a VSRE --checkpoint keep only "
-            "these; default: all."
+            help="... and these encoders, by comma; default: clip,siglip,dinov2,sam. NAME=ID names one. Of a VSRE "
+            "--checkpoint keep only these; default: all."
         ),
     ] = None,
     keep_cls: Annotated[bool, typer.Option(help="Keep the CLS tokens of CLIP and DINOv2.")] = False,
@@ -72,7 +73,8 @@ def train(
 ) -> None:
     """Train through stages: adapters, then adapters and language model, or any other list.
 
-    Encoders are clip, siglip, dinov2, sam (the paper's checkpoints), zoo:NAME, a hub id or a folder.
+    Encoders are clip, siglip, dinov2, sam (the paper's checkpoints), zoo:NAME, a hub id or a folder; NAME=ID gives one
+    another name in the model. Options for one take this name, or else its id.
     """
     from vsre.model import fusion_from, plan_checkpoints
     from vsre.recipes.schema import EncoderChoice
@@ -93,8 +95,13 @@ def train(
         raise typer.Exit(_in_processes(accelerate, todo, out))
     listed = encoders if encoders is not None else "" if llm is None else PAPER
     names = [e.strip() for e in listed.split(",") if e.strip()]
-    sizes, budgets = (_of_encoders(*given, names) for given in (("image-size", image_size), ("tokens", tokens)))
-    chosen = [EncoderChoice(id=n, image_size=sizes.get(n), tokens=budgets.get(n)) for n in names]
+    named = [_named(entry) for entry in names]
+    called = [name or at for name, at in named]
+    sizes, budgets = (_of_encoders(*given, called) for given in (("image-size", image_size), ("tokens", tokens)))
+    chosen = [
+        EncoderChoice(id=at, name=name, image_size=sizes.get(name or at), tokens=budgets.get(name or at))
+        for name, at in named
+    ]
     joined = fusion_from({"kind": fusion} | {k: v for k, v in (("grid", grid), ("by", by)) if v is not None})
     speaks = plan_only or processes().is_main_process
     if llm is not None:
@@ -123,6 +130,12 @@ def _show_plan(made: Plan) -> None:
     errors.print(table)
     errors.print(f"fusion: {made.fusion}, adapters of {made.adapter_parameters:,} parameters")
     errors.print(f"{made.tokens:,} visual tokens of {made.positions:,} positions; {made.text_room:,} left for text")
+
+
+def _named(entry: str) -> tuple[str | None, str]:
+    """NAME=ID of --encoders as (name, id); without a name (None, id), also of a folder with = in its path."""
+    found = re.fullmatch(r"([A-Za-z][A-Za-z0-9_-]*)=(.+)", entry)
+    return (found[1], found[2]) if found else (None, entry)
 
 
 def _of_encoders(option: str, given: list[str] | None, encoders: list[str]) -> dict[str, int]:

@@ -8,11 +8,11 @@ replace, so this tells what the model uses, not what an encoder could have given
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import combinations, islice
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ from vsre.diagnose import Prompt, TransformersEngine
 from vsre.errors import VsreError
 from vsre.model import VsreForConditionalGeneration
 from vsre.rates import share
+from vsre.relations.grammar import caption, negated
 from vsre.relations.ontology import RELATIONS
-from vsre.rewrite import load_pack
+from vsre.rewrite import Template, load_pack
 from vsre.rewrite.asking import ask, has_boxes
 from vsre.rewrite.reading import read_answer
 from vsre.sources.images import load_image
+from vsre.sources.subset import shares
 from vsre.triplets import Triplet, read_triplets
 
 
@@ -56,17 +58,21 @@ def complement(
     which the interval does not know), and by meta category; "errors": for the arms with one encoder alone the share of
     questions that both of two get wrong, over that either does (Jaccard); "union": the share that at least one encoder
     alone answers rightly (an oracle's), and "union_by_chance" what it would be if their errors had nothing in common:
-    four coins reach 94 %; "attention": see `attention_shares`. Raises VsreError for a model that is no
-    VSRE or has one encoder, and where there is nothing to ask.
+    four coins reach 94 %; "attention": see `attention_shares`. `limit` takes so many triplets as `spread` does. Raises
+    VsreError for a model that is no VSRE or has one encoder, and where fewer than two pictures are asked about.
     """
     model = engine.model
     if not isinstance(model, VsreForConditionalGeneration) or len(model.specs) < 2:
         raise VsreError(f"{engine.name}: only a VSRE model of two or more encoders can have one silenced.")
-    rows = list(islice(read_triplets(triplets), limit))
+    rows = spread(triplets, limit)
     if not rows:
         raise VsreError(f"{triplets}: no triplets in there.")
-    frames = [_frames(engine, t) for t in {t.image_id: t for t in rows}.values()]
-    means = _means(model, frames)
+    if len(pictures := {t.image_id: t for t in rows}) < 2:
+        raise VsreError(
+            f"{triplets}: these {len(rows)} triplets are about one picture, and an encoder is silenced by its mean "
+            "over several. Raise the limit, or give more triplets."
+        )
+    means = _means(engine, list(pictures.values()))
     names = list(means)
     arms: dict[str, list[str]] = {ALL: []}
     arms |= {f"without {name}": [name] for name in names}
@@ -100,44 +106,61 @@ def _silenced(model: VsreForConditionalGeneration, means: Mapping[str, torch.Ten
         yield
 
 
-def _frames(engine: TransformersEngine, triplet: Triplet) -> torch.Tensor:
-    picture = load_image(triplet.image or b"", name=triplet.image_name)
-    return torch.as_tensor(engine.processor.image_processor([picture], return_tensors="pt")["pixel_values"])
+def spread(triplets: Path | str, limit: int | None) -> list[Triplet]:
+    """All triplets, or so many, of pictures from all over the set, as `vsre.sources.subset` takes them.
+
+    They come picture by picture in the order they are taken in, so that the first of them are a smaller such part.
+    """
+    rows = Counter(triplet.image_id for triplet in read_triplets(triplets, images=False))
+    wanted = shares(rows, limit, seed=0)
+    chosen: dict[str, list[Triplet]] = {image: [] for image in wanted}
+    for triplet in read_triplets(triplets):
+        if len(mine := chosen.get(triplet.image_id, [])) < wanted.get(triplet.image_id, 0):
+            mine.append(triplet)
+    return [triplet for mine in chosen.values() for triplet in mine]
+
+
+def _frames(engine: TransformersEngine, triplets: Iterable[Triplet]) -> torch.Tensor:
+    pictures = [load_image(triplet.image or b"", name=triplet.image_name) for triplet in triplets]
+    return torch.as_tensor(engine.processor.image_processor(pictures, return_tensors="pt")["pixel_values"])
 
 
 @torch.no_grad()
-def _means(model: VsreForConditionalGeneration, frames: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Encoder -> its mean features over these pictures, of the shape of one picture's."""
+def _means(engine: TransformersEngine, triplets: Sequence[Triplet]) -> dict[str, torch.Tensor]:
+    """Encoder -> its mean features over these triplets' pictures, of the shape of one picture's."""
     sums: dict[str, torch.Tensor] = {}
-    for start in range(0, len(frames), _BATCH):
-        for name, features in model.encode(torch.cat(list(frames[start : start + _BATCH]))).items():
+    for start in range(0, len(triplets), _BATCH):
+        frames = _frames(engine, triplets[start : start + _BATCH])
+        for name, features in engine.model.encode(frames).items():
             sums[name] = sums.get(name, torch.zeros(())) + features.float().sum(0)
-    return {name: total / len(frames) for name, total in sums.items()}
+    return {name: total / len(triplets) for name, total in sums.items()}
 
 
-def _questions(rows: Sequence[Triplet], pack: str | Path) -> list[list[tuple[Prompt, Any, bool]]]:
-    """For each triplet (prompt, template, truth) in every template that it can be asked in."""
+def _questions(rows: Sequence[Triplet], pack: str | Path) -> list[list[tuple[Prompt, Template]]]:
+    """For each triplet (prompt, template) in every template that it can be asked in."""
     templates = load_pack(pack).templates
     found = []
     for triplet in rows:
         usable = [t for t in templates if has_boxes(triplet) or not t.needs_boxes]
-        found.append([(Prompt(ask(t, triplet).prompt, style=t.style), t, triplet.label) for t in usable])
+        found.append([(Prompt(ask(t, triplet).prompt, style=t.style), t) for t in usable])
     if not any(found):
         raise VsreError(f"{pack}: none of its templates can be asked about these triplets (they have no boxes).")
     return found
 
 
 def _answered(
-    engine: TransformersEngine, rows: Sequence[Triplet], asked: Sequence[Sequence[tuple[Prompt, Any, bool]]]
+    engine: TransformersEngine, rows: Sequence[Triplet], asked: Sequence[Sequence[tuple[Prompt, Template]]]
 ) -> list[bool]:
     """Whether each question is answered rightly, in order; what cannot be read is not."""
     right: list[bool] = []
     for start in range(0, len(rows), engine.batch_images):
         some = range(start, min(start + engine.batch_images, len(rows)))
-        replies = engine.answer([(rows[i].image, [prompt for prompt, _, _ in asked[i]]) for i in some])
+        replies = engine.answer([(rows[i].image, [prompt for prompt, _ in asked[i]]) for i in some])
         for i, given in zip(some, replies, strict=True):
-            for reply, (_, template, truth) in zip(given, asked[i], strict=True):
-                right.append(read_answer(reply.text or "", template.format).value is truth)
+            said = (rows[i].subject, rows[i].relation, rows[i].object)
+            both = {"statement": caption(*said), "negated": negated(*said)}  # an answer may say it or deny it
+            for reply, (_, template) in zip(given, asked[i], strict=True):
+                right.append(read_answer(reply.text or "", template.format, **both).value is rows[i].label)
     return right
 
 

@@ -2,8 +2,8 @@
 
 - probes: class at a place, position, left/above and nearer/farther, by ridge regressions fitted on scenes of one pool
   and measured on another (`vsre.zoo.probes`);
-- alignment: linear CKA between encoders on the same objects, before and after projection. Encoders whose projected
-  features align speak the same language to the language model;
+- alignment: unbiased linear CKA between encoders on the same objects, before and after projection. Encoders whose
+  projected features align speak the same language to the language model;
 - tokens: norms of the projected tokens beside those of the language model's own word embeddings, and how many
   directions they use. A norm far from that of words is a misalignment that the language model has to absorb;
 - relations: distances within and between relations (arXiv 2412.18224, Table 4), of true statements with boxes.
@@ -32,7 +32,7 @@ from vsre.sources.images import load_image
 from vsre.triplets import Box, Triplet, read_triplets
 from vsre.zoo.encoders import images_of
 from vsre.zoo.pool import Pool
-from vsre.zoo.probes import Seen, probe_maps
+from vsre.zoo.probes import Seen, batches, probe_seen
 
 TABLE_4 = ("above", "next to", "behind", "inside", "on top of", "under", "on")
 """The relations of the paper's table."""
@@ -63,10 +63,10 @@ def inside(
 
     Raises VsreError for a model that is no VSRE, and for triplets that lack pictures or boxes for two of the relations.
     """
-    fitted, asked = (stage_maps(model, images_of(pool, range(len(pool)))) for pool in (train, test))
+    fitted, asked = _look(model, train), _look(model, test)
     figures: dict[str, Any] = {
-        "probes": {name: probe_maps(fitted[name], train, asked[name], test) for name in fitted},
-        "alignment": _alignment(asked, test),
+        "probes": {name: probe_seen(fitted.seen[name], asked.seen[name]) for name in fitted.seen},
+        "alignment": _alignment(asked.coarse),
         "tokens": _tokens(model, asked),
         "scenes": {"fitted": len(train), "measured": len(test)},
     }
@@ -79,13 +79,55 @@ def inside(
     return Inside(figures, names, vectors)
 
 
-def _alignment(maps: dict[str, torch.Tensor], pool: Pool) -> dict[str, dict[str, float]]:
+@dataclass(frozen=True)
+class _Looked:
+    """By stage what is kept of a pool's maps, which are gigabytes: what is seen on the stage's own grid, the things'
+    features on the coarsest grid (o, C), the length of each cell's features, and up to `SAMPLED` of these features."""
+
+    seen: dict[str, Seen]
+    coarse: dict[str, NDArray[Any]]
+    norms: dict[str, NDArray[Any]]
+    sample: dict[str, NDArray[Any]]
+
+
+SAMPLED = 4096
+"""The features whose rank is counted: a sample is enough, and the decomposition is cubic."""
+
+
+def _look(model: Any, pool: Pool) -> _Looked:
+    rng = np.random.default_rng(0)
+    seen, coarse, norms = (defaultdict[str, list[Any]](list) for _ in range(3))
+    wanted: dict[str, NDArray[Any]] = {}
+    sample: dict[str, NDArray[Any]] = {}
+    for part in batches(len(pool), pool.images.shape[1]):
+        maps = stage_maps(model, images_of(pool, part))
+        coarsest = min(cells.shape[1] for cells in maps.values())
+        for name, cells in maps.items():
+            own = Seen.of(cells, pool, part.start)
+            seen[name].append(own)
+            if cells.shape[1] > coarsest:
+                on_coarsest = resample(cells.permute(0, 3, 1, 2), coarsest).permute(0, 2, 3, 1)
+                own = Seen.of(on_coarsest, pool, part.start)
+            coarse[name].append(own.objects)
+            vectors = as_vectors(cells).numpy()
+            norms[name].append(np.linalg.norm(vectors, axis=1))
+            a_scene = cells.shape[1] ** 2
+            if name not in wanted:
+                wanted[name] = rng.permutation(len(pool) * a_scene)[:SAMPLED]
+                sample[name] = np.empty((len(wanted[name]), vectors.shape[1]), vectors.dtype)
+            at = wanted[name] - part.start * a_scene
+            here = (at >= 0) & (at < len(vectors))
+            sample[name][here] = vectors[at[here]]
+    return _Looked(
+        {name: Seen.joined(parts) for name, parts in seen.items()},
+        {name: np.concatenate(parts) for name, parts in coarse.items()},
+        {name: np.concatenate(parts) for name, parts in norms.items()},
+        sample,
+    )
+
+
+def _alignment(objects: dict[str, NDArray[Any]]) -> dict[str, dict[str, float]]:
     """ "encoder" and "projected" -> "clip ~ sam" -> CKA on the objects of a pool, all on the coarsest grid."""
-    coarsest = min(found.shape[1] for found in maps.values())
-    objects = {
-        name: Seen.of(resample(found.permute(0, 3, 1, 2), coarsest).permute(0, 2, 3, 1), pool).objects
-        for name, found in maps.items()
-    }
     result: dict[str, dict[str, float]] = {}
     for stage in ("encoder", "projected"):
         own = [name for name in objects if name.endswith(f", {stage}")]
@@ -96,19 +138,15 @@ def _alignment(maps: dict[str, torch.Tensor], pool: Pool) -> dict[str, dict[str,
     return result
 
 
-def _tokens(model: Any, maps: dict[str, torch.Tensor]) -> dict[str, Any]:
+def _tokens(model: Any, looked: _Looked) -> dict[str, Any]:
     words = model.get_input_embeddings().weight.detach().float().norm(dim=1)
     found: dict[str, Any] = {"words": {"norm": round(float(words.mean()), 4), "norm_sd": round(float(words.std()), 4)}}
-    rng = np.random.default_rng(0)
-    for name, cells in maps.items():
-        vectors = as_vectors(cells).numpy()
-        some = vectors[rng.permutation(len(vectors))[:4096]]  # a sample is enough, and the decomposition is cubic
-        norms = np.linalg.norm(vectors, axis=1)
+    for name, norms in looked.norms.items():
         found[name] = {
             "norm": round(float(norms.mean()), 4),
             "norm_sd": round(float(norms.std()), 4),
-            "rank": round(effective_rank(some), 1),
-            "width": vectors.shape[1],
+            "rank": round(effective_rank(looked.sample[name]), 1),
+            "width": looked.sample[name].shape[1],
         }
     return found
 

@@ -16,17 +16,37 @@ Array = NDArray[np.floating[Any]]
 def linear_cka(a: Array, b: Array) -> float:
     """Linear centred kernel alignment of two sets of features (n, C) and (n, D) of the same n things, in [0, 1].
 
-    ||Bc' Ac||_F^2 / (||Ac' Ac||_F ||Bc' Bc||_F) with columns centred (Kornblith et al., arXiv 1905.00414, section 3).
-    1 where one is a rotation and scaling of the other; a set without variance gives 0. Raises VsreError where the
-    numbers of things differ.
+    HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) of K = A A' and L = B B', by the unbiased estimator of HSIC (Song et al.,
+    JMLR 13, 2012), as Nguyen et al. (arXiv 2010.15327, section 3) take it; it may fall below 0, which gives
+    0. With the biased one (Kornblith et al., arXiv 1905.00414) two encoders that have nothing in common reach .5 as
+    soon as they are as wide as there are things. 1 where one is a rotation and scaling of the other; a set without
+    variance gives 0. Raises VsreError where the numbers of things differ or are below 4.
     """
     if len(a) != len(b):
         raise VsreError(
             f"Features of {len(a)} and of {len(b)} things cannot be compared: give those of the same things."
         )
-    a, b = (np.asarray(x, np.float64) - np.mean(x, 0, dtype=np.float64) for x in (a, b))
-    own = np.linalg.norm(a.T @ a) * np.linalg.norm(b.T @ b)
-    return float(np.linalg.norm(b.T @ a) ** 2 / own) if own > 0 else 0.0
+    if len(a) < 4:
+        raise VsreError(f"Alignment of {len(a)} things cannot be estimated: give 4 at least.")
+    one, other = _centred_gram(a), _centred_gram(b)
+    own = np.linalg.norm(one) * np.linalg.norm(other)
+    return float(np.clip((one * other).sum() / own, 0.0, 1.0)) if own > 0 else 0.0
+
+
+def _centred_gram(features: Array) -> Array:
+    """The matrix (n, n) of scalar products, U-centred: rows and columns sum to 0 and so does the diagonal, which has no
+    part. The sum of two such matrices' products over n (n - 3) is the unbiased HSIC (Szekely and Rizzo, 2014).
+    """
+    x = np.asarray(features, np.float64)
+    centred = x - x.mean(0)
+    if np.linalg.norm(centred) <= 1e-12 * np.linalg.norm(x):  # the rounding of the mean is no variance
+        return np.zeros((len(x), len(x)))
+    gram, n = centred @ centred.T, len(x)
+    np.fill_diagonal(gram, 0.0)
+    sums = gram.sum(0)
+    gram = gram - sums[:, None] / (n - 2) - sums[None] / (n - 2) + sums.sum() / ((n - 1) * (n - 2))
+    np.fill_diagonal(gram, 0.0)
+    return np.asarray(gram)
 
 
 def effective_rank(features: Array) -> float:

@@ -12,11 +12,11 @@ from vsre.errors import VsreError
 from vsre.model import VsreForConditionalGeneration
 from vsre.model.encoders import as_map, as_tokens, resample
 from vsre.model.fusion import WHOLE
+from vsre.zoo.probes import at_once
 
-BATCH = 64
 MERGED = "merged"
 Maps = dict[str, torch.Tensor]
-"""Name of the stage -> (n, g, g, C), float32."""
+"""Name of the stage -> (n, g, g, C), float32, in the machine's memory."""
 
 
 def stage_names(model: VsreForConditionalGeneration) -> list[str]:
@@ -31,15 +31,16 @@ def stage_maps(model: Any, frames: torch.Tensor) -> Maps:
     """The features of frames uint8 (n, 3, S, S) at every stage.
 
     CLS tokens have no place on the grid and are left out. "merged" has all projected tokens of a cell beside one
-    another, resampled to the finest grid: what can be read at a place by whoever reads all encoders. Raises VsreError
-    for a model that is no VSRE.
+    another, resampled to the finest grid: what can be read at a place by whoever reads all encoders. Many frames are
+    much memory (a picture's merged map is 48 MB at the paper's size): take `at_once` of them. Raises VsreError for a
+    model that is no VSRE.
     """
     if not isinstance(model, VsreForConditionalGeneration):
         raise VsreError(f"{type(model).__name__}: only VSRE models say which token is whose. Convert or train one.")
     found: dict[str, list[torch.Tensor]] = {name: [] for name in stage_names(model)}
-    for some in frames.split(BATCH):
+    for some in frames.split(at_once(frames.shape[-1])):
         for name, cells in _maps(model, some):
-            found[name].append(cells.float())
+            found[name].append(cells.float().cpu())  # the probes are fitted there
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 

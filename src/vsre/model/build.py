@@ -21,7 +21,7 @@ from transformers import (
 
 from vsre.errors import VsreError
 from vsre.model.checkpoints import load_config, load_weights, locate
-from vsre.model.config import VsreConfig
+from vsre.model.config import VsreConfig, check_language_model, check_names
 from vsre.model.frame import VsreImageProcessor
 from vsre.model.fusion import SEQUENCE, Fusion
 from vsre.model.modeling import VsreForConditionalGeneration
@@ -77,6 +77,7 @@ def plan(
     """
     if not encoders:
         raise VsreError("No encoders: give at least one encoder spec, for example vsre.model.ENCODERS['clip'].")
+    check_names(encoders)
     fusion.check(encoders)
     width, positions = text_config.hidden_size, text_config.max_position_embeddings
     with torch.device("meta"):
@@ -124,11 +125,14 @@ def plan_checkpoints(
 ) -> Plan:
     """The plan for checkpoints; reads their configs, no weights.
 
-    Raises VsreError as `plan` does, and when a spec contradicts its checkpoint's config.
+    Raises VsreError as `plan` does, for a language model that does not stand alone, and when a spec contradicts its
+    checkpoint's config.
     """
     config, _ = load_config(llm)
+    text_config = config.get_text_config(decoder=True)
+    check_language_model(text_config, str(llm))
     specs = [spec.with_cls() if keep_cls else spec for spec in encoders]
-    made = plan(config.get_text_config(decoder=True), specs, fusion=fusion, room_for_text=room_for_text)
+    made = plan(text_config, specs, fusion=fusion, room_for_text=room_for_text)
     for spec in specs:
         check_spec(spec, load_config(spec.checkpoint)[0])
     return made
@@ -218,10 +222,13 @@ def load_language_model(checkpoint: str | Path, dtype: torch.dtype) -> tuple[Pre
     decoder = whole.get_decoder()
     if decoder.get_output_embeddings() is not None:
         return decoder, tokenizer
+    head = whole.get_output_embeddings()
+    # Many such checkpoints say it at the top of their config only; a model saved as not tied would lack its head.
+    text_config.tie_word_embeddings = head.weight is decoder.get_input_embeddings().weight
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(text_config)
     setattr(model, model.base_model_prefix, decoder)
-    model.set_output_embeddings(whole.get_output_embeddings())
+    model.set_output_embeddings(head)
     model.generation_config = whole.generation_config
     return model, tokenizer
 

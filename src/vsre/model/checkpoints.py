@@ -6,6 +6,7 @@ Weights are safetensors only, and no code from a checkpoint is ever run. A langu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,12 @@ def locate(checkpoint: str | Path) -> tuple[str, dict[str, str]]:
         raise VsreError(f"{text}: no such file. Check the path, or give OWNER/NAME/FILE.gguf of the hub.")
     repository, _, name = text.rpartition("/")
     return repository, {"gguf_file": name}
+
+
+def encoder_name(checkpoint: str | Path) -> str:
+    """What an encoder is called by its checkpoint: the last part, after "encoder-" where it opens with no letter."""
+    last = re.sub(r"[^A-Za-z0-9_-]", "-", str(checkpoint).rstrip("/").replace(":", "/").split("/")[-1])
+    return last if re.match(r"[A-Za-z]", last) else f"encoder-{last}"
 
 
 def load_config(checkpoint: str | Path) -> tuple[PreTrainedConfig, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from vsre.errors import VsreError
@@ -33,9 +33,7 @@ class VsreConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         self.encoders = self.encoders or []
         super().__post_init__(**kwargs)
-        names = [spec.name for spec in self.specs]
-        if len(set(names)) != len(names):
-            raise VsreError(f"Encoders {', '.join(names)}: two have the same name. Give each its own.")
+        check_names(self.specs)
         self.fused_by.check(self.specs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,7 +52,11 @@ class VsreConfig(PreTrainedConfig):
         fusion: Fusion = SEQUENCE,
         **kwargs: Any,
     ) -> VsreConfig:
-        """The config of a language model, pairs of encoder spec and vision config, and how they are joined."""
+        """The config of a language model, pairs of encoder spec and vision config, and how they are joined.
+
+        Raises VsreError where they cannot be, and for what is no language model by itself.
+        """
+        check_language_model(text_config)
         entries = [{"spec": spec.to_dict(), "config": vision.to_diff_dict()} for spec, vision in encoders]
         joined = None if fusion == SEQUENCE else fusion.to_dict()
         return cls(text_config=text_config, encoders=entries, fusion=joined, **kwargs)
@@ -92,3 +94,25 @@ class VsreConfig(PreTrainedConfig):
     def image_tokens(self) -> int:
         """Visual tokens of one picture."""
         return self.fused_by.tokens(self.specs)
+
+
+def check_language_model(config: PreTrainedConfig, name: str = "") -> None:
+    """Raise VsreError for a (decoder's) config that transformers has no causal language model for, as those of the
+    Qwen-VL models, whose positions are those of their own pictures."""
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise VsreError(
+            f"{name or config.name_or_path or 'llm'}: a language model of the kind "
+            f"{config.model_type!r} does not stand alone, so VSRE cannot be built on it. Take a model of text alone as "
+            "`llm`, such as Qwen/Qwen2.5-7B-Instruct in the place of Qwen/Qwen2.5-VL-7B-Instruct, or train this model "
+            "as it is (`start: {vlm: ...}` in a recipe)."
+        )
+
+
+def check_names(specs: Sequence[EncoderSpec]) -> None:
+    """Raise VsreError where two encoders of a model have the same name, by which their weights are kept apart."""
+    names = [spec.name for spec in specs]
+    if len(set(names)) != len(names):
+        raise VsreError(
+            f"Encoders {', '.join(names)}: two have the same name. Give each its own: --encoders NAME=ID,NAME=ID, or "
+            "{id: ID, name: NAME} in a recipe."
+        )

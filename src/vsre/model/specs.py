@@ -27,7 +27,7 @@ from transformers.models.auto.image_processing_auto import get_image_processor_c
 
 from vsre.errors import VsreError
 from vsre.model.adapters import ADAPTERS
-from vsre.model.checkpoints import load_config
+from vsre.model.checkpoints import encoder_name, load_config
 from vsre.model.encoder_families import (
     FAMILIES,
     HALF,
@@ -271,8 +271,7 @@ def spec_from_checkpoint(checkpoint: str | Path, *, name: str | None = None) -> 
     defaults to the checkpoint's last part. Raises VsreError when the checkpoint or its family is unknown.
     """
     config, path = load_config(checkpoint)
-    default = re.sub(r"[^A-Za-z0-9_-]", "-", str(checkpoint).rstrip("/").replace(":", "/").split("/")[-1])
-    spec = spec_from_config(config, name or default, str(checkpoint))
+    spec = spec_from_config(config, name or encoder_name(checkpoint), str(checkpoint))
     pixels = get_image_processor_config(path)
     return dataclasses.replace(
         spec,

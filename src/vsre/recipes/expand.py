@@ -14,10 +14,13 @@
         data:
           - {name: turn-g, stages: [{use: tune, data: [turn-g-11k]}]}
 
-Mappings are merged key by key and a list takes the place of another, except `sources` and `notes`, which add up. The
+Mappings are merged key by key and a list takes the place of another, except `sources` and `notes`, which add up. A
+`source` or `fusion` of another kind, and a start that begins in another way, are taken whole: what goes with the other
+kind means nothing here. A file that gives models does not inherit a `grid`, and one with a grid of its own no `models`,
+for its rows are those it names; an empty list gives none and drops nothing. The
 items of a grid are merged in the order of its axes: names are joined by ", ", notes by "; ". `each_stage` is merged
 into every stage of the model, and gives way to what the stage itself says. Of the data that it inherits a recipe keeps
-those that its models use.
+those that its models use; its own it keeps all, so that a mistake in them is told.
 """
 
 from __future__ import annotations
@@ -34,6 +37,12 @@ FILE_KEYS = ("extends", "stages", "starts", "grid")
 
 ADDED = ("sources", "notes")
 """Lists that a recipe adds to those of the recipe it extends."""
+
+ROWS = ("models", "grid")
+"""What a recipe's rows are made from: one that it gives itself does without the other of the recipe it extends."""
+
+WAYS = ("checkpoint", "model", "llm", "vlm", "use")
+"""How a start may begin."""
 
 JOINED = {"name": ", ", "note": "; "}
 """Texts of a grid's items that are joined."""
@@ -61,17 +70,29 @@ def expand(raw: dict[str, Any], where: str, read: Read, faults: list[str]) -> di
         models = _list(whole, "models")  # as written out: a stage that is left out uses nothing
         named_data = [source for model in models for stage in _list(model, "stages") for source in _list(stage, "data")]
         if all(name in [*whole["data"]] for name in named_data):  # else the schema says which was meant
-            whole["data"] = {name: spec for name, spec in whole["data"].items() if name in named_data}
+            kept = {*named_data, *_mapping(raw, "data")}
+            whole["data"] = {name: spec for name, spec in whole["data"].items() if name in kept}
     return whole
 
 
 def merge(below: Any, above: Any, key: str = "") -> Any:
-    """`above` laid over `below`: mappings key by key, `sources` and `notes` added, anything else replaced."""
-    if isinstance(below, Mapping) and isinstance(above, Mapping):
-        return {**below, **{k: merge(below[k], v, k) if k in below else v for k, v in above.items()}}
+    """`above` laid over `below`: mappings key by key, `sources` and `notes` added, anything else replaced, and so are
+    mappings that say another kind of thing."""
+    if isinstance(below, Mapping) and isinstance(above, Mapping) and not _otherwise(below, above, key):
+        of = {k: "start" if key == "starts" else k for k in above}
+        return {**below, **{k: merge(below[k], v, of[k]) if k in below else v for k, v in above.items()}}
     if key in ADDED and isinstance(below, list) and isinstance(above, list):
         return [*below, *above]
     return above
+
+
+def _otherwise(below: Mapping[str, Any], above: Mapping[str, Any], key: str) -> bool:
+    """Whether what is above is of another kind, or begins in another way, so that nothing below goes with it."""
+    if key == "start":
+        old, new = ([way for way in WAYS if way in start] for start in (below, above))
+        return bool(old and new) and old != new and "use" not in old  # what a start uses may be changed
+    kinds = [part.get("kind") for part in (below, above)]
+    return key in ("source", "fusion") and None not in kinds and kinds[0] != kinds[1]
 
 
 def _extended(raw: dict[str, Any], where: str, read: Read, parents: tuple[str, ...]) -> dict[str, Any]:
@@ -83,6 +104,9 @@ def _extended(raw: dict[str, Any], where: str, read: Read, parents: tuple[str, .
     if origin in parents:
         raise VsreError(f"{where}: extends {name}, which extends this recipe. Take one `extends` out.")
     below = _extended(base, origin, read, (*parents, origin))
+    given = [rows for rows in ROWS if raw.get(rows)]
+    if len(given) == 1:
+        below = {k: v for k, v in below.items() if k not in ROWS or k == given[0]}
     return merge(below, {k: v for k, v in raw.items() if k != "extends"})
 
 
@@ -113,7 +137,7 @@ def _with_start(model: Any, named: Mapping[str, Any], faults: list[str]) -> Any:
     if not isinstance(named.get(name), Mapping):
         faults.append(f"{model.get('name', 'a model')}: starts as {name!r}, not in `starts`. {nearest(name, named)}")
         return {**model, "start": own}
-    return {**model, "start": merge(named[name], own)}
+    return {**model, "start": merge(named[name], own, "start")}
 
 
 def _with_stages(model: Any, named: Mapping[str, Any], where: str, faults: list[str]) -> Any:
@@ -145,6 +169,12 @@ def _stage(stage: Any, common: Mapping[str, Any], named: Mapping[str, Any]) -> A
         return stage
     own = {k: v for k, v in stage.items() if k != "use"}
     return merge(merge({"name": name, **named[name]}, common), own)
+
+
+def _mapping(part: Any, key: str) -> Mapping[str, Any]:
+    """The mapping under a key, or an empty one where there is no such thing."""
+    found = part.get(key)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _list(part: Any, key: str) -> list[Any]:

@@ -128,6 +128,7 @@ class EncoderChoice(Strict):
     """An encoder: the paper's name for it, zoo:NAME, a folder or a hub id; alone, or with options as a mapping."""
 
     id: str
+    name: str | None = Field(default=None, description="what the model calls it; default: the last part of its id")
     image_size: int | None = Field(default=None, ge=1, description="side of its input in pixels; default: its own")
     tokens: int | None = Field(default=None, ge=1, description="the most visual tokens it may contribute")
 
@@ -172,8 +173,8 @@ class Start(Strict):
             raise ValueError("`llm` needs `encoders`, for example [zoo:clip, zoo:sam]")
         if self.encoders and self.llm is None and self.checkpoint is None:
             raise ValueError("`encoders` goes with `llm`, or with a VSRE `checkpoint`, of which it keeps some")
-        if self.checkpoint is not None and any(choice.image_size or choice.tokens for choice in self.encoders):
-            raise ValueError("a VSRE model keeps its encoders as they are: image_size and tokens go with `llm`")
+        if self.checkpoint is not None and any(choice != EncoderChoice(id=choice.id) for choice in self.encoders):
+            raise ValueError("a VSRE model keeps its encoders as they are: name, image_size and tokens go with `llm`")
         if self.llm is None and self.fusion != "sequence":
             raise ValueError("`fusion` says how new adapters join encoders: it goes with `llm`")
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -24,11 +23,12 @@ from vsre.model import (
     fusion_from,
     spec_from_config,
 )
-from vsre.model.checkpoints import locate
+from vsre.model.checkpoints import encoder_name, locate
 from vsre.model.specs import check_spec, vision_config
 from vsre.recipes.hub import Checkpoints, OutOfReach, shapes
 from vsre.recipes.near import nearest
 from vsre.recipes.schema import EncoderChoice, Start
+from vsre.recipes.start import with_options
 from vsre.train.parts import parts_of
 
 UNKNOWN = 1024
@@ -100,11 +100,10 @@ def encoder(choice: EncoderChoice, checkpoints: Checkpoints) -> tuple[EncoderSpe
         if "/" not in choice.id and ":" not in choice.id and checkpoints.find(choice.id).source != "folder":
             raise VsreError(f"encoder {choice.id!r}: there is none of this name. {nearest(choice.id, ENCODERS)}")
         config = vision_config(checkpoints.config(choice.id))
-        name = re.sub(r"[^A-Za-z0-9_-]", "-", choice.id.replace(":", "/").rpartition("/")[2])
-        spec = spec_from_config(config, name, choice.id)
+        spec = spec_from_config(config, encoder_name(choice.id), choice.id)
     else:
         config = vision_config(checkpoints.config(spec.checkpoint))
-    spec = spec.at(image_size=choice.image_size, tokens=choice.tokens)
+    spec = with_options(spec, choice)
     check_spec(spec, config)
     return spec, config
 

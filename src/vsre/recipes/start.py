@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,8 +31,14 @@ def encoder_specs(encoders: Sequence[str | EncoderChoice]) -> list[EncoderSpec]:
     for entry in encoders:
         choice = EncoderChoice.model_validate(entry)
         spec = ENCODERS[choice.id] if choice.id in ENCODERS else spec_from_checkpoint(choice.id)
-        specs.append(spec.at(image_size=choice.image_size, tokens=choice.tokens))
+        specs.append(with_options(spec, choice))
     return specs
+
+
+def with_options(spec: EncoderSpec, choice: EncoderChoice) -> EncoderSpec:
+    """A checkpoint's spec with what was chosen of it. Raises VsreError for options that cannot be."""
+    named = spec if choice.name is None else dataclasses.replace(spec, name=choice.name)
+    return named.at(image_size=choice.image_size, tokens=choice.tokens)
 
 
 def open_model(
@@ -54,10 +61,10 @@ def open_model(
     model = load_weights(AutoModelForImageTextToText, path, torch.float32)
     processor = AutoProcessor.from_pretrained(path)
     choices = [EncoderChoice.model_validate(entry) for entry in encoders]
-    if resized := [choice.id for choice in choices if choice.image_size or choice.tokens]:
+    if resized := [choice.id for choice in choices if choice != EncoderChoice(id=choice.id)]:
         raise VsreError(
-            f"encoder {resized[0]}: {path} keeps its encoders as they are. Leave image sizes and tokens out, or build "
-            "on an `llm`."
+            f"encoder {resized[0]}: {path} keeps its encoders as they are. Leave names, image sizes and tokens out, or "
+            "build on an `llm`."
         )
     kept = [choice.id for choice in choices]
     return keep_encoders(model, processor, kept) if kept else (model, processor)

@@ -43,7 +43,7 @@ def write_subset(
             f"{source}: none of its {count:,} triplets are left without {', '.join(sorted(refused))}. Leave fewer "
             "relations out."
         )
-    wanted = _shares(rows, limit, seed)
+    wanted = shares(rows, limit, seed)
     figures = Counter[str]()
 
     def chosen() -> Iterator[Triplet]:
@@ -64,8 +64,8 @@ def write_subset(
     }
 
 
-def _shares(rows: Mapping[str, int], limit: int | None, seed: int) -> dict[str, int]:
-    """How many rows of which picture are taken."""
+def shares(rows: Mapping[str, int], limit: int | None, seed: int) -> dict[str, int]:
+    """How many rows of which picture `write_subset` takes, of so many rows each; in the order it takes pictures in."""
     left = sum(rows.values()) if limit is None else limit
     taken: dict[str, int] = {}
     for image in sorted(rows, key=lambda image: hashlib.sha256(f"{seed}\n{image}".encode()).digest()):

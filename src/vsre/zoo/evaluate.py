@@ -12,6 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from vsre.diagnose.ways import free_memory
+from vsre.train.memory import out_of_memory
 from vsre.zoo.encoders import captions, images_of, sam_batch
 from vsre.zoo.objectives import Dinov2Objective, normalise
 from vsre.zoo.pool import Pool
@@ -134,24 +136,40 @@ def general_hits(
 def general_answers(
     model: Any, processor: Any, pool: Pool, asked: Sequence[tuple[int, Exchange]], batch: int = 64, most: int = 24
 ) -> list[str]:
-    """What a model answers, greedily and in at most so many tokens, when asked each exchange about its picture."""
+    """What a model answers, greedily and in at most so many tokens, when asked each exchange about its picture.
+
+    Where memory runs out, fewer than `batch` are asked together.
+    """
     answers: list[str] = []
     side, processor.tokenizer.padding_side = processor.tokenizer.padding_side, "left"
-    for start in range(0, len(asked), batch):
-        part = asked[start : start + batch]
-        prompts = [
-            processor.apply_chat_template(
-                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": e.prompt}]}],
-                add_generation_prompt=True,
-            )
-            for _, e in part
-        ]
-        images = [Image.fromarray(pool.images[i]) for i, _ in part]
-        inputs = processor(images=images, text=prompts, padding=True, return_tensors="pt").to(model.device)
-        ends = {"eos_token_id": processor.tokenizer.eos_token_id, "pad_token_id": processor.tokenizer.pad_token_id}
-        tokens = model.generate(**inputs, max_new_tokens=most, do_sample=False, **ends)[
-            :, inputs["input_ids"].shape[1] :
-        ]
-        answers += [answer.strip() for answer in processor.batch_decode(tokens, skip_special_tokens=True)]
-    processor.tokenizer.padding_side = side
+    try:
+        while len(answers) < len(asked):
+            part = asked[len(answers) : len(answers) + batch]
+            try:
+                answers += _answered(model, processor, pool, part, most)
+            except RuntimeError as error:
+                if len(part) == 1 or not out_of_memory(error):
+                    raise
+                batch = len(part) // 2
+            else:
+                continue
+            free_memory()  # out of the handler, whose traceback holds what the failed call had
+    finally:
+        processor.tokenizer.padding_side = side
     return answers
+
+
+def _answered(model: Any, processor: Any, pool: Pool, asked: Sequence[tuple[int, Exchange]], most: int) -> list[str]:
+    """`general_answers` to all of these at once."""
+    prompts = [
+        processor.apply_chat_template(
+            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": e.prompt}]}],
+            add_generation_prompt=True,
+        )
+        for _, e in asked
+    ]
+    images = [Image.fromarray(pool.images[i]) for i, _ in asked]
+    inputs = processor(images=images, text=prompts, padding=True, return_tensors="pt").to(model.device)
+    ends = {"eos_token_id": processor.tokenizer.eos_token_id, "pad_token_id": processor.tokenizer.pad_token_id}
+    tokens = model.generate(**inputs, max_new_tokens=most, do_sample=False, **ends)[:, inputs["input_ids"].shape[1] :]
+    return [answer.strip() for answer in processor.batch_decode(tokens, skip_special_tokens=True)]

@@ -12,7 +12,9 @@ measured on scenes of another:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModel, set_seed
 
-from vsre.model.checkpoints import load_weights, resolve_checkpoint
+from vsre.model.build import load_encoder
 from vsre.model.encoders import as_map, frozen_features
 from vsre.model.specs import EncoderSpec, spec_from_checkpoint
 from vsre.zoo.encoders import images_of
@@ -32,6 +34,7 @@ from vsre.zoo.evaluate import Figures
 from vsre.zoo.pool import Pool
 
 BATCH = 64
+"""Pictures of 224 pixels and less that are encoded together."""
 COVERED = 0.5
 """The share of a patch that an object must cover to be what is there."""
 APART = 0.08
@@ -40,14 +43,40 @@ APART = 0.08
 Array = NDArray[Any]
 
 
+def at_once(size: int) -> int:
+    """How many pictures of `size` pixels a side are encoded together: fewer of larger ones."""
+    return min(BATCH, max(1, BATCH * 224**2 // size**2))
+
+
 @torch.no_grad()
 def grid_features(encoder: Any, spec: EncoderSpec, images: torch.Tensor) -> torch.Tensor:
-    """Frozen features of pictures uint8 (n, 3, S, S) on the grid of visual tokens: (n, g, g, channels), float32."""
+    """Frozen features of pictures uint8 (n, 3, S, S) on the grid of visual tokens: (n, g, g, channels), float32, in the
+    machine's memory."""
     found = []
-    for some in images.split(BATCH):
+    for some in images.split(at_once(spec.image_size)):
         cells = F.adaptive_avg_pool2d(as_map(frozen_features(encoder, some, spec)), spec.token_grid)  # (n, C, g, g)
-        found.append(cells.float().permute(0, 2, 3, 1))
+        found.append(cells.float().permute(0, 2, 3, 1).cpu())
     return torch.cat(found)
+
+
+def cell_shares(objects: Array, k: int, g: int) -> Array:
+    """(g, g): the share of each cell of a grid that object `k` of a picture's `objects` (S, S) covers.
+
+    Cells are g-ths of the picture, whether or not g divides S; a pixel on an edge counts by its parts.
+    """
+    parts = _parts(objects.shape[0], g)
+    return np.asarray(parts @ (objects == k) @ parts.T / objects.shape[0] ** 2)
+
+
+@cache
+def _parts(size: int, g: int) -> Array:
+    """(g, size): how much of each pixel lies in each of g cells along a side, in g-ths of a pixel.
+
+    Whole numbers, so that a cell of which exactly half is covered has the share 0.5.
+    """
+    cells, pixels = np.arange(g)[:, None], np.arange(size)[None]
+    high, low = np.minimum((cells + 1) * size, (pixels + 1) * g), np.maximum(cells * size, pixels * g)
+    return np.maximum(high - low, 0).astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -62,26 +91,37 @@ class Seen:
     scenes: Array
 
     @classmethod
-    def of(cls, features: torch.Tensor, pool: Pool) -> Seen:
-        """From grid features (n, g, g, C) of the pool's first n scenes."""
-        n, g = features.shape[:2]
-        cell = pool.objects.shape[1] // g
-        patches, classes, objects, middles, scenes = [], [], [], [], []
-        for i in range(n):
-            # (g, cell, g, cell), the ragged edge of a size that g does not divide left out
-            cover = np.asarray(pool.objects[i][: g * cell, : g * cell]).reshape(g, cell, g, cell)
+    def of(cls, features: torch.Tensor, pool: Pool, start: int = 0) -> Seen:
+        """From grid features (n, g, g, C) of the pool's scenes from `start` on."""
+        g, width = features.shape[1], features.shape[-1]
+        patches, objects = [np.empty((0, width), np.float32)], []
+        classes: list[str] = []
+        middles, scenes = [], []
+        for i, own in enumerate(features, start):
+            drawn = np.asarray(pool.objects[i])
             for k, fact in enumerate(pool.facts[i], start=1):
-                share = (cover == k).mean((1, 3))  # (g, g)
+                share = cell_shares(drawn, k, g)
                 if not share.any():
                     continue
-                mine = features[i][torch.from_numpy(share >= COVERED)].numpy()
+                mine = own[torch.from_numpy(share >= COVERED)].numpy()
                 patches.append(mine)
                 classes += [fact.name] * len(mine)
                 weight = torch.from_numpy(share.astype(np.float32))
-                objects.append((features[i] * weight[..., None]).sum((0, 1)).numpy() / share.sum())
+                objects.append((own * weight[..., None]).sum((0, 1)).numpy() / share.sum())
                 middles.append((fact.x, fact.y))
                 scenes.append(i)
-        return cls(np.concatenate(patches), np.array(classes), np.array(objects), np.array(middles), np.array(scenes))
+        return cls(
+            np.concatenate(patches),
+            np.array(classes, str),
+            np.array(objects).reshape(-1, width),
+            np.array(middles).reshape(-1, 2),
+            np.array(scenes, int),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Seen]) -> Seen:
+        """What is seen of a pool whose scenes were taken in parts, in order."""
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
     def pairs(self) -> tuple[Array, Array]:
         """Ordered pairs of objects of one scene, as indices (q,), (q,)."""
@@ -91,17 +131,27 @@ class Seen:
 
 def probe(encoder: Any, spec: EncoderSpec, train: Pool, test: Pool, *, scenes: int = 1500) -> Figures:
     """The probes of an encoder, fitted on up to `scenes` scenes of one pool and measured on all of another."""
-    fitted, asked = (
-        grid_features(encoder, spec, images_of(pool, range(min(n, len(pool)))))
-        for pool, n in ((train, scenes), (test, len(test)))
-    )
-    return probe_maps(fitted, train, asked, test)
+
+    def seen(pool: Pool, n: int) -> Seen:
+        parts = batches(n, spec.image_size)  # a map of all scenes would be gigabytes
+        return Seen.joined([Seen.of(grid_features(encoder, spec, images_of(pool, p)), pool, p.start) for p in parts])
+
+    return probe_seen(seen(train, min(scenes, len(train))), seen(test, len(test)))
+
+
+def batches(n: int, size: int) -> list[range]:
+    """The numbers of n pictures of `size` pixels, in the parts that are encoded together."""
+    return [range(start, min(start + at_once(size), n)) for start in range(0, n, at_once(size))]
 
 
 def probe_maps(fitted_maps: torch.Tensor, train: Pool, asked_maps: torch.Tensor, test: Pool) -> Figures:
     """The probes of features (n, g, g, C) of a pool's first n scenes, fitted on those of one pool and measured on those
     of another."""
-    fitted, asked = Seen.of(fitted_maps, train), Seen.of(asked_maps, test)
+    return probe_seen(Seen.of(fitted_maps, train), Seen.of(asked_maps, test))
+
+
+def probe_seen(fitted: Seen, asked: Seen) -> Figures:
+    """The probes, fitted on what is seen of one pool and measured on what is seen of another."""
     return {
         "class_at_place": _classified(fitted.patches, fitted.classes, asked.patches, asked.classes),
         "position": round(
@@ -117,7 +167,7 @@ def probe_maps(fitted_maps: torch.Tensor, train: Pool, asked_maps: torch.Tensor,
 def probe_checkpoint(checkpoint: str, train: Pool, test: Pool) -> dict[str, Figures]:
     """`probe` of a checkpoint (zoo:NAME, a folder, a hub id) as "trained", and of its twin as "untrained"."""
     spec = spec_from_checkpoint(checkpoint)
-    encoder = load_weights(AutoModel, resolve_checkpoint(checkpoint), torch.float32).eval()
+    encoder = load_encoder(spec, torch.float32).eval()
     return {
         "trained": probe(encoder, spec, train, test),
         "untrained": probe(untrained_twin(encoder), spec, train, test),
