@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
@@ -42,6 +44,12 @@ def is_file(path: Path) -> bool:
 Lock = Literal["held", "elsewhere", "unknown"]
 """Ours; another process's; or a disk without locks, where nobody can tell."""
 
+FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
+"""What the system says of a full disk, or of one's share of it."""
+
+_NO_LOCKS = frozenset((errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP))
+"""What the system says where a disk has no locks, or has them no more."""
+
 
 @contextmanager
 def locked(out: Path, name: str, *, wait: bool) -> Iterator[Lock]:
@@ -52,7 +60,15 @@ def locked(out: Path, name: str, *, wait: bool) -> Iterator[Lock]:
     """
     folder = out / LOCKS
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{name}.lock", timeout=-1 if wait else 0)
+    if not _has_locks(folder):
+        yield "unknown"
+        return
+    # Newer versions of filelock put a marker file where the disk has no locks. A process that is killed leaves its
+    # marker, and everybody would wait for it for ever.
+    hard: dict[str, Any] = {}
+    if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:
+        hard["fallback_to_soft"] = False
+    lock = FileLock(folder / f"{name}.lock", timeout=-1 if wait else 0, **hard)
     try:
         lock.acquire()
     except Timeout:
@@ -61,10 +77,30 @@ def locked(out: Path, name: str, *, wait: bool) -> Iterator[Lock]:
     except NotImplementedError:
         yield "unknown"
         return
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        yield "unknown"
+        return
     try:
         yield "held"
     finally:
         lock.release()
+
+
+def _has_locks(folder: Path) -> bool:
+    """Whether the disk has locks. Tried here, for older versions of filelock take every refusal for somebody else's
+    lock, and wait."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, whose locks are of another kind
+        return True
+    with tempfile.TemporaryFile(dir=folder) as file:  # one of our own: nobody is kept from a lock meanwhile
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno not in _NO_LOCKS
+    return True
 
 
 @contextmanager
@@ -73,7 +109,7 @@ def full_disk_told(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise VsreError(
                 f"{out}: no space left on the disk. Shards that are done are kept; free some space and run the same "
                 "command again."

@@ -198,7 +198,7 @@ def test_a_prompt_that_either_text_encoder_would_cut_is_refused(
 
     def stand_in(setting: Setting, prompts: Any, *_: Any, **__: Any) -> Any:
         asked.extend(prompts)
-        return np.random.default_rng(0).random((len(prompts), SIDE, SIDE, 3)), 2
+        return np.random.default_rng(0).random((len(prompts), SIDE, SIDE, 3)), 2, None
 
     monkeypatch.setattr(painter.pipelines, "paint", stand_in)
     monkeypatch.setattr(tokenizer, "model_max_length", tokens)
@@ -233,9 +233,9 @@ def test_one_bad_picture_costs_none_of_its_batch(
     real = painter.pipelines.paint
 
     def spoilt(*args: Any, **given: Any) -> Any:
-        pictures, steps = real(*args, **given)
+        pictures, *ran = real(*args, **given)
         pictures[1] = value
-        return pictures, steps
+        return pictures, *ran
 
     monkeypatch.setattr(painter.pipelines, "paint", spoilt)
     good, bad, fine = painter.paint_many([job(triplet(seed), setting, painter) for seed in range(3)])

@@ -31,7 +31,7 @@ def inpainting_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def paint(pipelines: Pipelines, setting: Any, **more: Any) -> Any:
     numbers = pipelines.config.numbers(setting)
-    pictures, _ = pipelines.paint(setting, ["a cat"], [7], (64, 48), numbers, **more)
+    pictures, *_ = pipelines.paint(setting, ["a cat"], [7], (64, 48), numbers, **more)
     return pictures
 
 

@@ -78,6 +78,7 @@ def test_the_ledger_has_all_that_a_picture_hangs_on(out: Path, spec: Diffusion) 
     assert first["batch"] == {"size": 2, "place": 0} and second["batch"] == {"size": 2, "place": 1}
     assert first["setting"] == "inpaint" and first["truth"] == "intended" and first["asked"] is None
     assert (first["steps"], first["steps_run"], first["guidance"], first["strength"]) == (4, 3, 7.5, 0.99)
+    assert first["strength_run"] == 0.501, "3 of 4 leading steps begin at the 501st of 1,000"
     assert first["generator_seed"] == int(first["job"], 16) >> 1 and first["negative_prompt"] == "blurry"
     assert first["prompt"] == f"a photo of a {first['replaced_by']}" and first["dtype"] == "float32"
     assert first["scheduler"]["name"] == "EulerDiscreteScheduler" and set(first["versions"]) >= {"torch", "diffusers"}
@@ -100,12 +101,12 @@ def test_values_that_are_no_numbers_and_black_pictures_are_marked(
 
     def painted(
         self: Pipelines, setting: str, prompts: list[str], seeds: Any, size: tuple[int, int], *_: Any, **__: Any
-    ) -> tuple[Any, int]:
+    ) -> tuple[Any, int, None]:
         values = np.random.default_rng(0).random((len(prompts), size[1], size[0], 3)).astype(np.float32)
         values[0, 3, 3] = np.nan
         if len(values) > 1:
             values[1] = 0
-        return values, 2
+        return values, 2, None
 
     monkeypatch.setattr(Pipelines, "paint", painted)
     config = spec.config.changed(batch_size=3, t2i={"steps": 2, "guidance": 5.0}).only(["t2i"])

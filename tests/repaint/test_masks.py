@@ -127,3 +127,28 @@ def test_how_many_of_vsrs_rows_have_a_mask() -> None:
     assert counts["set_aside"] == {masks.TOO_LARGE: 2040, masks.COVERS: 1303 + 313, masks.TOO_SMALL: 444}
     strict = count_masks(rows, MaskSpec(surrounded="refuse"))
     assert strict["usable"] == {"minus object": 3371, "apart": 1699} and strict["set_aside"][masks.NOTHING_LEFT] == 2115
+
+
+fraction = st.floats(0, 1)
+edges = st.tuples(fraction, fraction, fraction, fraction)
+
+
+@given(edges, edges, st.booleans())
+def test_what_is_painted_lies_in_the_box_around_it_and_touches_its_sides(a: Box, b: Box, as_mask: bool) -> None:
+    side = 64
+    subject, object = (tuple(round(x * side) / side for x in box) for box in (a, b))
+    taken = masks._inside(object, side, side) if as_mask else None  # type: ignore[arg-type]
+    try:
+        mask = make_mask(subject, object, SPEC.model_copy(update={"dilation": 0.0}), object_mask=taken)  # type: ignore[arg-type]
+    except NoMask:
+        return
+    ys, xs = np.nonzero(np.asarray(mask.hard(side, side)))
+    tight = xs.min() / side, ys.min() / side, (xs.max() + 1) / side, (ys.max() + 1) / side
+    assert mask.painted == pytest.approx(tight)
+
+
+def test_the_box_around_what_is_painted_is_less_than_the_dilated_one() -> None:
+    behind = make_mask((0.1, 0.2, 0.5, 0.8), (0.3, 0.1, 0.9, 0.9), SPEC)
+    assert behind.mode == "minus object" and behind.painted == pytest.approx((0.07, 0.155, 0.3, 0.845))
+    corner = make_mask((0.1, 0.2, 0.5, 0.6), (0.4, 0.5, 0.9, 0.9), SPEC)
+    assert corner.mode == "minus object" and corner.painted == corner.dilated

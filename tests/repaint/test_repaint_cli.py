@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,15 @@ def test_the_verb_is_plan_work_and_finish(small_world: Path, tmp_path: Path) -> 
         vsre("import", tmp_path / form, tmp_path / f"{form}-back", "--json", tmp_path / "back.json")
         back = json.loads((tmp_path / "back.json").read_text())
         assert back["set_aside"] == {} and back["rows"] == len(list(read_triplets(tmp_path / "a")))
+
+
+def test_a_plan_that_holds_nothing_out_says_so(small_world: Path, tmp_path: Path) -> None:
+    train = small_world / "triplets" / "train"
+    alone = tmp_path / "alone" / "train"
+    shutil.copytree(train, alone)
+    asked = ("--limit", 4, "--setting", "t2i")
+    assert "nothing is held out" in " ".join(vsre("plan", alone, tmp_path / "a", *asked).split())
+    assert "nothing is held out" not in " ".join(vsre("plan", train, tmp_path / "b", *asked).split())
 
 
 def test_a_sweep_of_scenes(small_world: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from vsre.repaint import repaint
 from vsre.repaint.spot_check import score_marks, write_spot_check
 from vsre.repaint.statistics import count, statistics
 from vsre.repaint.statistics_page import write_statistics
-from vsre.repaint.verify import SceneTruth, Verification
+from vsre.repaint.verify import MISSING, SceneTruth, Verification
 from vsre.triplets import Triplet
 
 
@@ -82,6 +82,46 @@ def test_every_rate_counts_what_it_says() -> None:
     assert found["same_picture_twice"] == 1
     low, high = found["all"]["kept"]["low"], found["all"]["kept"]["high"]
     assert (low, high) == (0.1176, 0.7693)  # Wilson's interval of 2 of 5, from a table
+
+
+def test_a_thing_that_two_statements_name_is_counted_once() -> None:
+    """A picture of t2i that is painted false says what was painted, and that the caption is not so."""
+    said = verdict("positive", "pass", "cat dog", True) | {"relation": "right of"}
+    denied = verdict("relation-false", "fail", "cat dog", True)
+    half = verdict("positive", "fail", "dog", False)
+    found = count([*(row("painted", said, denied, picture=str(n)) for n in range(20)), row("rejected", half)])
+    assert (found["all"]["things_found"]["value"], found["all"]["things_found"]["n"]) == (0.9762, 42)
+    assert {name: rate["n"] for name, rate in found["class"].items()} == {"cat": 21, "dog": 21}
+    assert found["setting"]["t2i"]["things_found"]["n"] == 42
+    assert {n: of["things_found"]["n"] for n, of in found["relation"].items()} == {"left of": 42, "right of": 40}
+    assert found["all"]["relation_holds"]["n"] == 20
+
+
+class Overlooks(Doubting):
+    """Nothing above anything is found at all."""
+
+    name = "overlooks/1"
+
+    def verify(self, image: bytes, triplet: Triplet) -> Verification:
+        true = super().verify(image, triplet)
+        if triplet.relation in ("above", "below"):
+            return Verification(Verdict.FAIL, 1.0, dict(list(true.boxes.items())[:1]), reason=MISSING)
+        return true
+
+
+def test_what_is_missing_is_checked_apart_from_what_lies_elsewhere(small_world: Path, tmp_path: Path) -> None:
+    out, scenes = tmp_path / "out", small_world / "scenes.jsonl"
+    repaint(small_world / "triplets" / "train", out, scenes=scenes, limit=24, settings=["t2i"], verifier=Overlooks())
+    write_spot_check(out, statements=16)
+    asked = json.loads((out / "spot-check" / "items.json").read_text())
+    of = {v: [i["id"] for i in asked["items"] if i["verdict"] == v] for v in ("pass", "fail", "missing", "undecided")}
+    assert of["missing"] and of["fail"] and asked["population"]["missing"] >= len(of["missing"])
+    assert all(i["relation"] in ("above", "below") for i in asked["items"] if i["id"] in of["missing"])
+    marks = dict.fromkeys(of["missing"], "true") | dict.fromkeys(of["fail"], "false")
+    found = score_marks(out, marks_file(tmp_path, asked["check"], marks))
+    assert found["missing_is_false"]["value"] == 0 and found["fail_is_false"]["value"] == 1
+    assert found["fail_is_false"]["n"] == len(of["fail"]) and found["matrix"]["missing"]["true"] == len(of["missing"])
+    assert "MISSING (FAIL because" in (out / "spot-check" / "index.html").read_text()
 
 
 def test_a_real_ledger_adds_up(painted: Path) -> None:

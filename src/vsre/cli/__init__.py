@@ -1,7 +1,7 @@
 """The command line: one verb per job.
 
-Exit codes: 0 done, 2 bad input (the message says what, where and what to do), 1 a failure of vsre itself,
-130 stopped by the person.
+Exit codes: 0 done, 2 bad input (the message says what, where and what to do), 1 a failure of vsre itself or a full
+disk, 130 stopped by the person.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from vsre.cli import (
 )
 from vsre.cli.output import errors
 from vsre.errors import VsreError
+from vsre.files import FULL
 
 app = typer.Typer(
     name="vsre",
@@ -73,6 +74,16 @@ def main() -> None:
     except VsreError as error:
         errors.print(f"[bold red]error[/] {_plain(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        told = (
+            f"{where}no space left on the disk ({error.strerror or error}). Free some space, in /tmp too if that is a "
+        )
+        told += "disk of its own, and run the same command again."
+        errors.print(f"[bold red]error[/] {_plain(told)}", highlight=False, soft_wrap=True)
+        sys.exit(1)
     except KeyboardInterrupt:
         errors.print("stopped; the same command goes on from here")
         sys.exit(130)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -185,6 +186,7 @@ def plan(
         "held out": [name for name, _ in head.held_out.folders],
     }
     key_table(f"plan in {out}", shown)
+    _tell_held_out(shown["held out"], triplets)
     shown["cost"] = _tell_cost(shard_painter_of(out), time, workers or _workers(painter == "scene"))
     errors.print(f"vsre repaint work {escape(str(out))}, on as many machines as you like, paints it", highlight=False)
     write_json(json_file, shown)
@@ -261,14 +263,18 @@ def _tell_cost(shard_painter: ShardPainter, time: int | None, workers: int) -> d
     return cost.row()
 
 
+def _tell_held_out(folders: Sequence[str], triplets: Path) -> None:
+    if not folders:
+        errors.print(
+            f"[bold]note[/] no test or dev split stands beside {escape(str(triplets))}: nothing is held out. Name one "
+            "by --held-out if there is one."
+        )
+
+
 def _tell_summary(summary: dict[str, Any], triplets: Path, out: Path) -> None:
     shown = {k: v for k, v in summary.items() if k != "painter"} | {"painter": summary["painter"]["name"]}
     key_table(f"repainted triplets in {out}", shown)
-    if not summary["held_out"]["from"]:
-        errors.print(
-            f"[bold]note[/] no test or dev split stands beside {escape(str(triplets))}: nothing was held out. Name one "
-            "by --held-out if there is one."
-        )
+    _tell_held_out(summary["held_out"]["from"], triplets)
     if intended := summary["by_truth"].get("intended"):
         errors.print(
             f"[bold]note[/] {intended:,} pictures show what the model was asked for only if it obeyed. Verify them "

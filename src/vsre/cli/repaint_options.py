@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vsre.cli.output import errors
 from vsre.errors import VsreError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def painter_of(
         return Scenes(scenes=scenes), settings or SETTINGS
     config = config_of(painter, options)
     config = config.only(settings or config.settings).with_numbers(**numbers)
+    tell_strength(config)
     return Diffusion(config=config), config.settings
 
 
@@ -98,6 +100,17 @@ def config_of(painter: str, options: dict[str, Any]) -> DiffusionConfig:
     from vsre.repaint.presets import load_config
 
     return load_config(painter).changed(**options)
+
+
+def tell_strength(config: DiffusionConfig) -> None:
+    """A note for each setting whose few steps are run at quite another strength than was asked for."""
+    for setting, numbers in config.far_from_asked().items():
+        errors.print(
+            f"[bold]note[/] {setting}: {numbers.steps} steps at strength {numbers.strength:g} are "
+            f"{int(numbers.steps * numbers.strength)} whole steps, which begin at about {numbers.strength_run:.2g}: "
+            "more of the photo stays than was asked for. More steps come nearer.",
+            highlight=False,
+        )
 
 
 def only_for_models(given: dict[str, Any]) -> None:

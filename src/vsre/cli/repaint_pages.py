@@ -58,7 +58,7 @@ def spot_check(
         table.add_row(verdict.upper(), *(str(n) for n in row.values()))
     console.print(table)
     console.print(f"{found['marked']} of {found['of']} marked", highlight=False)
-    for name in ("pass_is_true", "fail_is_false"):
+    for name in ("pass_is_true", "fail_is_false", "missing_is_false"):
         console.print(f"{name.replace('_', ' ')}: {share_text(found[name])}", highlight=False)
     if found["set_is_true"] is not None:
         console.print(f"true of the whole set's statements, weighted: {found['set_is_true']:.1%}", highlight=False)

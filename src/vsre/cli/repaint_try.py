@@ -25,6 +25,7 @@ from vsre.cli.repaint_options import (
     config_of,
     loading_options,
     only_for_models,
+    tell_strength,
     verifier_of,
 )
 from vsre.errors import VsreError
@@ -85,6 +86,10 @@ def sweep(
     else:
         configs = {name: config_of(name, options) for name in names}
         variants = grid(configs, chosen, **{name: values or () for name, values in axes.items()})
+        for name in names:
+            for number in steps or (None,):
+                for asked in strength or (None,):
+                    tell_strength(configs[name].only([chosen]).with_numbers(steps=number, strength=asked))
     with progress_bar("pictures") as tick:
         summary = try_out(
             triplets,
@@ -144,17 +149,24 @@ def presets(name: PresetName = None, json_file: JsonFile = None) -> None:
             *(_numbers(config, setting) for setting in ("t2i", "i2i", "inpaint")),
             config.licence,
         ),
-        notes=("steps, guidance, strength; `vsre repaint presets NAME` shows where each default is from",),
+        notes=(
+            "steps, guidance, strength (and in brackets the strength that so few steps make of it)",
+            "`vsre repaint presets NAME` shows where each default is from",
+        ),
     )
 
 
 def _numbers(config: DiffusionConfig, setting: Any) -> str:
     if setting not in config.settings:
         return "–"
-    return ", ".join(f"{value:g}" for value in config.numbers(setting).model_dump().values())
+    numbers = config.numbers(setting)
+    shown = ", ".join(f"{value:g}" for value in numbers.model_dump().values())
+    return f"{shown} ({numbers.strength_run:.2g})" if setting in config.far_from_asked() else shown  # type: ignore[attr-defined]
 
 
 def _sweep_table(summary: dict[str, Any]) -> None:
+    from vsre.repaint.sweep import shown_label
+
     table = Table("variant", "painted", "refused", "pass", "95 % interval")
     table.title = f"{summary['setting']}, {summary['rows']} rows"
     reasons: dict[str, int] = {}
@@ -162,7 +174,7 @@ def _sweep_table(summary: dict[str, Any]) -> None:
         rate = figure.get("pass_rate")
         shown = ["–", "–"] if rate is None else [f"{rate['value']:.1%}", f"{rate['low']:.1%} to {rate['high']:.1%}"]
         refused = sum(figure["refused"].values())
-        table.add_row(escape(figure["label"]), str(figure["pictures"]), str(refused), *shown)
+        table.add_row(escape(shown_label(figure)), str(figure["pictures"]), str(refused), *shown)
         for reason, n in figure["refused"].items():
             reasons[reason] = reasons.get(reason, 0) + n
     console.print(table)

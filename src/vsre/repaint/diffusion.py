@@ -98,6 +98,9 @@ class DiffusionPainter:
             **config.numbers(setting).model_dump(),
             "prompts": config.prompts.model_dump(),
             "encoding": config.encoding,
+            # What few configurations have; where it is left out, jobs keep the ids of earlier versions.
+            **{name: getattr(config, name) for name in ("variant", "vae_tiling") if getattr(config, name)},
+            **{name: sorted(getattr(config, name)) for name in ("classes", "relations") if getattr(config, name)},
         }
         if setting == "t2i":
             return found | {"size": list(config.size), "vocabulary": self._words()}
@@ -125,6 +128,10 @@ class DiffusionPainter:
                 painted = self._paint_batch([request for _, request in batch])
                 results.update(zip((index for index, _ in batch), painted, strict=True))
         return [results[index] for index in range(len(jobs))]
+
+    def release(self) -> None:
+        """Forget the model, if it was loaded; the next picture loads it again."""
+        self.pipelines.release()
 
     def __getstate__(self) -> dict[str, Any]:
         """Worker processes get the configuration and load the model themselves."""
@@ -171,7 +178,7 @@ class DiffusionPainter:
             if self.pipelines.too_long(self.config.prompts.negative):
                 raise VsreError("The negative prompt is longer than the text encoders read. Say less.")
             self._made_by[setting] = self.pipelines.describe(setting)
-        pictures, steps = self.pipelines.paint(
+        pictures, *ran = self.pipelines.paint(
             setting,
             [request.intent.prompt for request in requests],
             [request.seed for request in requests],
@@ -182,7 +189,7 @@ class DiffusionPainter:
             masks=[r.mask.hard(*size) for r in requests if r.mask is not None],
         )
         for index, request in enumerate(requests):
-            notes = self._notes(request, steps, {"size": len(requests), "place": index})
+            notes = self._notes(request, ran, {"size": len(requests), "place": index})
             yield self._finished(request, pictures[index], notes)
 
     def _finished(self, request: _Request, values: NDArray[np.floating], notes: dict[str, Any]) -> Painted | Refused:
@@ -203,15 +210,17 @@ class DiffusionPainter:
             truth="intended",
         )
 
-    def _notes(self, request: _Request, steps: int, batch: dict[str, int]) -> dict[str, Any]:
+    def _notes(self, request: _Request, ran: Sequence[Any], batch: dict[str, int]) -> dict[str, Any]:
         """The provenance of a picture: with the source it is all that is needed to paint it again."""
         config, setting = self.config, request.job.setting
+        steps, strength = ran
         notes: dict[str, Any] = {
             "prompt": request.intent.prompt,
             "negative_prompt": config.prompts.negative,
             "generator_seed": request.seed,
             **config.numbers(setting).model_dump(),
             "steps_run": steps,
+            **({} if strength is None else {"strength_run": strength}),
             "canvas": list(request.size),
             "batch": batch,
             "model": self._identity["model"],
@@ -225,6 +234,7 @@ class DiffusionPainter:
                 **config.mask.model_dump(),
                 "mode": request.mask.mode,
                 "box": [round(x, 5) for x in request.mask.dilated],
+                "painted": [round(x, 5) for x in request.mask.painted],
             }
             notes["replaced_by"] = request.intent.substitute
         return notes

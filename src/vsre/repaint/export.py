@@ -40,8 +40,8 @@ Format = Callable[[Path, Path], dict[str, Any]]
 def export(out: Path | str, dest: Path | str, form: str) -> dict[str, Any]:
     """Write a finished repaint to a new folder; returns what was written, counted.
 
-    Raises VsreError where OUT is not finished or has a split that cannot name a file, where DEST is there already, and
-    for a format that does not exist.
+    What was written is removed where it fails. Raises VsreError where OUT is not finished or has a split that cannot
+    name a file, where DEST is there already, and for a format that does not exist.
     """
     out, dest = Path(out), Path(dest)
     if form not in FORMATS:
@@ -54,10 +54,15 @@ def export(out: Path | str, dest: Path | str, form: str) -> dict[str, Any]:
     summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
     aside = dest.with_name(f"{dest.name}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    written = FORMATS[form](out, aside)
-    (aside / "README.md").write_text(_card(form, summary, written), encoding="utf-8")
-    aside.replace(dest)
+    try:
+        aside.mkdir(parents=True)
+        written = FORMATS[form](out, aside)
+        (aside / "README.md").write_text(_card(form, summary, written), encoding="utf-8")
+        aside.replace(dest)
+    except BaseException:
+        # Of half a million pictures: on a full disk it would keep what has to be free.
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     return written
 
 

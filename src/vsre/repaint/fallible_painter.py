@@ -15,7 +15,7 @@ from typing import Any
 
 from vsre.repaint.edits import visible_boxes
 from vsre.repaint.painter import Painted, PaintJob, Refused, Setting, Vocabulary
-from vsre.repaint.scene_painter import TRIES, ScenePainter
+from vsre.repaint.scene_painter import TRIES, ScenePainter, without_scenes
 from vsre.sources.scenes import Scene, draw_scene_for, encode
 
 
@@ -47,7 +47,7 @@ class FalliblePainter(ScenePainter):
         made = super().paint(alike)
         if isinstance(made, Refused):
             return replace(made, job=job)
-        asked, rng = made.statements[0], Random(f"{alike.id}/fault")
+        asked, rng = made.statements[0], Random(f"{without_scenes(alike).id}/fault")
         wrong = self._wrong(made, rng) if rng.random() < self.faults else None
         if wrong is not None:
             made = replace(made, image=encode(wrong), notes={**made.notes, "scene": wrong.to_json()})

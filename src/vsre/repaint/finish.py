@@ -21,6 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from vsre.errors import VsreError
 from vsre.files import full_disk_told, locked, write_aside
@@ -37,6 +38,8 @@ SAME_PICTURE = "the same picture was painted for another triplet"
 REPEATED = "the same triplet stands in the source before"
 SUMMARY = "repaint.json"
 
+_PARTS = "part-*.parquet"
+
 _IN_MEMORY, _A_FILE = 1 << 26, 1 << 30
 """Bytes of pictures, about."""
 
@@ -49,7 +52,7 @@ def finish(
     plan: Plan, *, captions_per_image: int = 8, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Any]:
     """Gather the shards into triplets; returns (and writes to repaint.json) what was made. Files of an earlier finish
-    are replaced when the new ones are whole.
+    are replaced, each at once, when the new ones are whole; where it was this very one, they stay as they are.
 
     `captions_per_image`: further captions kept of a picture, at most; see `balance`.
 
@@ -58,20 +61,23 @@ def finish(
     """
     if captions_per_image < 0:
         raise VsreError("captions_per_image starts at 0.")
-    missing = [number for number in range(plan.shards) if not is_done(plan.out, number)]
-    if missing:
-        raise VsreError(
-            f"{plan.out}: {len(missing)} of {plan.shards} shards are not painted yet. `vsre repaint work {plan.out}` "
-            "paints them."
-        )
-    if not (plan.out / PICTURES).is_dir():
-        raise VsreError(f"{plan.out / PICTURES}: the pictures are gone, so nothing can be gathered.")
     with locked(plan.out, "finish", wait=True), full_disk_told(plan.out):
+        # Only now: who held the lock may have gathered all, or moved damaged shards aside.
+        if (done := finished(plan, captions_per_image)) is not None:
+            return done
+        missing = [number for number in range(plan.shards) if not is_done(plan.out, number)]
+        if missing:
+            raise VsreError(
+                f"{plan.out}: {len(missing)} of {plan.shards} shards are not painted yet. `vsre repaint work "
+                f"{plan.out}` paints them."
+            )
+        if not (plan.out / PICTURES).is_dir():
+            raise VsreError(f"{plan.out / PICTURES}: the pictures are gone, so nothing can be gathered.")
         return _Finish(plan, captions_per_image, progress).run()
 
 
 def finished(plan: Plan, captions_per_image: int) -> dict[str, Any] | None:
-    """The summary of this plan, where it has been finished in this way already."""
+    """The summary of this plan, where it has been finished in this way already and its triplets are there."""
     path = plan.out / SUMMARY
     if not path.is_file():
         return None
@@ -80,7 +86,15 @@ def finished(plan: Plan, captions_per_image: int) -> dict[str, Any] | None:
     except ValueError:
         return None
     same = summary.get("plan") == plan.digest and summary.get("captions_per_image") == captions_per_image
-    return summary if same else None
+    return summary if same and _rows(plan.out) == summary.get("rows") else None
+
+
+def _rows(out: Path) -> int | None:
+    """Rows of the gathered triplets, by what their files say; None where one cannot be read."""
+    try:
+        return sum(pq.read_metadata(file).num_rows for file in out.glob(_PARTS))
+    except (OSError, pa.ArrowException):
+        return None
 
 
 class _Finish:
@@ -134,10 +148,12 @@ class _Finish:
             raise VsreError(f"{out}: not one picture is left: {reasons}. See {out / 'set_aside.jsonl'}.")
         near = self._near_duplicates(aside / "near_duplicates.jsonl")
         (out / SUMMARY).unlink(missing_ok=True)
-        for old in out.glob("part-*.parquet"):
-            old.unlink()
-        for file in sorted(aside.iterdir()):
+        new = sorted(aside.iterdir())
+        for file in new:
             file.replace(out / file.name)
+        # Those of an earlier finish that had more, last: a reader never finds a name gone that comes back.
+        for surplus in set(out.glob(_PARTS)) - {out / file.name for file in new}:
+            surplus.unlink()
         aside.rmdir()
         summary = self._summary(near)
         write_aside(out / SUMMARY, json.dumps(summary, indent=2) + "\n")

@@ -8,21 +8,23 @@ from __future__ import annotations
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
 
-from vsre.errors import VsreError
+from vsre.errors import VsreError, first_line
 from vsre.sources.images import MAX_BYTES, open_header
 from vsre.triplets import (
     ParquetShards,
     Triplet,
     image_content_id,
     is_split_name,
-    read_triplets,
     source_files,
     to_row,
     triplet_schema,
@@ -58,7 +60,7 @@ class _Statement(_Strict):
 
 
 class _Said(_Strict):
-    """A sample's JSON, as `vsre.repaint.export` writes it."""
+    """What is said of a picture: a sample's JSON as `vsre.repaint.export` writes it, or a row of a Parquet file."""
 
     image_id: str
     image_name: str
@@ -106,9 +108,33 @@ def import_export(source: Path | str, out: Path | str) -> dict[str, Any]:
 
 def _from_parquet(files: Sequence[Path]) -> Iterator[Triplet | _Bad]:
     for file in files:
-        for number, triplet in enumerate(read_triplets(file), 1):
+        for number, row in enumerate(_rows(file), 1):
             place = f"{file.parent.name}/{file.name}:{number}"
-            yield triplet if is_split_name(triplet.split) else _Bad(place, BAD_SPLIT)
+            image = (row["image"] or {}).get("bytes")
+            if image is None:
+                yield _Bad(place, NO_PICTURE)
+            else:
+                yield from _sample(place, image, partial(_said_of, row))
+
+
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    """Raises VsreError where the file cannot be read, or is none of triplets."""
+    names = triplet_schema().names
+    try:
+        with pq.ParquetFile(file) as parquet:
+            if missing := [name for name in names if name not in parquet.schema_arrow.names]:
+                raise VsreError(f"{file}: not a triplet file, it lacks the columns {', '.join(missing)}.")
+            for batch in parquet.iter_batches(batch_size=64, columns=names):
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise VsreError(f"{file}: cannot be read as Parquet ({first_line(error)}). Export it again.") from error
+
+
+def _said_of(row: Mapping[str, Any]) -> _Said:
+    """A row of a Parquet file as a sample of one triplet. Raises ValueError where it is none."""
+    boxes = {name: None if row[name] is None else tuple(row[name]) for name in ("subject_box", "object_box")}
+    provenance = json.loads(row["provenance"]) if row["provenance"] else {}
+    return _Said.model_validate({**row, "provenance": {}, "triplets": [{**row, **boxes, "provenance": provenance}]})
 
 
 def _from_tars(tars: list[Path]) -> Iterator[Triplet | _Bad]:
@@ -122,7 +148,9 @@ def _from_tars(tars: list[Path]) -> Iterator[Triplet | _Bad]:
             parts = waiting.setdefault(key, {})
             parts["json" if extension == "json" else "picture"] = data
             if len(parts) == 2:
-                yield from _sample(f"{path.name}:{key}", waiting.pop(key))
+                sample = waiting.pop(key)
+                read = partial(_Said.model_validate_json, sample["json"])
+                yield from _sample(f"{path.name}:{key}", sample["picture"], read)
         for key, parts in waiting.items():
             yield _Bad(f"{path.name}:{key}", NO_PICTURE if "json" in parts else NO_ANNOTATIONS)
 
@@ -152,12 +180,12 @@ def _members(path: Path) -> Iterator[tuple[str, str, bytes] | _Bad]:
             yield _Bad(path.name, CUT_SHORT)
 
 
-def _sample(place: str, parts: dict[str, bytes]) -> Iterator[Triplet | _Bad]:
-    image = parts["picture"]
+def _sample(place: str, image: bytes, read: Callable[[], _Said]) -> Iterator[Triplet | _Bad]:
+    """The triplets of a picture, each where it can be used. `read` reads what is said of it, and raises ValueError."""
     try:
-        said = _Said.model_validate_json(parts["json"])
+        said = read()
         open_header(image, name=place)
-    except (ValidationError, VsreError):
+    except (ValueError, VsreError):  # pydantic's and JSON's errors are ValueErrors
         yield _Bad(place, NOT_OURS)
         return
     if said.image_id != image_content_id(image):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from random import Random
@@ -15,19 +16,22 @@ _DRAWS = 32
 
 
 class SceneFile:
-    """The scenes of a world by image file name; only their places in the file are kept in memory."""
+    """The scenes of a world by image file name; only their places in the file are kept in memory. `digest` is of all
+    that the file says."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         if not self.path.is_file():
             raise VsreError(f"{self.path}: no such file. `vsre scenes` writes a scenes.jsonl beside its images.")
         self._places: dict[str, int] = {}
-        at = 0
+        at, digest = 0, hashlib.sha256()
         with self.path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     self._places[self._read(line, number)["image"]] = at
                 at += len(line)
+                digest.update(line)
+        self.digest = digest.hexdigest()[:24]
 
     def _read(self, line: bytes, number: int) -> dict[str, Any]:
         try:

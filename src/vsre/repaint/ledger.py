@@ -57,6 +57,7 @@ NOTES: dict[str, pa.DataType] = {
     "steps_run": pa.int32(),
     "guidance": pa.float64(),
     "strength": pa.float64(),
+    "strength_run": pa.float64(),
     "canvas": pa.list_(pa.int32()),
     "batch": pa.struct([("size", pa.int32()), ("place", pa.int32())]),
     "scheduler": _WORD,
@@ -73,7 +74,8 @@ NOTES: dict[str, pa.DataType] = {
     "verdicts": pa.string(),
 }
 """What painters and verifiers note of a picture, each in a column of its name. `steps` were asked for and `steps_run`
-ran; `batch` is how many were painted together and the picture's place among them; `licence` is the model's."""
+ran, `strength` was asked for and `strength_run` is where they begin; `batch` is how many were painted together and the
+picture's place among them; `licence` is the model's."""
 
 JSON_NOTES = frozenset(("scheduler", "model", "weights", "versions", "mask", "verdicts"))
 
@@ -124,7 +126,7 @@ schema = pa.schema(
 LEDGER, PICTURES = "ledger", "shards"
 """The folders in OUT."""
 
-_LATER = ("source_made_from",)
+_LATER = ("source_made_from", "strength_run")
 """Columns that ledgers of earlier versions lack; they are null there."""
 
 _TOGETHER = 32

@@ -80,6 +80,22 @@ class Mask:
     mode: Mode
     feather: float
 
+    @property
+    def painted(self) -> Box:
+        """The smallest box around all that is painted: the dilated one, less the sides that were taken out whole."""
+        if self.hole is None:
+            return self.dilated
+        if isinstance(self.hole, tuple):
+            return _less(self.dilated, self.hole)
+        height, width = self.hole.shape
+        inside = _inside(self.dilated, width, height) & ~self.hole
+        if not inside.any():
+            return self.dilated
+        x, y = np.flatnonzero(inside.any(axis=0)), np.flatnonzero(inside.any(axis=1))
+        edges = x[0] / width, y[0] / height, (x[-1] + 1) / width, (y[-1] + 1) / height
+        a, b = self.dilated, tuple(map(float, edges))
+        return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+
     def hard(self, width: int, height: int) -> Image.Image:
         """Mode L, 255 where the model paints and 0 elsewhere. Raises NoMask where no pixel is left."""
         inside = _inside(self.dilated, width, height) & ~self._taken_out(width, height)
@@ -172,6 +188,18 @@ def _area(box: Box) -> float:
 
 def _overlap(a: Box, b: Box) -> float:
     return max(min(a[2], b[2]) - max(a[0], b[0]), 0.0) * max(min(a[3], b[3]) - max(a[1], b[1]), 0.0)
+
+
+def _less(box: Box, hole: Box) -> Box:
+    """The smallest box around what is left of a box without a hole."""
+    x0, y0, x1, y1 = box
+    if hole[0] <= x0 and hole[2] >= x1:
+        y0 = hole[3] if hole[1] <= y0 < hole[3] < y1 else y0
+        y1 = hole[1] if y0 < hole[1] < y1 <= hole[3] else y1
+    elif hole[1] <= y0 and hole[3] >= y1:
+        x0 = hole[2] if hole[0] <= x0 < hole[2] < x1 else x0
+        x1 = hole[0] if x0 < hole[0] < x1 <= hole[2] else x1
+    return x0, y0, x1, y1
 
 
 def _dilated(box: Box, by: float) -> Box:

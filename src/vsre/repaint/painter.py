@@ -133,7 +133,7 @@ class Painted:
 
     `image` is an encoded file, `width` and `height` its pixels. `statements` are what the job asked for,
     `others` what else is known of the picture: a choice for whoever balances the set. Boxes are fractions of
-    the new picture.
+    the new picture. `truth` is how `statements` are known; `others` of a verified picture were drawn.
     """
 
     job: PaintJob
@@ -155,9 +155,10 @@ class Painted:
             "setting": self.job.setting,
             "job": self.job.id,
             "seed": self.job.seed,
-            "truth": self.truth,
             **self.notes,
         }
+        # A verifier is asked of `statements` alone; what else is said of a verified picture is what was drawn.
+        beside: Truth = "drawn" if self.truth == "verified" else self.truth
         return [
             Triplet(
                 image_id=image_id,
@@ -174,7 +175,7 @@ class Painted:
                 height=self.height,
                 subject_box=s.subject_box,
                 object_box=s.object_box,
-                provenance=provenance | {"kind": s.kind},
+                provenance=provenance | {"truth": self.truth if s in self.statements else beside, "kind": s.kind},
             )
             for s in (self.statements if statements is None else statements)
         ]

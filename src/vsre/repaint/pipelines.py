@@ -77,9 +77,10 @@ class Pipelines:
         negative: str = "",
         images: Sequence[Image.Image] = (),
         masks: Sequence[Image.Image] = (),
-    ) -> tuple[NDArray[np.float32], int]:
-        """Pictures as [n, height, width, 3] values in 0..1 (or no numbers, where the model overflowed), and the steps
-        that were run.
+    ) -> tuple[NDArray[np.float32], int, float | None]:
+        """Pictures as [n, height, width, 3] values in 0..1 (or no numbers, where the model overflowed), the steps that
+        were run, and the strength that these make: the first one's time of all that the model was trained with. With
+        few steps that is far from the strength asked for. None where the setting has no strength.
 
         One prompt, one seed and, where the setting has them, one image and one mask of `size` for each picture. Raises
         VsreError where memory runs out.
@@ -114,7 +115,12 @@ class Pipelines:
             ) from error
         if pictures.shape[1:3] != size[::-1]:
             raise RuntimeError(f"asked for {size}, painted {pictures.shape[2]} x {pictures.shape[1]}")
-        return pictures, int(pipe.num_timesteps)
+        steps = int(pipe.num_timesteps)
+        if setting == "t2i":
+            return pictures, steps, None
+        times = pipe.scheduler.timesteps
+        begins = float(times[len(times) - steps]) / pipe.scheduler.config.num_train_timesteps
+        return pictures, steps, round(begins, 4)
 
     def of(self, setting: Setting) -> Any:
         """The pipeline of a setting; "t2i" is loaded first and lends its components to the others."""

@@ -52,8 +52,10 @@ def _held_out_folders(triplets: Path, named: Sequence[Path]) -> list[Path]:
     for folder in named:
         parquet_files(folder)
     folder = triplets if triplets.is_dir() else triplets.parent
-    beside = [folder.parent / name for name in HELD_OUT]
-    found = [f for f in beside if f != folder and f.is_dir() and any(f.glob("*.parquet"))]
+    # In full: the parent of "." is ".". Beside the name that was given, and beside what it stands for (a link, "..").
+    beside = [whole.parent / name for whole in (folder.absolute(), folder.resolve()) for name in HELD_OUT]
+    own = folder.resolve()
+    found = [f for f in beside if f.resolve() != own and f.is_dir() and any(f.glob("*.parquet"))]
     return list({f.resolve(): f for f in (*found, *named)}.values())
 
 

@@ -26,6 +26,7 @@ from vsre.repaint.painter import Painter, PaintJob, Setting, Vocabulary
 from vsre.repaint.safety import SafetySpec
 from vsre.repaint.source import SourceRows, row_digest
 from vsre.repaint.specs import PainterSpec, VerifierSpec
+from vsre.repaint.verify import Policy
 
 PLAN = "plan"
 """The folder in OUT."""
@@ -80,8 +81,10 @@ class HeldOut(_Part):
 
 class PlanHead(_Part):
     """`painter`, `verifier` and `safety` are names with revisions, `parameters` the painter's by setting, `source` and
-    `licences` digests of files. `rows` of `of_rows` triplets are painted from; `repeated` jobs stood in the source
-    twice and are planned once. `ids` is a digest of all jobs' ids in order."""
+    `licences` digests of files. `policy` is what becomes of the verifier's verdicts: no part of its name, which says
+    who looks. It is None without a verifier, and in plans of earlier versions, which did not write it down. `rows` of
+    `of_rows` triplets are painted from; `repeated` jobs stood in the source twice and are planned once. `ids` is a
+    digest of all jobs' ids in order."""
 
     format: int = 1
     source: str
@@ -93,6 +96,7 @@ class PlanHead(_Part):
     painter: str
     parameters: dict[str, Any]
     verifier: str | None
+    policy: Policy | None = None
     safety: str | None
     licences: str | None
     vocabulary: str
@@ -106,7 +110,10 @@ class PlanHead(_Part):
 
     def identity(self) -> dict[str, Any]:
         """What makes a plan this plan and no other; the jobs follow from it."""
-        return self.model_dump(mode="json", exclude={"made_with", "jobs", "repeated", "ids"})
+        said = self.model_dump(mode="json", exclude={"made_with", "jobs", "repeated", "ids"})
+        if said["policy"] is None:
+            del said["policy"]  # so plans of earlier versions keep their digest, and their shards
+        return said
 
 
 @dataclass(frozen=True)
@@ -208,6 +215,16 @@ def read_plan(out: Path | str) -> Plan:
 def differences(there: PlanHead, here: PlanHead) -> list[str]:
     """What two plans do not agree in, one line each."""
     a, b = _flat(there.identity()), _flat(here.identity())
+    if there.verifier is not None and there.policy is None:
+        b = {name: value for name, value in b.items() if not name.startswith("policy.")}
+        return [NO_POLICY, *_unlike(a, b)]
+    return _unlike(a, b)
+
+
+NO_POLICY = "policy: an earlier version of vsre made the plan there, and did not write down what becomes of verdicts"
+
+
+def _unlike(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     return [f"{name}: {a.get(name)!r} there, {b.get(name)!r} now" for name in a | b if a.get(name) != b.get(name)]
 
 

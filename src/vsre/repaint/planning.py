@@ -33,7 +33,7 @@ from vsre.repaint.plan_files import (
 from vsre.repaint.safety import SafetySpec
 from vsre.repaint.source import files_digest, row_digest
 from vsre.repaint.specs import Diffusion, Scenes, VerifierSpec
-from vsre.repaint.verify import Verifier
+from vsre.repaint.verify import Verifier, policy_of
 from vsre.triplets import Triplet
 
 BATCH_JOBS, SHARD_JOBS = 16, 256
@@ -83,6 +83,7 @@ def make_plan(
     ours = painter(vocabulary)
     chosen = checked_settings(settings, ours)
     licences = coco_licences(instances)
+    looks = verifier() if isinstance(verifier, VerifierSpec) else verifier
     taken_rows = min(count, limit or count)
     batch = BATCH_JOBS
     if isinstance(ours, BatchPainter):
@@ -96,7 +97,8 @@ def make_plan(
         seed=seed,
         painter=ours.name,
         parameters={setting: _json(ours.parameters_for(setting)) for setting in chosen},
-        verifier=_name_of(verifier),
+        verifier=looks.name if looks is not None else None,
+        policy=policy_of(looks) if looks is not None else None,
         safety=safety.name if safety is not None else None,
         licences=_digest(json.dumps(sorted(licences.items()))) if licences else None,
         vocabulary=_digest(vocabulary_text(vocabulary)),
@@ -134,12 +136,6 @@ def make_plan(
 
 
 _MODULE = {"pillow": "PIL"}
-
-
-def _name_of(verifier: Verifier | VerifierSpec | None) -> str | None:
-    if verifier is None:
-        return None
-    return (verifier() if isinstance(verifier, VerifierSpec) else verifier).name
 
 
 def _shard_jobs(total: int, batch: int, asked: int | None) -> int:

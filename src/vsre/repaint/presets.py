@@ -20,6 +20,9 @@ from vsre.repaint.prompts import PromptSpec
 SafetensorsName = Annotated[str, StringConstraints(pattern=r"^[^\\]+\.safetensors$")]
 """A file in the one format that holds numbers and nothing that could run."""
 
+FAR = 0.1
+"""A strength that is run at less than was asked for by more than this is told."""
+
 MULTIPLE = 8
 """Sides are multiples of the VAE's factor; the library rounds others down without a word."""
 
@@ -72,6 +75,11 @@ class FromPhoto(Words):
     """Numbers of the settings that begin with a photo: int(steps x strength) steps are run."""
 
     strength: float = Field(gt=0, le=1)
+
+    @property
+    def strength_run(self) -> float:
+        """The strength that whole steps make of it, about; a scheduler's spacing of its steps moves it a little."""
+        return int(self.steps * self.strength) / self.steps
 
     @model_validator(mode="after")
     def _something_to_do(self) -> FromPhoto:
@@ -154,6 +162,11 @@ class DiffusionConfig(_Strict):
         """Steps, guidance and, from a photo, strength; the setting must be one of `settings`."""
         found: Words = getattr(self, setting)
         return found
+
+    def far_from_asked(self) -> dict[Setting, FromPhoto]:
+        """The settings whose few steps are run at quite another strength than was asked for."""
+        numbers = {s: n for s in self.settings if isinstance(n := self.numbers(s), FromPhoto)}
+        return {s: n for s, n in numbers.items() if n.strength - n.strength_run > FAR + 1e-9}
 
     def changed(self, **values: Any) -> DiffusionConfig:
         """The configuration with other values; mappings change only what they name. Raises VsreError."""

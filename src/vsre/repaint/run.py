@@ -19,7 +19,7 @@ from vsre.repaint.plan_files import read_plan
 from vsre.repaint.planning import make_plan
 from vsre.repaint.safety import SafetyChecker, SafetySpec
 from vsre.repaint.specs import Scenes, VerifierSpec
-from vsre.repaint.verify import Verifier
+from vsre.repaint.verify import Policy, Verifier, policy_of
 from vsre.repaint.work import ShardPainter, work
 
 
@@ -116,8 +116,19 @@ def shard_painter_of(out: Path | str, *, triplets: Path | None = None) -> ShardP
     verifier = made.verifier() if made.verifier is not None else None
     if verifier is not None and verifier.name != plan.head.verifier:
         raise VsreError(f"{out}: planned for the verifier {plan.head.verifier}, and {verifier.name} is here.")
+    if verifier is not None and policy_of(verifier) != plan.head.policy:
+        raise VsreError(f"{out}: {_other_policy(plan.head.policy, policy_of(verifier))} Plan again in another folder.")
     painter = made.painter(plan.vocabulary())
     return ShardPainter(plan, painter, _judge(verifier, made.safety), triplets or made.triplets)
+
+
+def _other_policy(there: Policy | None, here: Policy) -> str:
+    if there is None:
+        return (
+            "an earlier version of vsre made the plan, and did not write down what becomes of its verifier's verdicts."
+        )
+    unlike = [f"{k}: {v!r} there, {getattr(here, k)!r} now" for k, v in there if v != getattr(here, k)]
+    return f"planned with another policy of its verifier ({'; '.join(unlike)})."
 
 
 def _judge(verifier: Verifier | None, safety: SafetySpec | None) -> Judge:

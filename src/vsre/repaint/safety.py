@@ -54,6 +54,10 @@ class SafetyChecker:
             odds = model(**inputs).logits.float().softmax(-1)
         return [float(p) for p in odds[:, index]]
 
+    def release(self) -> None:
+        """Forget the model, if it was loaded; the next look loads it again."""
+        self._loaded = None
+
     def _load(self) -> tuple[Any, Any, int]:
         if self._loaded is None:
             from transformers import AutoImageProcessor, AutoModelForImageClassification

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -41,6 +42,14 @@ LEFT = "something that could pass for the subject stays in the picture"
 NO_SUBSTITUTE = "no other class fits the subject's box and keeps the relation decided"
 
 
+_SCENES = "scenes"
+
+
+def without_scenes(job: PaintJob) -> PaintJob:
+    """The job whose dice are thrown: a file that has one scene more shall not change the pictures of all others."""
+    return replace(job, parameters={k: v for k, v in job.parameters.items() if k != _SCENES})
+
+
 class _CannotPaint(Exception):
     """Carries the reason of a refusal."""
 
@@ -66,13 +75,14 @@ class ScenePainter:
     def parameters(self) -> Mapping[str, Any]:
         words = [self._classes, sorted(self.vocabulary.relations), sorted(self.vocabulary.pairs)]
         digest = hashlib.sha256(json.dumps(words).encode()).hexdigest()[:12]
-        return {"size": self.size, "vocabulary": digest, "exact_layouts": self.scenes is not None}
+        found = {"size": self.size, "vocabulary": digest, "exact_layouts": self.scenes is not None}
+        return found if self.scenes is None else found | {_SCENES: self.scenes.digest}
 
     def parameters_for(self, setting: Setting) -> Mapping[str, Any]:
         return self.parameters
 
     def paint(self, job: PaintJob) -> Painted | Refused:
-        source, rng = job.triplet, job.random()
+        source, rng = job.triplet, without_scenes(job).random()
         try:
             if source.subject not in SPRITES or source.object not in SPRITES:
                 raise _CannotPaint(NO_CLASS)

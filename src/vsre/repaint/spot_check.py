@@ -2,8 +2,9 @@
 marks.
 
 The page shows a picture and what may be said of it, and keeps the verifier's opinion to itself until the person has
-marked, so that it cannot lead. Equally many statements of each verdict are drawn at random, so that rare verdicts are
-seen; how often each verdict comes in the whole set is written down, and weighs the share that speaks of the set.
+marked, so that it cannot lead. FAIL is two verdicts here: by where things are ("fail"), and because one of them was not
+found ("missing"). Equally many statements of each verdict are drawn at random, so that rare verdicts are seen; how
+often each verdict comes in the whole set is written down, and weighs the share that speaks of the set.
 
 OUT/spot-check/index.html   the page; marks stay in the browser, and are saved as a file by its button
 OUT/spot-check/items.json   what was asked, with the verdicts
@@ -28,6 +29,7 @@ from vsre.repaint.statistics import with_pictures
 
 FOLDER, PAGE, ITEMS = "spot-check", "index.html", "items.json"
 MARKS = ("true", "false", "unclear")
+STRATA = ("pass", "fail", "missing", "undecided")
 _SIDE = 420
 
 
@@ -40,11 +42,12 @@ def write_spot_check(out: Path | str, *, statements: int = 60, seed: int = 0) ->
     if statements < 1:
         raise VsreError("--statements starts at 1.")
     out = Path(out)
-    strata: dict[str, list[dict[str, Any]]] = {str(v): [] for v in Verdict}
+    strata: dict[str, list[dict[str, Any]]] = {name: [] for name in STRATA}
     for row in with_pictures(out):
         for verdict in row["verdicts"] or ():
             if verdict["kind"] != "object-absent":
-                strata[verdict["verdict"]].append({"job": row["job"], "setting": row["setting"], **verdict})
+                said = _stratum(verdict)
+                strata[said].append({"job": row["job"], "setting": row["setting"], **verdict, "verdict": said})
     population = {verdict: len(found) for verdict, found in strata.items()}
     if not sum(population.values()):
         raise VsreError(f"{out}: no verifier has looked at these pictures, so there is nothing to check.")
@@ -75,6 +78,12 @@ def write_spot_check(out: Path | str, *, statements: int = 60, seed: int = 0) ->
     )
 
 
+def _stratum(verdict: Mapping[str, Any]) -> str:
+    """One of STRATA."""
+    there = {verdict["subject"], verdict["object"]} <= verdict["boxes"].keys()
+    return "missing" if verdict["verdict"] == Verdict.FAIL and not there else str(verdict["verdict"])
+
+
 def _chosen(strata: Mapping[str, list[dict[str, Any]]], statements: int, rng: Random) -> list[dict[str, Any]]:
     """Equally many of each verdict, the places that one cannot fill given to the others; in random order."""
     for found in strata.values():
@@ -92,10 +101,10 @@ def _chosen(strata: Mapping[str, list[dict[str, Any]]], statements: int, rng: Ra
 def score_marks(out: Path | str, marks: Path | str) -> dict[str, Any]:
     """The confusion matrix of a person's marks, as JSON.
 
-    `matrix`: verdict -> counts of "true", "false" and "unclear"; `pass_is_true` and `fail_is_false` with Wilson's 95 %
-    interval; `set_is_true` is the share of all statements of the set that would be marked true, each verdict weighing
-    as often as it comes in the set (None where a verdict that comes was not marked). Raises VsreError for marks of
-    another page, or that are none.
+    `matrix`: one of STRATA -> counts of "true", "false" and "unclear"; `pass_is_true`, `fail_is_false` and
+    `missing_is_false` with Wilson's 95 % interval; `set_is_true` is the share of all statements of the set that would
+    be marked true, each verdict weighing as often as it comes in the set (None where a verdict that comes was not
+    marked). Raises VsreError for marks of another page, or that are none.
     """
     record = json.loads(_text(Path(out) / FOLDER / ITEMS, "Write the page first: vsre repaint spot-check OUT."))
     try:
@@ -110,7 +119,7 @@ def score_marks(out: Path | str, marks: Path | str) -> dict[str, Any]:
     if wrong:
         raise VsreError(f"{marks}: the mark {wrong[0][1]!r} of {wrong[0][0]!r} is none that the page makes.")
     counts = Counter((verdicts[name], mark) for name, mark in found.items())
-    matrix = {str(v): {mark: counts[str(v), mark] for mark in MARKS} for v in Verdict}
+    matrix = {name: {mark: counts[name, mark] for mark in MARKS} for name in STRATA}
     clear = {verdict: row["true"] + row["false"] for verdict, row in matrix.items()}
     return {
         "marked": len(found),
@@ -118,6 +127,7 @@ def score_marks(out: Path | str, marks: Path | str) -> dict[str, Any]:
         "matrix": matrix,
         "pass_is_true": share(matrix["pass"]["true"], clear["pass"]),
         "fail_is_false": share(matrix["fail"]["false"], clear["fail"]),
+        "missing_is_false": share(matrix["missing"]["false"], clear["missing"]),
         "set_is_true": _weighted(matrix, clear, record["population"]),
         "population": record["population"],
     }

@@ -1,7 +1,8 @@
 """What a repainted set shows, counted from its ledger: how often both things are found and the relation holds, by
 setting, relation, class and numbers of the painter, and why pictures were refused or turned down.
 
-The detection rate is over things that a picture was asked to show, the pass rate over true statements whose two things
+The detection rate is over things that a picture was asked to show, each counted once however many statements name it,
+the pass rate over true statements whose two things
 were found. Both are what the verifier says: `vsre repaint spot-check` measures the verifier against a person.
 """
 
@@ -31,6 +32,7 @@ COLUMNS = (
     "steps",
     "guidance",
     "strength",
+    "strength_run",
     "verdicts",
     "statements",
     "picture",
@@ -51,7 +53,7 @@ class Tally:
     looked_at: int = 0
     """Pictures that a verifier looked at."""
     things: Counter[bool] = field(default_factory=Counter)
-    """Things asked for: found or not."""
+    """Things asked for, of each picture once: found or not."""
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     """Of true statements whose two things were found."""
     gone: Counter[bool] = field(default_factory=Counter)
@@ -69,9 +71,7 @@ class Tally:
             if verdict["agrees"] is not None:
                 self.gone[bool(verdict["agrees"])] += 1
             return
-        found = [verdict[thing] in verdict["boxes"] for thing in ("subject", "object")]
-        self.things.update(found)
-        if verdict["kind"] == "positive" and all(found):
+        if verdict["kind"] == "positive" and {verdict["subject"], verdict["object"]} <= verdict["boxes"].keys():
             self.verdicts[Verdict(verdict["verdict"])] += 1
 
     def figures(self) -> dict[str, Any]:
@@ -115,24 +115,32 @@ def count(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             pictures[row["picture"]] += 1
         if row["status"] == "painted":
             truth[row["truth"]] += 1
-        met: set[str] = set()
+        asked: dict[str, bool] = {}
+        of_relation: dict[str, dict[str, bool]] = {}
         for verdict in row["verdicts"] or ():
             relation = groups["relation"].setdefault(verdict["relation"], Tally())
-            if verdict["relation"] not in met:
+            if verdict["relation"] not in of_relation:
                 relation.add(row)
-                met.add(verdict["relation"])
+            named = of_relation.setdefault(verdict["relation"], {})
             for tally in (*mine, relation):
                 tally.see(verdict)
             if verdict["kind"] != "object-absent":
-                for thing in ("subject", "object"):
-                    classes.setdefault(verdict[thing], Counter())[verdict[thing] in verdict["boxes"]] += 1
+                for thing in (verdict["subject"], verdict["object"]):
+                    found = thing in verdict["boxes"]
+                    asked[thing], named[thing] = asked.get(thing, False) or found, named.get(thing, False) or found
             if verdict["verdict"] == Verdict.UNDECIDED and verdict.get("reason"):
                 open_[verdict["reason"]] += 1
+        for tally in mine:
+            tally.things.update(asked.values())
+        for name, named in of_relation.items():
+            groups["relation"][name].things.update(named.values())
+        for thing, found in asked.items():
+            classes.setdefault(thing, Counter())[found] += 1
     return {
         "all": whole.figures(),
-        **{name: {key: found[key].figures() for key in sorted(found)} for name, found in groups.items()},
-        "class": {name: share(found[True], found.total()) for name, found in sorted(classes.items())},
-        "reasons": {status: dict(found.most_common()) for status, found in reasons.items()},
+        **{name: {key: group[key].figures() for key in sorted(group)} for name, group in groups.items()},
+        "class": {name: share(of[True], of.total()) for name, of in sorted(classes.items())},
+        "reasons": {status: dict(of.most_common()) for status, of in reasons.items()},
         "undecided": dict(open_.most_common()),
         "truth": dict(truth.most_common()),
         "same_picture_twice": sum(n - 1 for n in pictures.values()),
@@ -145,6 +153,8 @@ def _group(row: Mapping[str, Any], name: str) -> str:
     if name == "setting":
         return str(row["setting"])
     told = [f"{key} {row[key]:g}" for key in ("steps", "guidance", "strength") if row[key] is not None]
+    if row.get("strength_run") is not None:
+        told.append(f"run at {row['strength_run']:.2g}")
     return f"{row['setting']}: {', '.join(told)}" if told else f"{row['setting']}: no numbers"
 
 

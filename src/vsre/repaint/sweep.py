@@ -168,7 +168,7 @@ def sweep(
     write_sheet(
         out,
         f"{setting}: {limit} rows, {len(variants)} variants",
-        [Column(figure["label"], _rate_text(figure)) for figure in figures],
+        [Column(shown_label(figure), _rate_text(figure)) for figure in figures],
         [Row(triplet, [_cell(column[index]) for column in outcomes]) for index, triplet in enumerate(chosen)],
     )
     return summary
@@ -201,6 +201,9 @@ def _figures(
         "pictures": painted,
         "refused": dict(refused.most_common()),
     }
+    notes = [o.result.notes for o in column if isinstance(o.result, Painted)]
+    if notes and "strength_run" in notes[0]:
+        figures["strength_run"] = notes[0]["strength_run"]  # as in all: steps and strength are the variant's
     if verified:
         figures |= {"passed": passed, "statements": {name: statements[name] for name in _AGREES.values()}}
         figures["pass_rate"] = share(passed, painted)
@@ -208,6 +211,12 @@ def _figures(
 
 
 _AGREES = {True: "confirmed", False: "contradicted", None: "undecided"}
+
+
+def shown_label(figure: Mapping[str, Any]) -> str:
+    """A variant's label, with the strength that its steps make of the one asked for."""
+    run = figure.get("strength_run")
+    return str(figure["label"]) if run is None else f"{figure['label']} (run at strength {run:.2g})"
 
 
 def _rate_text(figure: Mapping[str, Any]) -> str:

@@ -30,6 +30,10 @@ from vsre.triplets import Box, Triplet
 NOT_SHOWN = "the verifier says that the picture does not show what was asked for"
 NOT_DECIDED = "the verifier cannot decide whether the picture shows what was asked for"
 
+MISSING = "not everything that the caption names is in the picture"
+UNSEEN = "something that the caption names is in the scene, and cannot be recognised there"
+NOT_PLAIN = "the scene does not decide the relation"
+
 NOT_IN_THE_MASK = "the new subject is not found where was painted"
 NOT_GONE = "the old subject is still found where was painted"
 MOVED = "the object is not found where it was"
@@ -114,8 +118,8 @@ class Policy(BaseModel):
 
 @dataclass(frozen=True)
 class Edit:
-    """What inpainting did: the box that was painted in, the class that stood there, and the object's box before, None
-    where it is not known."""
+    """What inpainting did: the box around all that was painted, the class that stood there, and the object's box
+    before, None where it is not known."""
 
     mask: Box
     old: str
@@ -127,7 +131,8 @@ class Edit:
         mask, source = painted.notes.get("mask"), painted.job.triplet
         if painted.job.setting != "inpaint" or not isinstance(mask, Mapping) or "box" not in mask:
             return None
-        x0, y0, x1, y1 = mask["box"]
+        # Where the object was taken out of the mask's box, the new subject can fill no more than what is left.
+        x0, y0, x1, y1 = mask.get("painted", mask["box"])
         return cls((x0, y0, x1, y1), source.subject, source.object_box)
 
     def problem(self, statement: Statement, seen: Mapping[str, Sequence[Box]], policy: Policy) -> str:
@@ -218,12 +223,14 @@ def policy_of(verifier: Verifier) -> Policy:
 
 def kept_of(painted: Painted, checked: Sequence[Checked], verifier: str, policy: Policy) -> Painted | Refused:
     """The picture with the statements that the verifier of this name bears out, their boxes those it found; all its
-    verdicts go into the notes. Refused where no statement is left. What else was known of a drawn picture stays."""
+    verdicts go into the notes. Refused where no statement is left. What else was known of a drawn picture stays; what a
+    model was only asked for beside, and nobody looked at, does not."""
     kept = tuple(statement for c in checked if (statement := c.kept(policy)) is not None)
     if not kept:
         return Refused(painted.job, NOT_SHOWN if any(c.agrees is False for c in checked) else NOT_DECIDED)
     notes = {**painted.notes, "verifier": verifier, "verdicts": [c.row() for c in checked]}
-    return replace(painted, statements=kept, notes=notes, truth="verified")
+    others = painted.others if painted.truth == "drawn" else ()
+    return replace(painted, statements=kept, others=others, notes=notes, truth="verified")
 
 
 def _checked(painted: Painted, found: Sequence[Verification], policy: Policy) -> list[Checked]:
@@ -252,10 +259,15 @@ class SceneTruth:
         scene = Scene.from_json(triplet.provenance["scene"])
         seen = visible_boxes(scene) or {}
         boxes = {name: seen[name] for name in (triplet.subject, triplet.object) if name in seen}
+        names = (triplet.subject, triplet.object)
+        states = {n: "present" if n in boxes else "unclear" if n in scene.names else "absent" for n in names}
+        # As who looks tells it (`vsre.verify.presence`), so that figures count both alike.
+        seen_of: dict[str, Any] = {"seen": {name: {"state": state, "boxes": []} for name, state in states.items()}}
+        if "absent" in states.values():
+            return Verification(Verdict.FAIL, 1.0, boxes, reason=MISSING, evidence=seen_of)
         if len(boxes) < 2:
-            absent = {triplet.subject, triplet.object} - set(scene.names)
-            return Verification(Verdict.FAIL if absent else Verdict.UNDECIDED, 1.0 if absent else 0.0, boxes)
+            return Verification(Verdict.UNDECIDED, 0.0, boxes, reason=UNSEEN, evidence=seen_of)
         truth = truth_of(scene, triplet.subject, triplet.relation, triplet.object)
         if truth is None:
-            return Verification(Verdict.UNDECIDED, 0.0, boxes)
-        return Verification(Verdict.PASS if truth else Verdict.FAIL, 1.0, boxes)
+            return Verification(Verdict.UNDECIDED, 0.0, boxes, reason=NOT_PLAIN, evidence=seen_of)
+        return Verification(Verdict.PASS if truth else Verdict.FAIL, 1.0, boxes, evidence=seen_of)

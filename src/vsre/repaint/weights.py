@@ -47,16 +47,19 @@ def identity(config: DiffusionConfig) -> dict[str, Any]:
 
 def _identity(part: Weights | Lora) -> dict[str, str]:
     folder = Path(located(part.model))
+    where = {name: said for name in ("file", "subfolder", "variant") if (said := getattr(part, name, None))}
     if not folder.is_dir():
         named = {"repository": part.model, "revision": part.revision or "main"}
-        return named | ({"file": part.file} if part.file else {})
+        return named | where
     root = folder / (getattr(part, "subfolder", None) or "")
     files = [Path(weights_file(part, offline=True))] if part.file else sorted(p for p in root.rglob("*") if _counts(p))
     digest = hashlib.sha256()
     for path in files:
         digest.update(f"{path.relative_to(root)}\n{path.stat().st_size}\n".encode())
         digest.update(_sampled(path))
-    return {"files": "sha256:" + digest.hexdigest()[:24]}
+    # A folder may hold several variants; its fingerprint is of all of them.
+    which = {"variant": where["variant"]} if "variant" in where else {}
+    return {"files": "sha256:" + digest.hexdigest()[:24], **which}
 
 
 def _counts(path: Path) -> bool:

@@ -6,8 +6,10 @@ of processes may begin, be killed and begin again, each for all shards or for a 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -82,6 +84,18 @@ class ShardPainter:
                     tick(len(batch))
             return ShardDone(number, statuses, time.perf_counter() - began)
 
+    def release(self) -> None:
+        """Forget the models that were loaded here, as for a trial, before others load theirs: a GPU's memory holds few
+        of them. What is needed again is loaded again."""
+        for holder in (self.painter, self.judge.verifier, self.judge.safety):
+            getattr(holder, "release", lambda: None)()
+        gc.collect()
+        if "torch" in sys.modules:
+            import torch
+
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()
+
     def _rows(self) -> SourceRows:
         if self._source is None:
             self._source = SourceRows(self.triplets)
@@ -132,6 +146,8 @@ def work(
     tick(0)
     began = time.perf_counter()
     made: list[ShardDone] = []
+    if ray is not None or workers > 1:
+        shard_painter.release()
     if ray is not None:
         from vsre.repaint.ray_work import painted_by_ray
 

@@ -13,14 +13,13 @@ from vsre.relations.ontology import RELATIONS
 from vsre.relations.photo_measures import DepthMap
 from vsre.relations.photo_rules import RuleBook
 from vsre.relations.things import Judgement, Thing, Verdict
-from vsre.repaint.verify import Verification
+from vsre.repaint.verify import MISSING, Verification
 from vsre.triplets import Triplet
 from vsre.verify.presence import Presence, State
 from vsre.verify.rules import Judged, judge_all
 from vsre.verify.sight import Detection, Picture
 
 NO_RULE = "the relation is none of VSR's, so there is no rule for it"
-MISSING = "not everything that the caption names is in the picture"
 WHY_OPEN = {
     State.UNKNOWN: "no detector knows a class that the caption names",
     State.UNCLEAR: "a detector cannot tell: it gave no numbers, or has no annotation of the picture",

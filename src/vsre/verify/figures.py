@@ -25,6 +25,9 @@ COLUMNS = (
 OUTCOMES = ("pass", "fail", "missing", "undecided")
 """FAIL in two: by where things are, and because one of them is missing."""
 
+_NOT_LOOKED_AT = "not looked at"
+"""The state of a thing of which the verifier tells none, as where a picture cannot be opened."""
+
 _ASKED_FOR = ("intended", "verified")
 
 
@@ -110,12 +113,13 @@ def borne_out(counted: _Counted) -> dict[str, Any]:
 
 
 def classes(states: Mapping[tuple[str, str], str | None]) -> dict[str, dict[str, Any]]:
-    """Class -> in how many pictures a caption names it as there, and how often it is found; states as in `presence`."""
+    """Class -> in how many pictures a caption names it as there, and how often it is found where it was looked for;
+    states as in `presence`."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for (_, name), state in states.items():
-        counts[name][state or "not looked at"] += 1
+        counts[name][state or _NOT_LOOKED_AT] += 1
     return {
-        name: {"pictures": of.total(), **of, "found": share(of[State.PRESENT], of.total())}
+        name: {"pictures": of.total(), **of, "found": share(of[State.PRESENT], of.total() - of[_NOT_LOOKED_AT])}
         for name, of in sorted(counts.items())
     }
 

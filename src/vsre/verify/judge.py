@@ -42,10 +42,16 @@ class VlmJudge:
     spec: Judge
     device: str = "auto"
     engine: Engine | None = field(default=None, repr=False)
+    _opened: bool = field(default=False, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Worker processes load the model themselves."""
-        return self.__dict__ | {"engine": None}
+        return self.__dict__ | {"engine": None, "_opened": False}
+
+    def release(self) -> None:
+        """Forget the engine, if it was loaded here; the next question loads it again."""
+        if self._opened:
+            self.engine, self._opened = None, False
 
     def identity(self) -> dict[str, Any]:
         """A model that is loaded here counts by its files, one on a server by its name."""
@@ -61,7 +67,7 @@ class VlmJudge:
     def ask(self, triplets: Sequence[Triplet]) -> list[Ruling]:
         """One ruling a triplet; each carries its picture. Raises VsreError where the engine answers nothing at all."""
         if self.engine is None:
-            self.engine = self._open()
+            self.engine, self._opened = self._open(), True
         asked = [self._questions(triplet) for triplet in triplets]
         replies = self.engine.answer(
             [(triplet.image, [q.prompt for q in mine]) for triplet, mine in zip(triplets, asked, strict=True)]

@@ -72,6 +72,10 @@ class Model:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_loaded": None}
 
+    def release(self) -> None:
+        """Forget the weights, if they were loaded; the next look loads them again."""
+        self._loaded = None
+
     @property
     def config(self) -> Any:
         """The model's configuration; reads no weights. Raises VsreError where there is none."""
@@ -152,6 +156,9 @@ class Looker(Generic[Spec]):
 
     def about(self) -> dict[str, Any]:
         return self.model.about()
+
+    def release(self) -> None:
+        self.model.release()
 
 
 @cache

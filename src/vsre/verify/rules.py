@@ -10,7 +10,7 @@ relation.) Boxes that are too faint to count are no candidates.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vsre.relations.photo_measures import DepthMap, PhotoPair
 from vsre.relations.photo_rules import RuleBook
@@ -24,7 +24,7 @@ ONE_BOX = "one box was taken for both things"
 @dataclass(frozen=True)
 class Judged:
     """A judgement, and the pair that it is reported for: the places of subject and object among their instances, None
-    where there is no pair. `pairs` counts those that were judged."""
+    where there is no pair. `pairs` counts those that the statement may mean."""
 
     judgement: Judgement
     pair: tuple[int, int] | None
@@ -46,22 +46,21 @@ def judge_all(
     With `one_class` subject and object are of one class: both lists hold the same things, and none is its own object.
     Of two classes, a box that was given to both is one thing that a detector cannot name.
     """
-    judged: list[tuple[tuple[int, int], PhotoPair, Judgement]] = []
-    for i, a in enumerate(subjects):
-        for j, b in enumerate(objects):
-            pair = PhotoPair(a, b, depth)
-            if a.box != b.box:
-                judged.append(((i, j), pair, book.judge_pair(relation, pair)))
-            elif not one_class:
-                judged.append(((i, j), pair, Judgement(Verdict.UNDECIDED, 0.0, reason=ONE_BOX)))
-    if not judged:
-        return Judged(Judgement(Verdict.UNDECIDED, 0.0, reason=ONE_BOX), None, 0)
-    where, pair, judgement = judged[0]
-    if len({each.verdict for _, _, each in judged}) > 1:
-        judgement = Judgement(Verdict.UNDECIDED, 0.0, reason=SEVERAL)
-    elif judgement.verdict is not Verdict.UNDECIDED:
-        where, pair, judgement = min(judged, key=lambda each: each[2].margin)
-    return Judged(judgement, where, len(judged), pair)
+    places = [(i, j) for i, a in enumerate(subjects) for j, b in enumerate(objects) if a.box != b.box or not one_class]
+    first = hardest = None
+    for place in places:
+        pair = PhotoPair(subjects[place[0]], objects[place[1]], depth)
+        said = Judgement(Verdict.UNDECIDED, 0.0, reason=ONE_BOX)
+        if pair.subject.box != pair.object.box:
+            said = book.judge_pair(relation, pair)
+        found = Judged(said, place, len(places), pair)
+        first, hardest = first or found, hardest or found
+        if said.verdict is not first.judgement.verdict:
+            # The rest cannot change it, and outlines of a crowd take seconds to compare.
+            return replace(first, judgement=Judgement(Verdict.UNDECIDED, 0.0, reason=SEVERAL))
+        if said.verdict is not Verdict.UNDECIDED and said.margin < hardest.judgement.margin:
+            hardest = found
+    return hardest or Judged(Judgement(Verdict.UNDECIDED, 0.0, reason=ONE_BOX), None, 0)
 
 
 def would_help(book: RuleBook, relation: str) -> frozenset[str]:

@@ -2,13 +2,14 @@
 
 OUT/verify.json        who looked, under which settings, and the figures (`vsre.verify.figures`) once all is verified
 OUT/verdicts.parquet   one row a triplet (`vsre.verify.verdicts`); until all is there, OUT/parts holds what is
+OUT/locks/             an empty file that the process at work holds: a second one is refused
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import vsre
 from vsre.diagnose.run_folder import versions, write_json
 from vsre.diagnose.samples import write_part
 from vsre.errors import VsreError
+from vsre.files import locked
 from vsre.repaint.verify import BatchVerifier, Verifier, verify_all
 from vsre.triplets import Triplet, read_triplets
 from vsre.verify.figures import COLUMNS, figures
@@ -39,7 +41,8 @@ def verify_set(
 
     `limit`: the first so many triplets only. Verdicts are written every `flush_seconds`: that much is lost by a kill,
     and nothing is looked at twice. `progress(done, total)` counts triplets. Raises VsreError where the set is empty,
-    where OUT lies in the set's own folder, and where it holds verdicts of another verifier.
+    where OUT lies in the set's own folder, where it holds verdicts of another verifier or damaged ones, and where
+    another process verifies into it.
     """
     path, out = Path(triplets_path), Path(out)
     folder = (path.parent if path.is_file() else path).resolve()
@@ -48,6 +51,22 @@ def verify_set(
     keys = dict.fromkeys(t.key for t in _first(read_triplets(path, images=False), limit))
     if not keys:
         raise VsreError(f"{path}: no triplets to verify.")
+    with locked(out, "verify", wait=False) as lock:
+        if lock == "elsewhere":
+            raise VsreError(f"{out}: another process verifies into this folder. Wait for it, or choose another --out.")
+        return _verify(path, out, verifier, keys, limit, flush_seconds, progress)
+
+
+def _verify(
+    path: Path,
+    out: Path,
+    verifier: Verifier,
+    keys: Mapping[str, None],
+    limit: int | None,
+    flush_seconds: float,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    """`verify_set` of the triplets with these keys, while no other process is at it."""
     record = _open(out, verifier)
     left = keys.keys() - {row["key"] for row in read_verdicts(out, ["key"])}
     if progress:

@@ -7,6 +7,8 @@ OUT/verdicts.parquet           the whole, when all is verified
 from __future__ import annotations
 
 import json
+import os
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vsre.diagnose.samples import sample_files
-from vsre.repaint.verify import Verification
+from vsre.errors import VsreError, first_line
+from vsre.repaint.verify import MISSING, Verification
 from vsre.triplets import Triplet
-from vsre.verify.case import MISSING
 
 _BOX = pa.list_(pa.float64())
 
@@ -101,14 +103,20 @@ def read_verdicts(out: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[
 
 
 def join_parts(out: Path) -> None:
-    """Make verdicts.parquet of all that is there, and drop the parts."""
+    """Make verdicts.parquet of all that is there, and drop the parts. Raises VsreError where a file of them is
+    damaged."""
     if whole(out).is_file() and not sample_files(parts(out)):
         return
-    draft = whole(out).with_suffix(".tmp")
-    with pq.ParquetWriter(draft, SCHEMA, compression="zstd") as writer:
-        for batch in _batches(out, SCHEMA.names):
-            writer.write_batch(batch)
-    draft.replace(whole(out))
+    # A name of its own: on a disk without locks another process may be at the same.
+    draft = whole(out).with_name(f".{whole(out).name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with pq.ParquetWriter(draft, SCHEMA, compression="zstd") as writer:
+            for batch in _batches(out, SCHEMA.names):
+                writer.write_batch(batch)
+        draft.replace(whole(out))
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
     for file in sample_files(parts(out)):
         file.unlink()
     if parts(out).is_dir():
@@ -119,6 +127,20 @@ def _batches(out: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     met: set[str] = set()
     for file in (whole(out), *sample_files(parts(out))):
         if file.is_file():
-            for batch in pq.ParquetFile(file).iter_batches(columns=list(columns)):
+            for batch in _read(file, columns):
                 new = [i for i, key in enumerate(batch["key"].to_pylist()) if not (key in met or met.add(key))]  # type: ignore[func-returns-value]
                 yield batch.take(pa.array(new, pa.int64()))
+
+
+def _read(file: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Raises VsreError where the file is damaged, or is none of verdicts."""
+    try:
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(columns=list(columns)):
+                yield batch.select(columns)
+    except (OSError, KeyError, pa.ArrowException, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and error.errno:  # the disk's word, not Parquet's
+            raise VsreError(f"{file}: cannot be read ({first_line(error)}).") from error
+        raise VsreError(
+            f"{file}: damaged, or no verdicts ({first_line(error)}). Delete it: its rows are looked at again."
+        ) from error

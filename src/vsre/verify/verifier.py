@@ -93,6 +93,11 @@ class PictureVerifier:
         """Who looks: every model with its revision, as JSON. Complete once it has looked."""
         return {part: looker.about() for part, looker in self._parts().items()}
 
+    def release(self) -> None:
+        """Forget the models that were loaded; the next picture loads them again."""
+        for looker in self._parts().values():
+            getattr(looker, "release", lambda: None)()
+
     def verify(self, image: bytes, triplet: Triplet) -> Verification:
         return self.verify_many([replace(triplet, image=image)])[0]
 
