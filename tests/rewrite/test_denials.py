@@ -97,8 +97,16 @@ def test_denials_beside_a_label(text: str, truth: bool | None) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["B is wrong", "Option B is not correct.", "Option A is incorrect", "I doubt A is correct", "A can't be right"]
-    + ["(B) is not correct", "(A) is incorrect.", "(B) cannot be right"],
+    [
+        "B is wrong",
+        "Option B is not correct.",
+        "Option A is incorrect",
+        "I doubt A is correct",
+        "A can't be right",
+        "(B) is not correct",
+        "(A) is incorrect.",
+        "(B) cannot be right",
+    ],
 )
 def test_a_letter_called_wrong_is_none(text: str) -> None:
     assert value(text, FORMATS["letters-yes-first"]) is None
