@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from diagnose_data import make_triplets, write_data
 from fault_server import KEY, FaultServer, Request, Send, error, say
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from vsre.cli import app
@@ -91,3 +92,16 @@ def test_options_that_make_no_sense(data: Path, tmp_path: Path, server: bool, op
     with pytest.raises(VsreError, match=words):
         raise result.exception
     assert not (tmp_path / "run").exists()
+
+
+def test_one_picture_is_asked_with_the_same_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    Image.new("RGB", (32, 32), "red").save(tmp_path / "red.png")
+    with FaultServer() as server:
+        options = ["--server", server.url, "--max-tokens", "99", "--no-key", "--temperature", "none"]
+        result = CliRunner().invoke(app, ["ask", "m", str(tmp_path / "red.png"), "What colour is it?", *options])
+        assert result.exit_code == 0, result.output
+        for request in server.requests:
+            assert request.body["max_tokens"] == 99 and not {"temperature"} & request.body.keys()
+            assert "authorization" not in request.headers
+        assert server.requests

@@ -44,8 +44,13 @@ def ask(
     questions: Annotated[list[str], typer.Argument(help="Questions about it, each in quotes.")],
     pack: Annotated[list[str] | None, typer.Option(help="Template packs to ask through; default: pool.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page with the picture and all answers.")] = None,
+    max_tokens: MaxTokens = None,
     server: Server = None,
     key_env: KeyEnv = "OPENAI_API_KEY",
+    no_key: NoKey = False,
+    temperature: Temperature = None,
+    body: Body = None,
+    no_logprobs: NoLogprobs = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     json_file: JsonFile = None,
@@ -64,7 +69,18 @@ def ask(
     except OSError as error:
         raise VsreError(f"{picture}: cannot be read ({error.strerror}).") from error
     load_image(data, name=str(picture))  # before the model, which may take minutes to load
-    engine = open_engine(model, server=server, key_env=key_env, device=device, dtype=dtype)
+    engine = open_engine(
+        model,
+        server=server,
+        key_env=key_env,
+        no_key=no_key,
+        temperature=temperature,
+        body=body,
+        no_logprobs=no_logprobs,
+        max_tokens=max_tokens,
+        device=device,
+        dtype=dtype,
+    )
     found = [ask_picture(engine, data, question, packs=pack or ["pool"]) for question in questions]
     if console.is_terminal:
         console.print(thumbnail(data))

@@ -30,7 +30,7 @@ def testset(
     ] = None,
     licence: Annotated[str | None, typer.Option("--licence", "--license", help="The licence, for the card.")] = None,
     push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Also upload it to the hub.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="A repository that --push makes is public.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="--push may make a public repository, or fill one.")] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Write the expanded test sets as a Hugging Face data set: one row a question, with its picture, and a card."""
