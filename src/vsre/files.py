@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -63,21 +62,13 @@ def locked(out: Path, name: str, *, wait: bool) -> Iterator[Lock]:
     if not _has_locks(folder):
         yield "unknown"
         return
-    # Newer versions of filelock put a marker file where the disk has no locks. A process that is killed leaves its
-    # marker, and everybody would wait for it for ever.
-    hard: dict[str, Any] = {}
-    if "fallback_to_soft" in inspect.signature(FileLock.__init__).parameters:
-        hard["fallback_to_soft"] = False
-    lock = FileLock(folder / f"{name}.lock", timeout=-1 if wait else 0, **hard)
+    lock = FileLock(folder / f"{name}.lock", timeout=-1 if wait else 0)
     try:
         lock.acquire()
     except Timeout:
         yield "elsewhere"
         return
-    except NotImplementedError:
-        yield "unknown"
-        return
-    except OSError as error:
+    except OSError as error:  # a network disk that had locks a moment ago
         if error.errno not in _NO_LOCKS:
             raise
         yield "unknown"
@@ -89,8 +80,8 @@ def locked(out: Path, name: str, *, wait: bool) -> Iterator[Lock]:
 
 
 def _has_locks(folder: Path) -> bool:
-    """Whether the disk has locks. Tried here, for older versions of filelock take every refusal for somebody else's
-    lock, and wait."""
+    """Whether the disk has locks. Tried before filelock does, which without them waits: older versions take every
+    refusal for somebody else's lock, newer ones wait for a marker file that a killed process left."""
     try:
         import fcntl
     except ImportError:  # Windows, whose locks are of another kind

@@ -56,7 +56,7 @@ def test_push_uploads_what_may_be_published(testset_folder: Path, hub: type[Fake
 
 def test_nothing_goes_to_a_data_set_that_is_public_unasked(testset_folder: Path, hub: type[FakeHub]) -> None:
     hub.private = False
-    with pytest.raises(VsreError, match=r"me/vsr: this data set is public, so nothing was uploaded\. Say --public"):
+    with pytest.raises(VsreError, match=r"me/vsr: this repository is public, so nothing was uploaded\. Say --public"):
         push(testset_folder, "me/vsr")
     assert [what for what, _ in hub.calls] == ["create"]
     push(testset_folder, "me/vsr", private=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vsre.errors import VsreError, kind_and_line
+from vsre.hub import push_folder
 from vsre.lmms.folder import read_summary
 
 PUBLISHED = ["README.md", "testset.json", "*/test-*.parquet"]
@@ -19,29 +20,8 @@ def push(folder: str | Path, repo: str, *, private: bool = True) -> str:
     and the repository is public already: what an earlier upload made of it is not this one's to decide.
     """
     read_summary(folder)
-    from huggingface_hub import HfApi
-
-    api = HfApi()
-    try:
-        api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-        public = private and not api.repo_info(repo, repo_type="dataset").private
-        if not public:
-            api.upload_folder(
-                repo_id=repo,
-                repo_type="dataset",
-                folder_path=str(folder),
-                allow_patterns=PUBLISHED,
-                delete_patterns=["*/test-*.parquet"],
-                commit_message="Test set written by vsre",
-            )
-    except Exception as error:  # requests, its own and the network's: all mean that it is not there
-        raise VsreError(
-            f"{folder}: cannot be pushed to the data set {repo} ({kind_and_line(error)}). "
-            "Log in with `hf auth login` or set HF_TOKEN, and name a repository you may write to (OWNER/NAME)."
-        ) from error
-    if public:
-        raise VsreError(f"{repo}: this data set is public, so nothing was uploaded. Say --public, or name another.")
-    return f"https://huggingface.co/datasets/{repo}"
+    patterns = {"allow_patterns": PUBLISHED, "delete_patterns": ["*/test-*.parquet"]}
+    return push_folder(Path(folder), repo, "dataset", private=private, message="Test set written by vsre", **patterns)
 
 
 def hub_folder(repo: str, config: str | None = None) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -83,12 +82,7 @@ def difference(before: Run, after: Run, figure: str, *, seed: int = 0) -> Differ
 
 def same_test(a: Run, b: Run) -> bool:
     """Whether two runs were asked about the same triplets in the same wordings, as far as they say."""
-
-    def of(run: Run, name: str) -> Any:
-        settings = run.info.get("settings")
-        return settings.get(name) if isinstance(settings, dict) else None
-
-    known, packs = (of(a, "triplets"), of(b, "triplets")), [of(run, "packs") or {} for run in (a, b)]
+    known, packs = [run.setting("triplets") for run in (a, b)], [run.setting("packs") or {} for run in (a, b)]
     shared = [name for name in HEADLINES.values() if all(name in pack for pack in packs)]
     return (None in known or known[0] == known[1]) and all(packs[0][name] == packs[1][name] for name in shared)
 

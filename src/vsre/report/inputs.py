@@ -122,6 +122,11 @@ class Run:
         found = self.metrics.get(name)
         return found if isinstance(found, dict) else {}
 
+    def setting(self, name: str) -> Any:
+        """What run.json says that was asked, as "triplets" or "packs"; None where it does not say."""
+        settings = self.info.get("settings")
+        return settings.get(name) if isinstance(settings, dict) else None
+
     def estimate(self, *path: str) -> Estimate:
         """A figure by its place, as in estimate("test_g", "acc_t")."""
         at: Any = self.metrics

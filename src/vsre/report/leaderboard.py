@@ -112,7 +112,7 @@ class Row:
     @property
     def pictures(self) -> str:
         """What was shown in place of the pictures, empty where it was the pictures themselves."""
-        engine = setting(self.run, "engine")
+        engine = self.run.setting("engine")
         return str(engine.get("pictures") or "") if isinstance(engine, dict) else ""
 
     @property
@@ -231,16 +231,11 @@ def _open(path: Path, name: str) -> Run:
     return run
 
 
-def setting(run: Run, name: str) -> Any:
-    settings = run.info.get("settings")
-    return settings.get(name) if isinstance(settings, dict) else None
-
-
 def _grouped(runs: Sequence[Run]) -> list[Group]:
     """Runs on the same statements, asked with the same content of every pack that both were asked."""
     groups: list[tuple[str | None, dict[str, Any], list[Run]]] = []
     for run in runs:
-        data, packs = setting(run, "triplets"), setting(run, "packs")
+        data, packs = run.setting("triplets"), run.setting("packs")
         packs = {p: v for p, v in packs.items() if p in HEADLINES.values()} if isinstance(packs, dict) else {}
         for known, others, members in groups:
             if data is not None and known == data and all(others.get(p, v) == v for p, v in packs.items()):

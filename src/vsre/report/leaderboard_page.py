@@ -16,7 +16,7 @@ from rich.text import Text
 import vsre
 from vsre.report.compare import blind_floor
 from vsre.report.inputs import Estimate
-from vsre.report.leaderboard import TITLES, Group, Leaderboard, Row, setting
+from vsre.report.leaderboard import TITLES, Group, Leaderboard, Row
 from vsre.report.page import environment, strips, style_sheet
 from vsre.report.results import COLUMNS, DASH, Cell, Column, missing_reason
 from vsre.report.text import clean, value_text
@@ -142,7 +142,7 @@ def _counts(row: Row) -> Cell:
 
 def _facts(row: Row) -> dict[str, Any]:
     """How a row was run, for the table that is folded away."""
-    engine, packs, info = setting(row.run, "engine"), setting(row.run, "packs"), row.run.info
+    engine, packs, info = row.run.setting("engine"), row.run.setting("packs"), row.run.info
     engine = engine if isinstance(engine, dict) else {}
     notes = info.get("engine") if isinstance(info.get("engine"), dict) else {}
     return {
