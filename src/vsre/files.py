@@ -18,12 +18,12 @@ LOCKS = "locks"
 """The folder in OUT; its files are empty, and may be deleted where no process works on OUT."""
 
 
-def write_aside(path: Path, text: str) -> None:
-    """Write the whole of a text file or, where that fails, nothing."""
+def write_aside(path: Path, content: str | bytes) -> None:
+    """Write the whole of a file, text as UTF-8, or, where that fails, nothing."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with aside.open("wb") as file:
+            file.write(content if isinstance(content, bytes) else content.encode())
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

@@ -12,6 +12,7 @@ from experiment_fakes import PACKS, fake_plan, fake_runs
 from report_fakes import make_run, make_triplets
 
 from vsre.experiments.contrasts import contrasts
+from vsre.experiments.part import every, part_of
 from vsre.experiments.report import write_report
 from vsre.experiments.summary import arms_of
 from vsre.experiments.table import open_runs
@@ -123,7 +124,7 @@ def test_seeds_on_the_same_pictures_are_resampled_together(tmp_path: Path) -> No
     runs = open_runs(plan, tmp_path / "out")
     arms = arms_of(plan, runs, plan.seeds)
     assert all(arm.same_pictures for arm in arms)
-    rows, _ = contrasts(plan.experiment, arms)
+    rows, _ = contrasts(part_of(plan, every(plan)).experiment, arms)
     row = next(r for r in rows if r["after"] == "paper: tuned" and r["figure"] == "Test-G")
     pairs = [(runs["paper"][s][0], runs["paper"][s][1]) for s in (0, 1)]
     together = np.mean([paired_draws(a, b, "test_g", seed=0) for a, b in pairs], axis=0)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experiment_fakes import EXPERIMENT, fake_plan, written
+from experiment_fakes import EXPERIMENT, fake_plan, fraction_plan, written
 
 from vsre.errors import VsreError
 from vsre.experiments import files as files_module
@@ -120,6 +120,8 @@ def part(*relations: str, **how: Any) -> dict[str, Any]:
             "y: bias is not tested; differences can be drawn of test_s.acc_t, test_g.acc_t, unseen.acc_t",
         ),
         ({"plots": [{"kind": "lines", "name": "a", "title": "A", "x": "step"}]}, "Did you mean 'steps'?"),
+        ({"plots": [{"kind": "lines", "name": "a", "title": "A"}]}, "give its name as `x`"),
+        ({"plots": [{"kind": "cost", "name": "a", "title": "A", "y": []}]}, "plots.0.y: "),
         ({"seeds": [0, 0]}, "seeds: give different seeds"),
         ({"variants": {}}, "there must be a variant"),
         ({"recipe": EXPERIMENT["recipe"] | {"seed": 5}}, "leave `seed` out"),
@@ -199,6 +201,23 @@ def test_a_scale_of_ones_own_says_which_it_is_like(tmp_path: Path) -> None:
     mine.write_text("like: embeded\n" + text)
     with pytest.raises(VsreError, match="Did you mean 'embedded'"):
         plan_experiment(experiment, scale=str(mine))
+
+
+def test_what_a_file_extends_stands_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "labs").mkdir()
+    text = (Path(files_module.__file__).parent / "scales" / "embedded.yaml").read_text()
+    (tmp_path / "labs" / "base.yaml").write_text("name: base\ntitle: Base\nfeature_cache: false\n")
+    (tmp_path / "labs" / "mine.yaml").write_text("like: embedded\nextends: base.yaml\n" + text)
+    written(tmp_path / "labs", scales={"embedded": {"extends": "base.yaml"}})
+    monkeypatch.chdir(tmp_path)
+    plain, own = load_experiment("first"), load_experiment("labs/fake.yaml")
+    for found in (plan_experiment(plain, scale="labs/mine.yaml"), plan_experiment(own)):
+        assert {recipe.feature_cache for recipe in found.recipes.values()} == {False}
+
+
+def test_a_fraction_has_one_variant_at_every_scale(tmp_path: Path) -> None:
+    with pytest.raises(VsreError, match="a `fraction` goes with a single variant, and embedded has main, more"):
+        fraction_plan(tmp_path, [0], scales={"embedded": {"variants": {"more": {"protocol": "paper"}}}})
 
 
 def test_figures_that_decide_are_asked_for(tmp_path: Path) -> None:

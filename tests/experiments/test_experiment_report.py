@@ -249,6 +249,39 @@ def test_further_sets_and_what_answers_hang_on(tmp_path: Path) -> None:
     assert "## Further test sets" in text and "## Wording and picture" in text
 
 
+def test_all_right_is_not_known_for_certain(tmp_path: Path) -> None:
+    """Resamples of answers that are all right see no doubt; so few pictures do not prove that much."""
+    plan = fake_plan(tmp_path, seeds=[0])
+    out = tmp_path / "out"
+    fake_runs(plan, out, skill=lambda variant, model: 99.0 if model.name == "tuned" else 0.0)
+    found = write_report(plan, out)
+    sure = {row["arm"]: row["Test-S"] for row in found["arms"]}["clean: tuned"]
+    images = len({t.image_id for t in make_triplets(tmp_path / "again", 60, seed=0)})
+    low = 0.05 ** (1 / images)
+    assert sure["value"] == 1 and sure["pictures"] == pytest.approx([low, 1.0])
+    row = next(r for r in found["contrasts"] if r["after"] == "clean: tuned" and r["figure"] == "Test-S")
+    assert row["to"]["pictures"] == pytest.approx([low, 1.0])
+
+
+def test_comparisons_and_effects_are_corrected_together(tmp_path: Path) -> None:
+    plan = fraction_plan(tmp_path, [0, 1], primary=["test_g"])
+    first, second = (f"main: {model.name}" for model in plan.recipes["main"].models[:2])
+    plan = fraction_plan(tmp_path, [0, 1], primary=["test_g"], compare=[{"before": first, "after": second}])
+    fake_runs(plan, tmp_path / "out")
+    found = write_report(plan, tmp_path / "out")
+    rows = [*found["contrasts"], *found["effects"]]
+    for decides in (True, False):
+        mine = [row for row in rows if row["decides"] is decides]
+        assert len(mine) > 1 and [row["p_holm"] for row in mine] == pytest.approx(holm([row["p"] for row in mine]))
+
+
+def test_plots_without_their_figures_are_named(tmp_path: Path) -> None:
+    plots = [{"kind": "dots", "name": "typo", "title": "A", "y": ["test_g.acct"]}]
+    fake_runs(plan := fake_plan(tmp_path, plots=plots, seeds=[0]), tmp_path / "out")
+    write_report(plan, tmp_path / "out")
+    assert "Not drawn, for these runs have no such figures: typo." in (tmp_path / "out" / "report.md").read_text()
+
+
 def test_what_stands_in_the_tables_is_counted_by_hand(tmp_path: Path) -> None:
     """Relations and floors, what is not significant, both ends of a difference, and the first beside the one before."""
     models = [{"name": n, "start": {"use": "merged"}, "stages": STAGES} for n in ("plain", "same", "tuned")]
@@ -264,7 +297,7 @@ def test_what_stands_in_the_tables_is_counted_by_hand(tmp_path: Path) -> None:
     rows += arms[2].runs[1].samples(("pack", "relation", "correct")).to_pylist()
     for row in found["relations"]:
         asked = [r["correct"] for r in rows if r["pack"] == "pool" and r["relation"] == row["relation"]]
-        assert row["statements"] * PACKS["pool"] == len(asked)
+        assert row["statements"] == round(len(asked) / PACKS["pool"] / len(plan.seeds)), "of a seed"
         assert row["tuned"] == pytest.approx(np.mean([c for c in asked if c is not None]), abs=0.03), "mean of seeds"
     assert found["relations"]
     for row in found["contrasts"]:

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from experiment_fakes import EXPERIMENT, fake_plan
+import yaml
+from experiment_fakes import EXPERIMENT, fake_plan, fake_runs
 from rich.console import Console
 
 from vsre.errors import VsreError
@@ -34,8 +36,9 @@ from vsre.experiments.run import (
 )
 from vsre.model import zoo_names
 from vsre.recipes import load_recipe, run_recipe
-from vsre.recipes.files import as_yaml
+from vsre.recipes.files import RecipeFaults, as_yaml
 from vsre.recipes.steps import alone
+from vsre.repaint.presets import load_config
 
 
 def quiet() -> Console:
@@ -50,6 +53,37 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
         _claim(plan, tmp_path / name)
     with pytest.raises(VsreError, match="Run `vsre experiment run`"):
         read_plan(tmp_path)
+
+
+def test_a_plan_is_read_though_its_painters_file_is_gone(tmp_path: Path) -> None:
+    """As `report` is, from another folder: nothing is to be painted."""
+    painter = tmp_path / "painter.yaml"
+    painter.write_text(yaml.safe_dump(load_config("sdxl").model_dump(mode="json", exclude_none=True)))
+    repaint = {"painted": {"repaint": {"painter": str(painter)}, "pack": "test-s"}}
+    recipe = {"data": {**EXPERIMENT["recipe"]["data"], **repaint}, "models": EXPERIMENT["recipe"]["models"]}
+    models = [{**recipe["models"][0], "stages": [{"use": "tune", "data": ["original", "painted"]}]}]
+    plan = fake_plan(tmp_path, recipe=recipe | {"models": models}, compare=[], plots=[])
+    _claim(plan, tmp_path / "out")
+    painter.unlink()
+    assert read_plan(tmp_path / "out") == plan
+
+
+def test_the_source_is_not_asked_for_once_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, asked = fake_plan(tmp_path), []
+
+    def check(recipe: Any, *, paths: bool, **_: Any) -> Any:
+        asked.append(paths)
+        return SimpleNamespace(faults=["no such file"])
+
+    monkeypatch.setattr("vsre.recipes.validate.check", check)
+    folders = recipe_folders(plan, tmp_path / "out")
+    for seed in (0, 1):
+        step = folders["clean", seed][1] / "triplets" / "step.json"
+        step.parent.mkdir(parents=True)
+        step.touch()
+    with pytest.raises(RecipeFaults):
+        run_experiment(plan, tmp_path / "out", jobs=1, console=quiet())
+    assert asked == [False, True]
 
 
 def test_seeds_join_and_another_plan_is_refused(tmp_path: Path) -> None:
@@ -152,13 +186,23 @@ def test_models_that_start_from_one_another_are_one_chain(tmp_path: Path) -> Non
     assert chains_of(plan.recipes["main"]) == [("b", "c"), ("a",)]
 
 
-def test_the_time_told_falls_with_jobs_and_rises_with_seeds(tmp_path: Path) -> None:
+def test_the_time_told_falls_with_jobs_and_rises_with_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vsre.experiments.expected.default_jobs", lambda: 16)
     plan = fake_plan(tmp_path)
     one = expected_seconds(plan, 1)
     assert expected_seconds(plan, 2) == pytest.approx(one / 2)
     assert expected_seconds(plan, 99) == pytest.approx(one / 8), "no more than there are chains"
     assert expected_seconds(replace(plan, seeds=(0, 1, 2)), 1) == pytest.approx(1.5 * one)
+    monkeypatch.setattr("vsre.experiments.expected.default_jobs", lambda: 2)
+    assert expected_seconds(plan, 8) == expected_seconds(plan, 2), "nor more than there are cores"
     assert [clock(s) for s in (40, 720, 12600)] == ["40 s", "12 min", "3.5 h"]
+
+
+def test_the_time_told_is_of_what_is_left(tmp_path: Path) -> None:
+    plan, out = fake_plan(tmp_path), tmp_path / "out"
+    assert expected_seconds(plan, 1, out) == expected_seconds(plan, 1)
+    fake_runs(plan, out, statements=30, without=[("clean", 0, "plain")])
+    assert 0 < expected_seconds(plan, 1, out) < 0.8 * expected_seconds(plan, 1)
 
 
 def fine() -> None:

@@ -92,4 +92,9 @@ def test_the_table_answers_sql(out: Path, tmp_path: Path) -> None:
     sql = "SELECT count(DISTINCT model) AS models FROM results WHERE figure = 'test_g.acc_t' AND variant = 'paper'"
     assert "models" in said("query", str(out), sql) and "2" in said("query", str(out), sql)
     assert "DuckDB: " in refused("query", str(out), "SELECT nothing FROM results")
+    wide = said("query", str(out), "SELECT * FROM results ORDER BY ALL", "--json", str(tmp_path / "rows.json"))
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    of_tuned = [row for row in rows if row["model"] == "tuned"]
+    assert len(of_tuned) > 100 and wide.count("runs/tuned") == len(of_tuned), "no row is cut"
+    assert all(row["folder"] in wide for row in rows) and rows[0].keys() >= {"variant", "figure", "value"}
     assert "Run `vsre experiment report" in refused("query", str(tmp_path), sql)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import queue
 import select
 import signal
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +36,7 @@ def test_each_worker_has_a_gpu_its_threads_and_an_eye_on_its_parent(monkeypatch:
     watches = threading.Event()
     monkeypatch.setattr(torch, "set_num_threads", threads.append)
     monkeypatch.setattr(workers_module, "end_with_parent", watches.set)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "as it was")
     numbers: queue.Queue[int] = queue.Queue()
     taken = []
@@ -86,3 +90,34 @@ def test_a_worker_ends_with_the_run_that_started_it() -> None:
     ready, _, _ = select.select([from_worker], [], [], 30)
     assert ready and os.read(from_worker, 1) == b""
     os.close(from_worker)
+
+
+def _work(folder: str, number: int) -> None:
+    Path(folder, f"began-{number}").touch()
+    time.sleep(60)
+
+
+def _run(folder: str) -> None:
+    os.setsid()  # a process group of its own, as a shell gives to a command
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt), open_workers(1) as pool:
+        futures = [pool.submit(_work, folder, number) for number in range(3)]
+        for future in futures:
+            future.exception()
+
+
+@pytest.mark.parametrize("whole_group", [True, False], ids=["Ctrl-C", "the run alone"])
+def test_an_interrupted_run_takes_up_nothing_more(tmp_path: Path, whole_group: bool) -> None:
+    run = multiprocessing.get_context("spawn").Process(target=_run, args=(str(tmp_path),))
+    run.start()
+    try:
+        until = time.monotonic() + 60
+        while not [*tmp_path.iterdir()] and time.monotonic() < until:
+            time.sleep(0.05)
+        assert run.pid is not None
+        (os.killpg if whole_group else os.kill)(run.pid, signal.SIGINT)
+        run.join(30)
+        assert run.exitcode is not None, "it does not wait for what is at work"
+    finally:
+        run.kill()
+    assert [path.name for path in tmp_path.iterdir()] == ["began-0"]

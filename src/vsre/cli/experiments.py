@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vsre.cli.output import JsonFile, console, errors, write_json
+from vsre.cli.recipes import seed_list
 from vsre.errors import VsreError
 
 if TYPE_CHECKING:
@@ -117,10 +118,14 @@ def experiment_run(
     said += ["--seeds", seeds] if seeds else []
     said += [part for change in changes or [] for part in ("--set", change)]
     plan = plan_experiment(
-        load_experiment(name), scale=scale, seeds=_seeds(seeds), changes=changes or [], command=shlex.join(said)
+        load_experiment(name),
+        scale=scale,
+        seeds=None if seeds is None else seed_list(seeds),
+        changes=changes or [],
+        command=shlex.join(said),
     )
     errors.print(escape(plan.experiment.question), highlight=False)
-    _say_expected(plan, jobs)
+    _say_expected(plan, jobs, out)
     run_experiment(plan, out, jobs=jobs, console=errors)
     _report(out, json_file)
 
@@ -144,6 +149,7 @@ def experiment_report(
 def experiment_query(
     out: Folder,
     sql: Annotated[str, typer.Argument(help="SQL over the table `results`; needs vsre[query] (DuckDB).")],
+    json_file: JsonFile = None,
 ) -> None:
     """Ask the table of all results anything: its columns stand in docs/experiments.md."""
     from vsre.experiments.table import RESULTS
@@ -160,9 +166,20 @@ def experiment_query(
     with duckdb.connect() as connection:
         results = connection.read_parquet(str(path))
         try:
-            console.print(str(results.query("results", sql)), highlight=False, markup=False, soft_wrap=True)
+            if (answer := results.query("results", sql)) is None:
+                return
+            rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.fetchall()]
+            names = answer.columns
         except duckdb.Error as error:
             raise VsreError(f"DuckDB: {error}") from None
+    cells = [["" if row[name] is None else _short(row[name]) for name in names] for row in rows]
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    for line in [names, *cells]:  # whole, however wide: it may be piped
+        console.out(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), highlight=False
+        )
+    errors.print(f"{len(rows):,} rows", highlight=False)
+    write_json(json_file, rows)
 
 
 def _report(out: Path, json_file: Path | None, only: str = "", so_far: bool = False) -> None:
@@ -187,16 +204,19 @@ def _cell(figure: dict[str, Any]) -> str:
     return f"{100 * figure['value']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
-def _say_expected(plan: Plan, jobs: int | None = None) -> None:
+def _say_expected(plan: Plan, jobs: int | None = None, out: Path | None = None) -> None:
     from vsre.experiments.expected import clock, expected_seconds
+    from vsre.experiments.run import is_done, recipe_folders
 
     seeds = len(plan.seeds)
-    said = f"{plan.runs} runs ({seeds} seed{'s' * (seeds != 1)}), about {clock(expected_seconds(plan, jobs))}"
+    folders = [] if out is None else [*recipe_folders(plan, out).values()]
+    done = sum(is_done(folder, model.name) for recipe, folder in folders for model in recipe.models)
+    there = f"{done} done, the others " if done else ""
+    said = (
+        f"{plan.runs} runs ({seeds} seed{'s' * (seeds != 1)}), {there}about {clock(expected_seconds(plan, jobs, out))}"
+    )
     errors.print(f"{said} on this machine", highlight=False)
 
 
-def _seeds(listed: str | None) -> list[int] | None:
-    try:
-        return None if listed is None else [int(part) for part in listed.split(",")]
-    except ValueError:
-        raise VsreError(f"--seeds {listed}: give whole numbers with commas between, such as 0,1,2.") from None
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

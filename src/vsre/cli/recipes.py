@@ -120,16 +120,21 @@ def _run(recipe: Recipe, out: Path, json_file: Path | None, command: str, accele
     write_json(json_file, result)
 
 
+def seed_list(listed: str) -> list[int]:
+    """The numbers of --seeds."""
+    try:
+        return [int(part) for part in listed.split(",")]
+    except ValueError:
+        raise VsreError(f"--seeds {listed}: give whole numbers with commas between, such as 0,1,2.") from None
+
+
 def _run_seeds(
     recipe: Recipe, out: Path, listed: str, json_file: Path | None, command: str, accelerate: str | None
 ) -> None:
     from vsre.recipes import run_recipe
     from vsre.report import seeds_table, write_seeds
 
-    try:
-        seeds = [int(part) for part in listed.split(",")]
-    except ValueError:
-        raise VsreError(f"--seeds {listed}: give whole numbers with commas between, such as 0,1,2.") from None
+    seeds = seed_list(listed)
     if len(set(seeds)) < len(seeds) or len(seeds) < 2 or min(seeds) < 0:
         raise VsreError(f"--seeds {listed}: give two or more different seeds, none below 0.")
     runs = {}

@@ -19,6 +19,12 @@ LEVEL = 95
 _EDGES = ((100 - LEVEL) / 2, (100 + LEVEL) / 2)
 
 
+def none_or_all(share: float, units: int) -> tuple[float, float]:
+    """The exact interval (Clopper and Pearson's) of a share of 0 or 1: all of the doubt on the one side there is."""
+    doubt = 1 - (1 - LEVEL / 100) ** (1 / max(1, units))
+    return (1 - doubt, 1.0) if share else (0.0, doubt)
+
+
 class Bootstrap:
     """`resamples` draws of `images` images with replacement; the same seed gives the same intervals."""
 
@@ -115,9 +121,7 @@ class Draws:
             return {"value": None, "low": None, "high": None, "n": n}
         low, high = np.percentile(drawn, _EDGES) if len(drawn) else (None, None)
         if self.units is not None and value in (0.0, 1.0) and low == high:
-            # Clopper and Pearson's, all of the doubt on the one side that there is
-            doubt = 1 - (1 - LEVEL / 100) ** (1 / max(1, int(self.units[column])))
-            low, high = (1 - doubt, 1.0) if value else (0.0, doubt)
+            low, high = none_or_all(value, int(self.units[column]))
         return {
             "value": float(value),
             "low": None if low is None else float(low),

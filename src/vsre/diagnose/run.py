@@ -9,7 +9,7 @@ metrics.json                the figures (metrics.summarise), the blind floor, wh
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,9 @@ def diagnose(
     resume: bool = True,
     retry_errors: bool = False,
     flush_seconds: float = 30.0,
+    more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Ask `engine` every template of `packs` about every triplet; returns the content of metrics.json.
+    """Ask `engine` every template of `packs` about every triplet; returns the content of metrics.json, with `more`.
 
     `limit` ends after the image that brings the number of triplets to it; `sample` draws images by `seed` instead;
     `per_image` asks about at most so many triplets of each image, the same ones of images with the same captions.
@@ -115,8 +116,8 @@ def diagnose(
     try:
         asked, seconds = answering.run(engine, groups)
         if probing is not None:
-            more, longer = _probe(engine, probing, out, record, progress, flush_seconds)
-            asked, seconds = asked + more, seconds + longer
+            further, longer = _probe(engine, probing, out, record, progress, flush_seconds)
+            asked, seconds = asked + further, seconds + longer
     except Interrupted:
         record.stopped()
         raise
@@ -137,6 +138,7 @@ def diagnose(
     if probed is not None:
         metrics["picture_reliance"] = picture_reliance(probed, seed=seed)
     metrics["warnings"] = [*metrics["warnings"], *answer_warnings(samples, probed), *record.warnings()]
+    metrics |= more or {}
     write_json(out / "metrics.json", metrics)
     record.write()
     return metrics

@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 from vsre.diagnose.blind import read_statements
 from vsre.diagnose.seen import ROW, standing
 from vsre.experiments.design import JOIN, fit_effects
+from vsre.experiments.part import both_there
 from vsre.experiments.schema import Contrast, Experiment
 from vsre.experiments.summary import Arm, over
 from vsre.relations.ontology import RELATIONS
-from vsre.report.compare import answer_draws, paired_answers, pairs
+from vsre.report.compare import answer_draws, paired_answers
 from vsre.report.inputs import Run
 from vsre.report.seeds import TESTED, holm, known
 
@@ -25,18 +26,14 @@ Answers = tuple[pa.Table, pa.Table]
 TRAINED = {True: "rows of its training split", False: "other rows"}
 
 
-def contrasts(
-    experiment: Experiment, arms: Sequence[Arm], *, defaults: bool = True
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Every comparison of the plan, with Holm's correction; and those that cannot be made, and why.
+def contrasts(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Every comparison that the experiment names; and those that cannot be made, and why.
 
-    Without `compare` each model is compared with those it names, else, where `defaults` may be made up, with the one
-    before it and the first. A row has the difference as `over` gives it, and as `from` and `to` what each of the two
-    reached on these statements.
+    A row has the difference as `over` gives it, and as `from` and `to` what each of both reached on these statements.
     """
     rows: list[dict[str, Any]] = []
     parts: list[_Part] = []
-    wanted, lacking = _wanted(experiment, arms, defaults)
+    wanted, lacking = _wanted(experiment, arms)
     for before, after, asked in wanted:
         relations = [name for name in RELATIONS if name not in asked.but] if asked.but else asked.relations
         keys = [None if asked.trained is None else _standing(run, asked.trained) for run in after.runs]
@@ -59,9 +56,7 @@ def contrasts(
             place: dict[str, Any] = {"before": before.name, "after": after.name, "relations": asked.relations}
             place |= {"but": asked.but, "trained": asked.trained, "figure": title, "beside": asked.beside}
             rows.append(place | row)
-    rows = [*_together(parts), *rows]
-    _correct(rows, experiment)
-    return rows, lacking
+    return [*_together(parts), *rows], lacking
 
 
 def statements(relations: Sequence[str], but: Sequence[str], trained: bool | None) -> str:
@@ -96,22 +91,12 @@ def _together(parts: Sequence[_Part]) -> Iterator[dict[str, Any]]:
             yield place | {"figure": figure, "beside": False} | row
 
 
-def _wanted(
-    experiment: Experiment, arms: Sequence[Arm], defaults: bool
-) -> tuple[list[tuple[Arm, Arm, Contrast]], list[str]]:
+def _wanted(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[tuple[Arm, Arm, Contrast]], list[str]]:
     """The pairs to be compared, and those of which an arm is not there."""
-    by_name = {arm.name: arm for arm in arms} | {f"{arm.variant}: {arm.model}": arm for arm in arms}
-    there = [c for c in experiment.compare if c.before in by_name and c.after in by_name]
-    wanted = [(by_name[c.before], by_name[c.after], c) for c in there]
-    lacking = [f"{c.before} → {c.after}: an arm of another scale" for c in experiment.compare if c not in there]
-    if defaults and not experiment.compare and experiment.fraction is None:
-        for variant in dict.fromkeys(arm.variant for arm in arms):
-            mine = [arm for arm in arms if arm.variant == variant]
-            wanted += [
-                (mine[a], mine[b], Contrast(before=mine[a].name, after=mine[b].name))
-                for a, b in pairs([arm.runs[0] for arm in mine], first=True)
-            ]
-    return wanted, lacking
+    by_name = {f"{arm.variant}: {arm.model}": arm for arm in arms}
+    wanted = [(by_name[c.before], by_name[c.after], c) for c in both_there(experiment.compare, by_name)]
+    lost = [c for c in experiment.compare if c.before not in by_name or c.after not in by_name]
+    return wanted, [f"{c.before} → {c.after}: an arm of another scale" for c in lost]
 
 
 def _row(answers: Sequence[Answers], arm: Arm) -> dict[str, Any] | None:
@@ -123,11 +108,13 @@ def _row(answers: Sequence[Answers], arm: Arm) -> dict[str, Any] | None:
     if draws is None:
         return None
     asked = [len(pc.unique(new["key"])) for _, new in answers]
-    return over(draws) | {"from": over(before), "to": over(after), "statements": round(np.mean(asked))}
+    pictures = [len(pc.unique(new["image_id"])) for _, new in answers]
+    n = pictures[0] if arm.same_pictures else sum(pictures)
+    return over(draws) | {"from": over(before, n), "to": over(after, n), "statements": round(np.mean(asked))}
 
 
 def effects(experiment: Experiment, arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """What each effect of a fraction adds to each tested figure, and to it in each seed, with Holm's correction.
+    """What each effect of a fraction adds to each tested figure, and to it in each seed.
 
     A seed more is no arm more: what the linear model does not hold of an arm comes back with every seed. So an arm's
     figure is the mean of its seeds, and the arms are what effects are judged by. Interactions are looked at beside.
@@ -147,7 +134,6 @@ def effects(experiment: Experiment, arms: Sequence[Arm]) -> list[dict[str, Any]]
         for at, row in enumerate(fit_effects(factors, asked, np.stack([np.mean(d, axis=0) for d in draws]))):
             seeds = [round(found[at]["value"], 4) for found in by_seed]
             rows.append({"figure": title, "beside": JOIN in row["effect"], "seeds": seeds} | row)
-    _correct(rows, experiment)
     return rows
 
 
@@ -166,8 +152,9 @@ def _standing(run: Run, trained: bool) -> pa.Array:
     return pc.unique(table["key"].filter(pa.array([each is trained for each in stands], pa.bool_())))
 
 
-def _correct(rows: list[dict[str, Any]], experiment: Experiment) -> None:
-    """Add to every row whether it decides, and p_holm over those that do or over all others; None if not tested."""
+def correct(rows: Sequence[dict[str, Any]], experiment: Experiment) -> None:
+    """Add to every row, comparisons and effects alike, whether it decides, and p_holm over all those that do or over
+    all others; None if not tested."""
     deciding = {TESTED[name] for name in experiment.primary}
     for row in rows:
         row["p_holm"], row["decides"] = None, row["figure"] in deciding and not row["beside"]

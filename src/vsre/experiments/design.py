@@ -3,9 +3,10 @@
 All combinations of four encoders, three ways to expand the data and two sizes are 15 x 8 x 2 = 240 models. A linear
 model of main effects and the interactions of all pairs has 37 unknowns, so 48 well-chosen runs settle it: those that
 make det(X'X) large, X having a row for each run and a column for each effect (a D-optimal design: the volume of the
-joint confidence region of all effects is the smallest). They are found by exchange: a run is swapped for the candidate
-that raises the determinant most until none does (Fedorov 1972), from several random starts, by a fixed seed. Their
-order is chosen too, by the same determinant for main effects alone: what is done of a long experiment tells most then.
+joint confidence region of all effects is the smallest). They are found by exchange: run by run, each is swapped for the
+candidate that raises the determinant most, until none does (Fedorov's exchange, as Cook and Nachtsheim 1980 have it),
+from several random starts, by a fixed seed. Their order is chosen too, by the same determinant for main effects alone:
+what is done of a long experiment tells most then.
 """
 
 from __future__ import annotations
@@ -136,7 +137,8 @@ def told_apart(factors: Sequence[Mapping[str, Any]], effects: Sequence[str]) -> 
 
     All of these where the runs tell them apart and leave a degree of freedom, or else the main effects alone, or none.
     """
-    varies = {name for name in factors[0] if len({run[name] for run in factors}) > 1}
+    names = {part for effect in effects for part in effect.split(JOIN)}
+    varies = {name for name in names if len({run[name] for run in factors}) > 1}
     several = [effect for effect in effects if varies.issuperset(effect.split(JOIN))]
     for some in (several, [effect for effect in several if JOIN not in effect]):
         x = model_matrix(factors, some)

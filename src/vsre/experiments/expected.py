@@ -10,9 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 from vsre.experiments.files import Plan
-from vsre.experiments.run import chains_of
+from vsre.experiments.run import chains_of, is_done, recipe_folders
 from vsre.experiments.workers import default_jobs
 from vsre.recipes.estimate import Machine, estimate
 from vsre.recipes.hours import ASSUMED, PEAKS
@@ -32,34 +33,47 @@ A_MODEL, A_WORLD = 15.0, 60.0
 """Seconds beside: to load, save and report a model; to draw and repaint a world."""
 
 
-def expected_seconds(plan: Plan, jobs: int | None = None) -> float:
-    """Wall time of all runs of a plan, `jobs` at a time. Steps that hang on data not at hand count nothing."""
+def expected_seconds(plan: Plan, jobs: int | None = None, out: Path | None = None) -> float:
+    """Wall time of all runs of a plan, `jobs` at a time, less those that are done in `out`.
+
+    More jobs than there are GPUs or cores are no faster. Steps that hang on data not at hand count nothing.
+    """
     import torch
 
-    jobs = jobs or default_jobs()
-    if torch.cuda.is_available():
+    on_gpu = torch.cuda.is_available()
+    if on_gpu:
         name = torch.cuda.get_device_name().lower()
         speed = PEAKS[next((kind for kind in PEAKS if kind in name.replace(" ", "")), "a100")] * ASSUMED
     else:
         speed = _core() * SHARE
-    a_seed = sum(_training(recipe) / speed + _beside(recipe) for recipe in plan.recipes.values())
-    chains = len(plan.seeds) * sum(len(chains_of(recipe)) for recipe in plan.recipes.values())
-    return len(plan.seeds) * a_seed / min(jobs, max(1, chains))
+    training = {variant: _training(recipe, on_gpu) for variant, recipe in plan.recipes.items()}
+    seconds, chains = 0.0, 0
+    for (variant, _), (recipe, folder) in recipe_folders(plan, out or Path()).items():
+        left = {m.name for m in recipe.models if out is None or not is_done(folder, m.name)}
+        seconds += sum(training[variant].get(name, 0.0) for name in left) / speed + len(left) * _asking(recipe)
+        if out is None or not (folder / "triplets" / "step.json").is_file():
+            seconds += A_WORLD * (1 + len(recipe.diagnose.also))
+        chains += sum(not left.isdisjoint(chain) for chain in chains_of(recipe))
+    return seconds / min(jobs or default_jobs(), default_jobs(), max(1, chains))
 
 
-def _training(recipe: Recipe) -> float:
-    """Operations of all stages; an estimate for one GPU of a known peak, turned back."""
+def _training(recipe: Recipe, on_gpu: bool) -> dict[str, float]:
+    """Operations of all stages, by model: an estimate for one GPU of a known peak, turned back.
+
+    On a GPU a stage without bf16 counts twice, as it is half as fast there; a core's speed is that of float32.
+    """
     kind = "h100"
     found = check(recipe, online=False, gpus=1, paths=False)
     stages = {(m.name, s.name): s for m in recipe.models for s in m.parsed_stages()}
-    total = 0.0
+    total: dict[str, float] = {}
     for row in estimate(recipe, found, Machine(gpus=1, gpu=kind, utilisation=1.0)):
-        peak = PEAKS[kind] * (1.0 if stages[row.model, row.stage].bf16 else 0.5)
-        total += (row.hours or 0.0) * 3600 * peak
+        peak = PEAKS[kind] * (1.0 if on_gpu or stages[row.model, row.stage].bf16 else 0.5)
+        total[row.model] = total.get(row.model, 0.0) + (row.hours or 0.0) * 3600 * peak
     return total
 
 
-def _beside(recipe: Recipe) -> float:
+def _asking(recipe: Recipe) -> float:
+    """Seconds that loading, asking and reporting a model takes."""
     spec = recipe.diagnose
 
     def asked(units: int | None, packs: Sequence[str] | None) -> float:
@@ -73,7 +87,7 @@ def _beside(recipe: Recipe) -> float:
 
     prompts = asked(None, None) + sum(asked(also.units, also.packs) for also in spec.also.values())
     prompts += asked(None, ["test-s"]) * spec.blank + PROBES * (spec.probes or 0) + 2 * (spec.general or 0)
-    return A_WORLD * (1 + len(spec.also)) + len(recipe.models) * (prompts / PROMPTS + A_MODEL)
+    return prompts / PROMPTS + A_MODEL
 
 
 @cache

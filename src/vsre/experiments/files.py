@@ -79,7 +79,7 @@ def load_experiment(name_or_path: str) -> Experiment:
     """Read and check an experiment. Raises VsreError for a file that cannot be read, RecipeFaults with all faults."""
     text, where = experiment_text(name_or_path)
     try:
-        return Experiment.model_validate(_mapping(text, where))
+        return Experiment.model_validate(_beside(_mapping(text, where), where))
     except ValidationError as error:
         said = ((".".join(map(str, e["loc"])), e["msg"].removeprefix("Value error, ")) for e in error.errors())
         raise RecipeFaults(where, [f"{place}: {message}" if place else message for place, message in said]) from error
@@ -114,6 +114,8 @@ def plan_experiment(
     shared = merge(merge(shared, here), experiment.recipe)
     recipes, found = _recipes(experiment, reduce(_changed, changes, shared), variants)
     faults = [*_names(experiment, variants), *by_variant(found, len(variants))]
+    if experiment.fraction is not None and len(variants) > 1:
+        faults.append(f"scales: a `fraction` goes with a single variant, and {scale} has {', '.join(variants)}")
     if not faults:
         faults += [*_arms(experiment, recipes), *_idle(experiment, shared, variants, changes, recipes)]
     if faults:
@@ -212,7 +214,21 @@ def _scale(name: str) -> dict[str, Any]:
             raise VsreError(f"There is no scale {name!r}. {nearest(name, scale_names())} Or give a file.")
     if not path.is_file():
         raise VsreError(f"{path}: no such file of a scale.")
-    return _mapping(path.read_text(encoding="utf-8"), str(path))
+    return _beside(_mapping(path.read_text(encoding="utf-8"), str(path)), str(path))
+
+
+def _beside(raw: dict[str, Any], where: str) -> dict[str, Any]:
+    """With the file that each `extends` names beside the one that names it, from wherever it is read."""
+    made: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key == "extends" and str(value).endswith((".yaml", ".yml")):
+            made[key] = str((Path(where).parent / str(value)).resolve())
+        elif key in ("recipe", "variants", "scales") and isinstance(value, dict):
+            nested = {k: _beside(v, where) if isinstance(v, dict) else v for k, v in value.items()}
+            made[key] = _beside(nested, where) if key == "recipe" else nested
+        else:
+            made[key] = value
+    return made
 
 
 def _changed(recipe: Mapping[str, Any], change: str) -> dict[str, Any]:

@@ -17,40 +17,49 @@ from vsre.experiments.summary import Runs
 from vsre.recipes.schema import Recipe
 from vsre.report.compare import compared
 
+Places = Collection[tuple[str, str]]
+"""Arms by variant and model."""
 
-def part_of(plan: Plan, pattern: str) -> Plan:
-    """The arms, "VARIANT: MODEL" or the model alone, that a pattern with * and ? names, as a plan of their own.
+
+def named(plan: Plan, pattern: str) -> Places:
+    """The arms, "VARIANT: MODEL" or the model alone, that a pattern with * and ? names.
 
     Raises VsreError for a pattern that names none.
     """
-    named = {
+    found = {
         (variant, model.name)
         for variant, recipe in plan.recipes.items()
         for model in recipe.models
         if any(fnmatchcase(name, pattern) for name in (model.name, f"{variant}: {model.name}"))
     }
-    if not named:
+    if not found:
         raise VsreError(f"--only {pattern}: no arm is called so. There are: {'; '.join(_arms(plan.recipes))}.")
-    return _of(plan, named)
+    return found
 
 
-def done_of(plan: Plan, runs: Runs) -> Plan:
-    """The arms that are done in the seed that has most of them, of the runs that `open_runs` found, as a plan.
+def done(seeds: Sequence[int], runs: Runs, among: Places) -> Places:
+    """Those of some arms that are done, in the seed that has most of them; `runs` are what `open_runs` found.
 
     Raises VsreError where none is done.
     """
-    done = [{(v, run.name) for v, by_seed in runs.items() for run in by_seed[seed]} for seed in plan.seeds]
-    most = max(done, key=len)
+    by_seed = [{(v, run.name) for v, some in runs.items() for run in some[seed]} & {*among} for seed in seeds]
+    most = max(by_seed, key=len)
     if not most:
         raise VsreError("--so-far: no run is done yet. A model takes minutes; try again later.")
-    return _of(plan, most)
+    return most
 
 
-def _of(plan: Plan, kept: Collection[tuple[str, str]]) -> Plan:
-    """The plan of some arms, by variant and model.
+def every(plan: Plan) -> Places:
+    return {(variant, model.name) for variant, recipe in plan.recipes.items() for model in recipe.models}
 
-    Comparisons are those of the whole plan that have both their arms, and are made `together` only where all of those
-    that belong together are there. Of a fraction's effects those are left that the arms can tell.
+
+def part_of(plan: Plan, kept: Places) -> Plan:
+    """The plan of some arms, or of all, with the comparisons that are made of them.
+
+    What is compared where the experiment does not say is said: each model with those it names, else with the one before
+    it and the first. Of a part's comparisons those of the whole plan are left that have both their arms, and are made
+    `together` only where all of those that belong together are there; of a fraction's effects those that the arms can
+    tell.
     """
     recipes: dict[str, Recipe] = {}
     for variant, recipe in plan.recipes.items():
@@ -62,20 +71,21 @@ def _of(plan: Plan, kept: Collection[tuple[str, str]]) -> Plan:
     arms = _arms(recipes)
     asked = plan.experiment
     whole = arms == _arms(plan.recipes)
-    every = asked.compare if asked.compare or asked.fraction else _resolved(plan.recipes)
+    compare = asked.compare if asked.compare or asked.fraction else _resolved(plan.recipes)
     fraction = asked.fraction if whole else _told(asked.fraction, recipes)
     here = {
-        "compare": _kept(every, arms),
+        "compare": compare if whole else both_there(compare, arms),
         "fraction": fraction,
         "plots": [plot for plot in asked.plots if fraction or plot.kind != "effects"],
     }
     first = dict(plan.first)
     if "compare" in first:
         try:
-            before = [Contrast.model_validate(c) for c in first["compare"]] or ([] if asked.compare else every)
+            before = [Contrast.model_validate(c) for c in first["compare"]] or ([] if asked.compare else compare)
         except ValidationError:  # this version refuses one, so they were changed since, and the report says so
             before = []
-        first["compare"] = [c.model_dump(mode="json") for c in _kept(before, arms)]
+        kept_before = before if whole else both_there(before, arms)
+        first["compare"] = [c.model_dump(mode="json") for c in kept_before]
     return replace(plan, experiment=asked.model_copy(update=here), recipes=recipes, first=first)
 
 
@@ -93,7 +103,7 @@ def _arms(recipes: Mapping[str, Recipe]) -> list[str]:
 
 
 def _resolved(recipes: Mapping[str, Recipe]) -> list[Contrast]:
-    """What is compared where an experiment does not say: see `vsre.experiments.contrasts`."""
+    """What is compared where an experiment does not say."""
     found = []
     for variant, recipe in recipes.items():
         names = [f"{variant}: {model.name}" for model in recipe.models]
@@ -102,7 +112,8 @@ def _resolved(recipes: Mapping[str, Recipe]) -> list[Contrast]:
     return found
 
 
-def _kept(compare: Sequence[Contrast], arms: Sequence[str]) -> list[Contrast]:
+def both_there(compare: Sequence[Contrast], arms: Collection[str]) -> list[Contrast]:
+    """The comparisons that have both their arms, "VARIANT: MODEL"; made `together` only where none of these is lost."""
     kept = [c for c in compare if c.before in arms and c.after in arms]
     lost = Counter(c.together for c in compare) - Counter(c.together for c in kept)
     return [c.model_copy(update={"together": ""}) if c.together in lost else c for c in kept]

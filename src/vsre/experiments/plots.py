@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import stats  # type: ignore[import-untyped]
 
-from vsre.experiments.cost_plot import draw_cost
+from vsre.experiments.cost_plot import LETTERS, draw_cost
 from vsre.experiments.forest import draw_forest, wrapped
 from vsre.experiments.schema import Plot
 from vsre.experiments.table import FACTOR
@@ -32,8 +32,6 @@ LOOKS: dict[str, tuple[str, float, dict[str, Any]]] = {
 }
 """The marks of a sensitivity plot: what they are called, how far below the arm's line, and how they look."""
 POINTS = {"differences": "percentage points", "effects": "percentage points, with 95 % by what the linear model leaves"}
-LETTERS = 34
-"""Letters in a line of an arm's name."""
 
 Rows = Sequence[dict[str, Any]]
 

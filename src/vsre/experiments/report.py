@@ -10,10 +10,10 @@ from zlib import crc32
 
 from vsre.errors import VsreError
 from vsre.experiments import report_tables as tables
-from vsre.experiments.contrasts import contrasts, effects
+from vsre.experiments.contrasts import contrasts, correct, effects
 from vsre.experiments.data_table import data_rows
 from vsre.experiments.files import Plan
-from vsre.experiments.part import done_of, part_of
+from vsre.experiments.part import done, every, named, part_of
 from vsre.experiments.plots import draw
 from vsre.experiments.summary import (
     ability_rows,
@@ -39,34 +39,38 @@ WIDEST = 10
 def write_report(plan: Plan, out: Path, only: str = "", *, so_far: bool = False) -> dict[str, Any]:
     """Write results.parquet, report.md and the plots of the runs that are in OUT; returns what the report says.
 
-    `only`: a pattern for the arms that it is about (see `part_of`); `so_far`: those that are done (see `done_of`). Both
+    `only`: a pattern for the arms that it is about; `so_far`: those that are done (see `vsre.experiments.part`). Both
     are written to a folder of their own in OUT. Seeds that not every arm has are left out and named. Raises VsreError
     where no seed is complete, or no arm is done.
     """
-    to, every = (out / (_folder(only) if only else SO_FAR) if only or so_far else out), plan
-    plan = part_of(plan, only) if only else plan
-    plan = done_of(plan, open_runs(plan, out)) if so_far else plan
+    to, whole_plan = (out / (_folder(only) if only else SO_FAR) if only or so_far else out), plan
+    kept = named(plan, only) if only else every(plan)
+    if so_far:
+        kept = done(plan.seeds, open_runs(plan, out), kept)
+    plan = part_of(plan, kept)
     runs = open_runs(plan, out)
     table = write_results(plan, out, runs, to)
     whole = [s for s in plan.seeds if all(len(runs[v][s]) == len(r.models) for v, r in plan.recipes.items())]
     if not whole:
-        done = sum(len(some) for by_seed in runs.values() for some in by_seed.values())
-        raise VsreError(f"{out}: {done} of {plan.runs} runs are done, and no seed has all. Go on with the run first.")
+        there = sum(len(some) for by_seed in runs.values() for some in by_seed.values())
+        raise VsreError(f"{out}: {there} of {plan.runs} runs are done, and no seed has all. Go on with the run first.")
+    told = len(kept) * len(whole), whole_plan.runs
     arms = arms_of(plan, runs, whole)
     trained = any(model.parsed_stages() for recipe in plan.recipes.values() for model in recipe.models)
     one = whole[1:] if not trained and all(arm.same_pictures for arm in arms) else []
     if one:
         whole = whole[:1]  # the same models on the same pictures: as many seeds are one
         arms = arms_of(plan, runs, whole)
-    compared, lacking = contrasts(plan.experiment, arms, defaults=not only and not so_far)
-    rows = arm_rows(arms)
-    drawn = {"cost": rows, "differences": compared, "effects": effects(plan.experiment, arms)}
+    compared, lacking = contrasts(plan.experiment, arms)
+    rows, added = arm_rows(arms), effects(plan.experiment, arms)
+    correct([*compared, *added], plan.experiment)
+    drawn = {"cost": rows, "differences": compared, "effects": added}
     found = {
         "experiment": plan.experiment.name,
         "scale": plan.scale,
         "only": only,
         "so_far": so_far,
-        "runs": (plan.runs, every.runs),
+        "runs": told,
         "file": str(to / REPORT),
         "seeds": whole,
         "left_out": [s for s in plan.seeds if s not in whole and s not in one],
@@ -76,8 +80,8 @@ def write_report(plan: Plan, out: Path, only: str = "", *, so_far: bool = False)
         "arms": rows,
         "contrasts": compared,
         "not_compared": lacking,
-        "effects": drawn["effects"],
-        "effects_left_out": [e for e in _effects_of(every) if e not in _effects_of(plan)],
+        "effects": added,
+        "effects_left_out": [e for e in _effects_of(whole_plan) if e not in _effects_of(plan)],
         "also": also_rows(arms),
         "looks": look_rows(arms),
         "ability": ability_rows(arms),
@@ -151,9 +155,11 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
         about = "Of the first seed, by what their stages name. `shares` say how many of a step's pictures are of which."
         parts += ["## Trained on", about, tables.as_markdown(tables.data_table(found["data"], len(plan.recipes)))]
     if found["relations"] and len(arms) <= WIDEST:
-        parts += ["## By relation", "Test-G, mean of the seeds."]
+        parts += ["## By relation", "Test-G and statements, means of the seeds."]
         parts.append(tables.as_markdown(tables.relation_table(found["relations"], [row["arm"] for row in arms])))
     parts += [f"![{plot['title']}]({plot['file']})" for plot in found["plots"] if plot["file"]]
+    if undrawn := ", ".join(plot["name"] for plot in found["plots"] if not plot["file"]):
+        parts.append(f"Not drawn, for these runs have no such figures: {undrawn}.")
     parts += ["\n".join(f"- {note}" for note in asked.notes)]
     return "\n\n".join(filter(None, parts)) + "\n"
 

@@ -29,10 +29,12 @@ from vsre.experiments.schema import Contrast, Experiment
 from vsre.experiments.workers import default_jobs, workers
 from vsre.files import write_aside
 from vsre.recipes.files import RecipeFaults, as_yaml
-from vsre.recipes.schema import Recipe
+from vsre.recipes.schema import STORED, Recipe
 from vsre.recipes.steps import alone, folder_name
 
 PLAN, LOG, RECIPE = "plan.json", "log.txt", "recipe.yaml"
+COST_STEP = "cost/step.json"
+"""Of a run's folder: its cost is measured last, so it tells that the run is done."""
 KILLED = (
     "a worker was killed or crashed. The commonest cause is want of memory: give fewer --jobs then; log.txt in the "
     "folders of variants and seeds says what each was at. What is done is kept: run the same command again."
@@ -49,8 +51,10 @@ def run_experiment(plan: Plan, out: Path, *, jobs: int | None = None, console: C
     from vsre.recipes.validate import check
 
     found: dict[str, list[str]] = {}
+    folders = recipe_folders(plan, out)
     for name, recipe in plan.recipes.items():
-        for fault in check(recipe, online=True, gpus=1, paths=True, to_run=True).faults:
+        read = all((folders[name, seed][1] / "triplets" / "step.json").is_file() for seed in plan.seeds)
+        for fault in check(recipe, online=True, gpus=1, paths=not read, to_run=True).faults:
             found.setdefault(fault, []).append(name)
     if found:
         raise RecipeFaults(plan.experiment.name, by_variant(found, len(plan.recipes)))
@@ -100,6 +104,11 @@ def chains_of(recipe: Recipe) -> list[tuple[str, ...]]:
     for model in recipe.models:
         groups.setdefault(recipe.root(model).name, []).append(model.name)
     return sorted(map(tuple, groups.values()), key=len, reverse=True)
+
+
+def is_done(folder: Path, model: str) -> bool:
+    """Whether a model of the recipe in this folder is trained, diagnosed and its cost measured."""
+    return (folder / "runs" / folder_name(model) / COST_STEP).is_file()
 
 
 Call = tuple[Callable[..., None], tuple[Any, ...]]
@@ -230,7 +239,7 @@ def read_plan(out: Path) -> Plan:
         return Plan(
             experiment,
             there["scale"],
-            {name: Recipe.model_validate(recipe) for name, recipe in there["recipes"].items()},
+            {name: Recipe.model_validate(recipe, context=STORED) for name, recipe in there["recipes"].items()},
             tuple(there["seeds"]),
             there.get("command", ""),
             _first(there.get("first") or {name: now[name] for name in ASKED}),

@@ -91,7 +91,7 @@ class Plot(Strict):
     kind: Literal["dots", "lines", "sensitivity", "differences", "effects", "cost"]
     name: str
     title: str
-    y: list[str] = ["test_g.acc_t"]
+    y: list[str] = Field(default=["test_g.acc_t"], min_length=1)
     x: str | None = None
     by: str | None = None
 
@@ -101,6 +101,12 @@ class Plot(Strict):
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise ValueError(f"{name!r} is to name a file, NAME.png: letters, digits, _, - and . only, no . in front")
         return name
+
+    @model_validator(mode="after")
+    def _over_a_factor(self) -> Plot:
+        if self.kind == "lines" and self.x is None:
+            raise ValueError("lines are drawn over a factor: give its name as `x`")
+        return self
 
     @model_validator(mode="after")
     def _of_what_is_tested(self) -> Plot:

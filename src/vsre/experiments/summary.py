@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from vsre.diagnose.bootstrap import none_or_all
 from vsre.diagnose.metrics import HEADLINES
 from vsre.experiments.files import Plan
 from vsre.experiments.table import cost_of
 from vsre.report.also import SHOWN, open_also
 from vsre.report.compare import blind_floor, paired_draws
 from vsre.report.inputs import Run
-from vsre.report.seeds import TESTED, known, pooled, same_pictures
+from vsre.report.seeds import TESTED, known, pooled, same_pictures, spread
 
 Runs = Mapping[str, Mapping[int, Sequence[Run]]]
 BESIDE = {
@@ -71,6 +72,10 @@ class Arm:
         """The seed of the bootstrap for the run of a seed's place: the same pictures are resampled alike."""
         return 0 if self.same_pictures else seed
 
+    def pictures(self, runs: Sequence[Run]) -> int:
+        """How many pictures the seeds' runs are of, together."""
+        return _asked(runs)["pictures"] * (1 if self.same_pictures else len(runs))
+
     def draws(self, figure: str) -> list[np.ndarray] | None:
         """The figure of each seed on its pictures and on resamples of them, (1 + R,); None where a run lacks it."""
         return known([paired_draws(None, run, figure, seed=self.resample(i)) for i, run in enumerate(self.runs)])
@@ -87,16 +92,21 @@ def arms_of(plan: Plan, runs: Runs, seeds: Sequence[int]) -> list[Arm]:
     return found
 
 
-def over(draws: Sequence[np.ndarray]) -> dict[str, Any]:
+def over(draws: Sequence[np.ndarray], pictures: int | None = None) -> dict[str, Any]:
     """A figure known as draws (1 + R,) of each seed: {"value", "low", "high", "p", "pictures", "seeds"}.
 
-    With one seed `low`, `high` and `p` are None.
+    `pictures`: of a share, of how many it is, for its interval where all are right or none. With one seed `low`, `high`
+    and `p` are None.
     """
     if len(draws) > 1:
-        return pooled(draws)
-    value, drawn = float(draws[0][0]), draws[0][1:]
-    pictures = [float(v) for v in np.percentile(drawn[np.isfinite(drawn)], (2.5, 97.5))]
-    return {"value": value, "low": None, "high": None, "p": None, "pictures": pictures, "seeds": [round(value, 4)]}
+        found = pooled(draws)
+    else:
+        value, drawn = float(draws[0][0]), draws[0][1:]
+        bounds = [float(v) for v in np.percentile(drawn[np.isfinite(drawn)], (2.5, 97.5))]
+        found = {"value": value, "low": None, "high": None, "p": None, "pictures": bounds, "seeds": [round(value, 4)]}
+    if pictures is not None and found["value"] in (0.0, 1.0):
+        found["pictures"] = [*none_or_all(found["value"], pictures)]
+    return found
 
 
 def arm_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
@@ -107,12 +117,12 @@ def arm_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"arm": arm.name, "factors": dict(arm.factors), "n": _asked(arm.runs)}
         for figure, title in TESTED.items():
             if (draws := arm.draws(figure)) is not None:
-                row[title] = over(draws) | {"p": None}  # nobody asks whether an accuracy is 0
-        row |= {title: spread for title, spread in others.items() if title in BESIDE}
+                row[title] = over(draws, arm.pictures(arm.runs)) | {"p": None}  # nobody asks whether an accuracy is 0
+        row |= {title: figure for title, figure in others.items() if title in BESIDE}
         costs = [cost_of(run) for run in arm.runs]
         for name in costs[0]:
-            if (spread := _spread([c.get(name) for c in costs])) is not None:
-                row["cost." + name] = spread
+            if (paid := spread([c.get(name) for c in costs])) is not None:
+                row["cost." + name] = paid
         rows.append(row)
     return rows
 
@@ -133,7 +143,15 @@ def also_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
                 paired = theirs[0].estimate("also", "less_own", SHOWN)
                 if len(theirs) == 1 and paired.value is not None:  # the same scenes: better known scene by scene
                     above |= {"value": paired.value, "pictures": [paired.low, paired.high]}
-                rows.append({"arm": arm.name, "set": name, "n": _asked(theirs), "figure": over(draws), "above": above})
+                rows.append(
+                    {
+                        "arm": arm.name,
+                        "set": name,
+                        "n": _asked(theirs),
+                        "figure": over(draws, arm.pictures(theirs)),
+                        "above": above,
+                    }
+                )
     return rows
 
 
@@ -153,8 +171,8 @@ def _measured(arms: Sequence[Arm], figures: Mapping[str, tuple[str, ...]]) -> li
     """A row an arm with those of the figures, titles and places in metrics.json, that every seed has."""
     rows: list[dict[str, Any]] = []
     for arm in arms:
-        found = {title: _spread([run.estimate(*path).value for run in arm.runs]) for title, path in figures.items()}
-        rows.append({"arm": arm.name} | {title: spread for title, spread in found.items() if spread is not None})
+        found = {title: spread([run.estimate(*path).value for run in arm.runs]) for title, path in figures.items()}
+        rows.append({"arm": arm.name} | {title: figure for title, figure in found.items() if figure is not None})
     return rows
 
 
@@ -179,7 +197,9 @@ def relation_rows(arms: Sequence[Arm], *, least: int = 20) -> list[dict[str, Any
         for relation in sorted(set.intersection(*map(set, by_seed))):
             seen = [by[relation] for by in by_seed]
             if min(statements for statements, _ in seen) >= least:
-                row = found.setdefault(relation, {"relation": relation, "statements": sum(n for n, _ in seen)})
+                row = found.setdefault(
+                    relation, {"relation": relation, "statements": round(np.mean([n for n, _ in seen]))}
+                )
                 row[arm.name] = float(np.mean([right for _, right in seen]))
     return [found[relation] for relation in sorted(found)]
 
@@ -192,15 +212,6 @@ def _by_relation(run: Run) -> dict[str, tuple[int, float]]:
     counted = table.drop_null().group_by("relation").aggregate([("key", "count_distinct"), ("correct", "mean")])
     columns = (counted[name].to_pylist() for name in ("relation", "key_count_distinct", "correct_mean"))
     return {relation: (statements, right) for relation, statements, right in zip(*columns, strict=True)}
-
-
-def _spread(values: Sequence[Any]) -> dict[str, Any] | None:
-    """Mean, lowest and highest of the seeds' figures; None where one is missing."""
-    known = [float(v) for v in values if isinstance(v, int | float)]
-    if not known or len(known) < len(values):
-        return None
-    rounded = [round(v, 4) for v in known]
-    return {"value": float(np.mean(known)), "low": min(known), "high": max(known), "seeds": rounded, "range": True}
 
 
 def _asked(runs: Sequence[Run]) -> dict[str, int]:

@@ -22,14 +22,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vsre.experiments.files import Plan
-from vsre.experiments.run import recipe_folders
+from vsre.experiments.run import COST_STEP, is_done, recipe_folders
+from vsre.files import write_aside
 from vsre.recipes.schema import ModelSpec, Recipe
 from vsre.recipes.steps import folder_name
 from vsre.report.also import open_also
 from vsre.report.inputs import ReportRun, Run, open_run
 from vsre.train.checkpoints import read_json
 
-RESULTS, COST_STEP = "results.parquet", "cost/step.json"
+RESULTS = "results.parquet"
 FACTOR, COST = "factor_", "cost."
 
 
@@ -37,15 +38,15 @@ def open_runs(plan: Plan, out: Path) -> dict[str, dict[int, list[Run]]]:
     """The runs that are done, by variant and seed, in the order of the models."""
     found: dict[str, dict[int, list[Run]]] = {}
     for (variant, seed), (recipe, folder) in recipe_folders(plan, out).items():
-        runs = (_open(recipe, model, folder / "runs" / folder_name(model.name)) for model in recipe.models)
-        found.setdefault(variant, {})[seed] = [run for run in runs if run is not None]
+        found.setdefault(variant, {})[seed] = [
+            _open(recipe, model, folder / "runs" / folder_name(model.name))
+            for model in recipe.models
+            if is_done(folder, model.name)
+        ]
     return found
 
 
-def _open(recipe: Recipe, model: ModelSpec, folder: Path) -> Run | None:
-    """A model's run; None until its cost is measured, which is done last."""
-    if not (folder / COST_STEP).is_file():
-        return None
+def _open(recipe: Recipe, model: ModelSpec, folder: Path) -> Run:
     also = {name: folder / "also" / folder_name(name) for name in recipe.diagnose.also}
     return open_run(ReportRun(name=model.name, folder=folder, role=model.role, against=tuple(model.against), also=also))
 
@@ -78,8 +79,9 @@ def write_results(plan: Plan, out: Path, runs: Mapping[str, Mapping[int, Sequenc
     )
     table = pa.Table.from_pylist(rows, schema=schema)
     to.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, to / (RESULTS + ".part"))
-    (to / (RESULTS + ".part")).replace(to / RESULTS)
+    with pa.BufferOutputStream() as written:
+        pq.write_table(table, written)
+    write_aside(to / RESULTS, written.getvalue().to_pybytes())
     return table
 
 

@@ -23,7 +23,7 @@ from vsre.report.inputs import ReportRun, open_run
 from vsre.sources.protocols import HeldOut, Overlap
 from vsre.sources.scenes import write_world
 from vsre.sources.vsr import import_vsr
-from vsre.train.checkpoints import write_json
+from vsre.train.checkpoints import read_json, write_json
 from vsre.triplets import read_triplets
 
 
@@ -38,6 +38,7 @@ def diagnose_also(engine: Engine, model: ModelSpec, recipe: Recipe, out: Path, s
         about = make_set(recipe, name, out, steps)
         test = out / "also" / folder_name(name) / "triplets" / "test"
         folder = folders[name] = own / "also" / folder_name(name)
+        before = read_json(folder / "metrics.json").get("also") if (folder / "metrics.json").is_file() else None
         metrics = diagnose(
             engine,
             test,
@@ -48,6 +49,7 @@ def diagnose_also(engine: Engine, model: ModelSpec, recipe: Recipe, out: Path, s
             seed=recipe.seed,
             protocol=recipe.protocol,
             train_path=out / "triplets" / "train",
+            more={"also": before or about},  # it has been compared with the own set, and stays so if we are killed here
         )
         if about["same_scenes"]:
             ours, theirs = (open_run(ReportRun(name=model.name, folder=at)) for at in (own, folder))

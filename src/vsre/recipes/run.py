@@ -45,7 +45,6 @@ from vsre.sources.layouts import write_layouts
 from vsre.sources.protocols import protocol_named
 from vsre.sources.scenes import write_world
 from vsre.sources.vsr import import_vsr
-from vsre.train.checkpoints import write_json
 
 
 def run_recipe(
@@ -205,9 +204,7 @@ def _diagnose(model: ModelSpec, checkpoint: str, recipe: Recipe, out: Path, step
     engine = TransformersEngine(checkpoint)
     spec = recipe.diagnose
 
-    def run(
-        asked: Engine, packs: Sequence[str | TemplatePack], target: Path, probes: int | None = None
-    ) -> dict[str, Any]:
+    def run(asked: Engine, packs: Sequence[str | TemplatePack], target: Path, **further: Any) -> dict[str, Any]:
         return diagnose(
             asked,
             out / "triplets" / "test",
@@ -215,13 +212,12 @@ def _diagnose(model: ModelSpec, checkpoint: str, recipe: Recipe, out: Path, step
             target,
             limit=spec.limit,
             per_image=spec.per_image,
-            probes=probes,
             seed=recipe.seed,
             protocol=recipe.protocol,
             train_path=out / "triplets" / "train",
+            **further,
         )
 
-    metrics = run(engine, spec.asked(), folder, spec.probes)
     more: dict[str, Any] = {}
     if spec.blank:
         more["blank"] = run(BlankPictures(engine), ["test-s"], folder / "blank")["test_s"]
@@ -239,8 +235,7 @@ def _diagnose(model: ModelSpec, checkpoint: str, recipe: Recipe, out: Path, step
             lambda: described(engine.model, engine.processor, out / "pools", pictures, recipe.seed),
             f"names and captions: {model.name}",
         )
-    if more:
-        write_json(folder / "metrics.json", metrics | more)
+    run(engine, spec.asked(), folder, probes=spec.probes, more=more)  # last: what is done is never without the others
     also = diagnose_also(engine, model, recipe, out, steps)
     steps.times[f"diagnose {model.name}"] = round(time.perf_counter() - began, 1)
     row = ReportRun(name=model.name, folder=folder, role=model.role, logs=tuple(logs), note=model.note, also=also)

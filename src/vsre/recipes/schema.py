@@ -65,9 +65,10 @@ class Repaint(Strict):
     limit: int | None = Field(default=None, ge=1, description="so many triplets, spread evenly over the set")
 
     @model_validator(mode="after")
-    def _can_be_made(self) -> Repaint:
+    def _can_be_made(self, info: ValidationInfo) -> Repaint:
         try:
-            self.painter_spec(None)
+            if info.context != STORED:
+                self.painter_spec(None)
         except VsreError as error:
             raise ValueError(str(error)) from error
         return self
@@ -239,6 +240,8 @@ def _with_sources(stage: dict[str, Any], sources: dict[str, DataSource]) -> dict
     return stage | {"data": [sources[name] for name in stage.get("data", [])]}
 
 
+STORED = {"stored": True}
+"""The context for a recipe that was sound when it was stored, and is only read: a painter's file may be gone."""
 UNTIED = {"tied": False}
 """The context in which a recipe's parts are validated each for itself; `cross_faults` says what ties them."""
 
@@ -261,7 +264,7 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _consistent(self, info: ValidationInfo) -> Recipe:
-        if info.context != UNTIED and (faults := [*cross_faults(self.model_dump())]):
+        if info.context not in (UNTIED, STORED) and (faults := [*cross_faults(self.model_dump())]):
             raise ValueError("; ".join(faults))
         return self
 

@@ -76,6 +76,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def spread(values: Sequence[Any]) -> dict[str, Any] | None:
+    """Mean, lowest and highest of the seeds' figures; None where one is missing."""
+    known = [float(v) for v in values if isinstance(v, int | float)]
+    if not known or len(known) < len(values):
+        return None
+    rounded = [round(v, 4) for v in known]
+    return {"value": float(np.mean(known)), "low": min(known), "high": max(known), "seeds": rounded, "range": True}
+
+
 def over_seeds(runs: Mapping[int, Sequence[ReportRun | Run]]) -> dict[str, Any]:
     """{"seeds", "models": figures of each, "steps": each model against those it is compared with}.
 
@@ -97,16 +106,9 @@ def over_seeds(runs: Mapping[int, Sequence[ReportRun | Run]]) -> dict[str, Any]:
             if drawn is not None:
                 row[title] = pooled(drawn) | {"p": None}
         for column in shown:
-            values = [column.of(run).value for run in rung]
-            known_values = [v for v in values if v is not None]
-            if column.title not in row and len(known_values) == len(values):
-                row[column.title] = {
-                    "value": float(np.mean(known_values)),
-                    "low": min(known_values),
-                    "high": max(known_values),
-                    "seeds": [round(v, 4) for v in known_values],
-                    "range": True,
-                }
+            values = spread([column.of(run).value for run in rung])
+            if column.title not in row and values is not None:
+                row[column.title] = values
         models.append(row)
     steps: list[dict[str, Any]] = []
     for before, after in pairs([rung[0] for rung in ladder], first=True):
