@@ -8,14 +8,19 @@ from vsre.relations.algebra import Statement
 from vsre.relations.grammar import parse_caption
 from vsre.relations.ontology import RELATIONS
 
-_SAID_OTHERWISE = {
+SAID_OTHERWISE = {
     "to the left of": "left of",
     "on the left of": "left of",
     "to the right of": "right of",
     "on the right of": "right of",
     "on the left side of": "at the left side of",
     "on the right side of": "at the right side of",
+    "on the left-hand side of": "at the left side of",
+    "on the right-hand side of": "at the right side of",
+    "in the front of": "in front of",
     "in back of": "behind",
+    "in between": "between",
+    "inside of": "inside",
     "underneath": "beneath",
     "on the top of": "on top of",
     "close by": "close to",
@@ -23,14 +28,18 @@ _SAID_OTHERWISE = {
 }
 """How people say VSR's relations in other words."""
 
-_LONGEST_FIRST = sorted((*RELATIONS, *_SAID_OTHERWISE), key=len, reverse=True)
+_LONGEST_FIRST = sorted((*RELATIONS, *SAID_OTHERWISE), key=len, reverse=True)
+_NO_SUBJECT = re.compile(r".* (not|at|by|from|in|of|off|on|out|to|up|down)")
+_NO_OBJECT = re.compile(r"(.* )?(left|right|front|back|side)\b.* of (the|an?) .*")
+"""Names in which a denial was left, or a relation in words that are not known here."""
+
 _ASKED = re.compile(r"(is|are|does|do) (the|a|an) (.+?)\??", re.IGNORECASE)
 
 
 def parse_statement(text: str) -> Statement | None:
     """ "Is the cup to the left of the laptop?" and "The cup is left of the laptop." -> (cup, left of, laptop).
 
-    None where the text is not of this form or its relation none of VSR's.
+    None where the text is not of this form, is a denial, or its relation is none of VSR's.
     """
     words = " ".join(text.split())
     if "?" in words:  # an instruction may stand behind: "... Answer yes or no."
@@ -39,10 +48,12 @@ def parse_statement(text: str) -> Statement | None:
     if asked is None and words.endswith("?"):
         return None
     for said in _LONGEST_FIRST:
-        name = _SAID_OTHERWISE.get(said, said)
+        name = SAID_OTHERWISE.get(said, said)
         found = _question(asked[3], said, name) if asked else _statement(words, said, name)
         if found is not None:
-            return Statement(found[0].lower(), name, found[1].lower())
+            subject, object = (thing.lower() for thing in found)
+            misread = _NO_SUBJECT.fullmatch(subject) or _NO_OBJECT.fullmatch(object)
+            return None if misread else Statement(subject, name, object)
     return None
 
 

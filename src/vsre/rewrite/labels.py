@@ -44,7 +44,7 @@ _SAY = (
     r"(?:say|(?:answer|respond|reply)(?: with)?|conclude|choose|select|pick|go with|vote|type|write|mark|put)"
     r" (?:a |for |option |letter |with )*()"
 )
-_STATEMENT_IS = rf"(?:is|are|was|(?:seems|appears)(?: to be)?|as) {_ADVERBS}(not )?"
+_STATEMENT_IS = rf"(?:is|are|was|(?:seems|appears)(?: to be)?|as) {_ADVERBS}(not (?:an? )?)?"
 # What turns a label that comes after it: "I do not think it is true", "no evidence that", "the reverse is true".
 _WRONG = "incorrect|wrong|false|inaccurate|untrue"
 _DENIAL = re.compile(

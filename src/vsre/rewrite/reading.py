@@ -17,9 +17,11 @@ The words are data: lexicon.yaml for every format, formats.yaml for each one's o
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+from vsre.relations.parsing import SAID_OTHERWISE
 from vsre.rewrite.clean import LONGEST, Sentence, answer_part, plain, sentences, stated_conclusion
 from vsre.rewrite.formats import AnswerFormat
 from vsre.rewrite.labels import DOUBTS, REFUSALS, Labels, conditional, core, denies
@@ -117,10 +119,11 @@ def _hear(
         if alone is not None:
             return [(alone, True)]
     denied = withheld = False
-    for piece in sentence.pieces:
+    for at, piece in enumerate(sentence.pieces):
         echo = echoes.get(_words(core(piece)), echoes.get(_words(piece)))
         if echo is not None:
-            if not denied:  # 'it is not "the cat is left of the dog"' says nothing over
+            # 'it is not "the cat is left of the dog"' and 'the caption "..." contradicts the picture' only speak of it
+            if not denied and not _mentioned(sentence.pieces, at):
                 heard.append((echo, False))
             continue
         if DOUBTS.fullmatch(core(piece)):
@@ -137,6 +140,20 @@ def _hear(
     return heard
 
 
+def _mentioned(pieces: Sequence[str], at: int) -> bool:
+    """Whether a piece is what its sentence speaks of: called a statement before, or judged behind."""
+    before, behind = pieces[at - 1] if at else "", pieces[at + 1] if at + 1 < len(pieces) else ""
+    return bool(_CALLED.search(before) or _JUDGED.match(behind))
+
+
+_CALLED = re.compile(
+    r"\b(?:the|this|that|your)(?: \w+){0,2} (?:statement|caption|description|claim|sentence|assertion|proposition"
+    r"|hypothesis|report|label|text)$|\b(?:says|said|states|stated|claims|claimed|asserts|asserted|reads)(?: that)?$"
+)
+_JUDGED = re.compile(
+    r"(?:is|are|was|would|could|should|can|cannot|does|do|did|must|seems|appears|contradicts|conflicts|matches|fits"
+    r"|describes|holds|fails)\b"
+)
 _LEADS = re.compile(r"\b(?:say|answer|reply|choose|pick|select|call it|is|be)$")
 
 
@@ -156,6 +173,10 @@ def _echoes(statement: str | None, negated: str | None) -> dict[str, bool]:
     for sentence, value in ((statement, True), (negated, False)):
         for found in sentences(plain(sentence or "")):
             said[_words(" ".join(found.pieces))] = value
+    for sentence, value in list(said.items()):  # "to the left of" for "left of"
+        for otherwise, relation in SAID_OTHERWISE.items():
+            if relation in sentence:
+                said[_words(re.sub(rf"\b{relation}\b", otherwise, sentence))] = value
     for denial in [d for d, value in said.items() if not value]:
         said[re.sub(r"\b(is|are) not\b", r"\1", denial)] = True
         said[re.sub(r"\bdoes not (\w+)", lambda m: _THIRD_PERSON.get(m[1], m[1] + "s"), denial)] = True
