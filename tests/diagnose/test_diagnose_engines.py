@@ -25,7 +25,7 @@ from vsre.diagnose.shared_prefix import SharedPrefix
 from vsre.diagnose.split import SplitBranches
 from vsre.diagnose.ways import Job
 from vsre.errors import VsreError
-from vsre.rewrite import FORMATS, ask, load_pack
+from vsre.rewrite import FORMATS, ask, load_pack, read_answer
 from vsre.sources.images import load_image
 
 DECODING = Decoding(short_tokens=4, full_tokens=12)
@@ -227,6 +227,21 @@ def test_answers_that_grow_beyond_a_window(asked: list[tuple[bytes, list[Prompt]
     notes = engine.notes()
     assert notes["prefix_shapes"]["of_these_copied"] == 1, notes
     assert 0 < notes["plain_prompts"] < len(prompts) and "window" in notes["plain_prompts_why"], notes
+
+
+def test_thoughts_that_the_template_opens_are_no_answer(
+    llava: Path, asked: list[tuple[bytes, list[Prompt]]], tmp_path: Path
+) -> None:
+    """What is cut in the middle of them is unfinished, and what would come next is no P(yes)."""
+    shutil.copytree(llava, tmp_path / "thinks")
+    engine = TransformersEngine(llava, decoding=DECODING)
+    template = engine.renderer.processor.chat_template
+    (tmp_path / "thinks" / "chat_template.jinja").write_text(template + "{{ '<think>' if add_generation_prompt }}")
+    thinking = TransformersEngine(tmp_path / "thinks", decoding=DECODING)
+    data, prompts = asked[0]
+    replies = thinking.answer([(data, prompts[:2])])[0]
+    assert all(reply.text.startswith("<think>") and reply.logp_yes is None for reply in replies)
+    assert read_answer(replies[0].text, FORMATS["yes-no"]).reason == "the reasoning never ends"
 
 
 def test_what_fails_behind_a_prefix_is_asked_plainly(

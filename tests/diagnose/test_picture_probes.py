@@ -122,6 +122,7 @@ def test_who_looks_is_found_to_look(data: Path, tmp_path: Path) -> None:
 def test_who_always_says_yes_is_found_out(data: Path, tmp_path: Path) -> None:
     found = reliance(Scripted(lambda p: Reply.yes_no(p.options[0], -0.1, -3.0)), data, tmp_path)
     assert value(found["gain"]["blank"]) == value(found["gain"]["other"]) == 0.0
+    assert found["gain"]["blank"]["low"] == -found["gain"]["blank"]["high"] == pytest.approx(0.05 ** (1 / 10) - 1)
     assert value(found["kept"]["blank"]) == value(found["kept"]["other"]) == 1.0
     follows = found["follows"]
     assert value(follows["left and right in the mirror"]) == value(follows["the denial"]) == 0.0
@@ -232,6 +233,13 @@ def test_the_language_model_alone_is_asked_where_it_can_be(data: Path, tmp_path:
 def test_one_picture_cannot_be_probed(data: Path, tmp_path: Path) -> None:
     with pytest.raises(VsreError, match="at least two pictures"):
         plan_probes(data, triplets=3)
+
+
+@pytest.mark.parametrize("part", [{"limit": 12}, {"sample": 12}], ids=["limit", "sample"])
+def test_of_a_part_no_more_is_probed_than_was_asked(data: Path, tmp_path: Path, part: dict[str, int]) -> None:
+    found = diagnose(Sees(), data, ["test-s"], tmp_path, probes=400, progress=False, **part)  # type: ignore[arg-type]
+    asked, probed = (read_samples(tmp_path / name)["image_id"].to_pylist() for name in ("samples", "probes"))
+    assert set(probed) == set(asked) and found["picture_reliance"]["n_triplets"] == 12
 
 
 def test_a_few_statements_of_each_picture_are_probed(data: Path) -> None:

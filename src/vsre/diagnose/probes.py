@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,18 +94,30 @@ class ProbePlan:
         )
 
 
-def plan_probes(triplets_path: Path | str, *, triplets: int, seed: int = 0, per_image: int | None = None) -> ProbePlan:
-    """Draw the images; their order is random, so that the next one's picture is another row's at random.
+def plan_probes(
+    triplets_path: Path | str,
+    *,
+    triplets: int,
+    seed: int = 0,
+    per_image: int | None = None,
+    among: Collection[str] | None = None,
+) -> ProbePlan:
+    """Draw the images, of all or of those `among`; their order is random, so that the next one's picture is another
+    row's at random.
 
     Raises VsreError where fewer than two images hold statements with VSR's relations.
     """
     path = Path(triplets_path)
-    known = (t for t in read_triplets(path, images=False) if t.relation in RELATIONS)
+    known = (
+        t
+        for t in read_triplets(path, images=False)
+        if t.relation in RELATIONS and (among is None or t.image_id in among)
+    )
     picked = sorted(picked_images(known, triplets, seed, per_image))
     if len(picked) < 2:
         raise VsreError(
             f"{path}: probes need at least two pictures with relations of VSR, and there are {len(picked)}. "
-            "Leave the probes out."
+            "Leave the probes out (--probes 0)."
         )
     random.Random(seed).shuffle(picked)
     templates = probe_templates()

@@ -94,6 +94,7 @@ class Renderer:
         known = self.tokenizer.get_vocab()
         self._placeholders = {self.image_token, *(known[text] for text in written if text in known)} - {None}
         self._stub, self._other = self.render([_STUB, _OTHER])
+        self._thinks = self._stub.rstrip().endswith("<think>")  # the template itself opens the model's thoughts
         if self._stub == self._other:
             raise VsreError(f"{name}: the model's chat template leaves the question out ({self._stub[:200]!r}).")
         if not picture and not self._placeholders.isdisjoint(self.tokenize([self._stub])[0]):
@@ -202,14 +203,18 @@ class Renderer:
         ]
 
     def texts(self, tokens: Sequence[Sequence[int]]) -> list[str]:
-        """Generated token ids as text, special tokens left out."""
-        return self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        """Generated token ids as text, special tokens left out; thoughts that the prompt opens begin with <think>."""
+        said = self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return [f"<think>{text}" for text in said] if self._thinks else said
 
     def option(self, answer: str) -> list[int]:
         """Token ids of an answer as the chat template writes it, without the end token.
 
-        Empty where the tokenizer cannot write it: nothing can be said of its likelihood then.
+        Empty where the tokenizer cannot write it, and where thoughts stand before it: nothing can be said of its
+        likelihood then.
         """
+        if self._thinks:
+            return []
         if answer not in self._options:
             ids = self._option(answer)
             self._options[answer] = [] if self.tokenizer.unk_token_id in ids else ids

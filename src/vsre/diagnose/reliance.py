@@ -110,7 +110,9 @@ def picture_reliance(samples: pa.Table, *, seed: int = 0, resamples: int = 1000)
         return bootstrap.figures(np.divide, *sums).figure(0, len(image))
 
     def gain(p: Pairs) -> Any:
-        return share(p.image, p.right - p.right_probe)
+        found = share(p.image, p.right - p.right_probe)
+        # A difference of two shares: where no answer changed chance may have hidden a loss as well as a gain.
+        return found if (p.right != p.right_probe).any() or not found["n"] else found | {"low": -found["high"]}
 
     def stays(p: Pairs) -> Any:
         return share(p.image, p.same) | {"by_chance": _agree_by_chance(p.before, p.after)}

@@ -74,7 +74,11 @@ def diagnose(
     """
     out = Path(out_dir)
     plan = plan_run(triplets_path, packs, limit=limit, sample=sample, per_image=per_image, seed=seed)
-    probing = None if probes is None else plan_probes(triplets_path, triplets=probes, seed=seed, per_image=per_image)
+    probing = None
+    if probes is not None:  # of what is asked, so a run of ten triplets has probes of ten
+        part = None if limit is None and sample is None else {statement.image_id for statement in plan.statements}
+        most = probes if part is None else min(probes, len(plan.statements))
+        probing = plan_probes(triplets_path, triplets=most, seed=seed, per_image=per_image, among=part)
     settings = {
         "engine": engine.settings(),
         "packs": plan.packs,
