@@ -19,7 +19,7 @@ from train_world import load, write_world
 from tiny_models import tiny_llava, tiny_vsre
 from vsre.train import features as module
 from vsre.train import run_stages
-from vsre.train.features import FeatureCache
+from vsre.train.features import FeatureCache, use_features
 from vsre.train.logs import read_log
 from vsre.train.vision import frozen_vision
 
@@ -86,6 +86,21 @@ def test_the_same_losses_with_and_without(world: World, tmp_path: Path, monkeypa
     counts.clear()
     again, _ = train(world, tmp_path / "again", tmp_path / "on" / "cache" / "features")
     assert again == kept and not counts
+
+
+def test_pixels_are_let_go_once_their_features_are_there(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def watched(trainer: Any, *args: Any, **kwargs: Any) -> str:
+        said = use_features(trainer, *args, **kwargs)
+        seen.append((trainer.data_collator.features is None, len(trainer.data_collator._cache)))
+        return said
+
+    monkeypatch.setattr("vsre.train.run.use_features", watched)
+    train(world, tmp_path, True, max_steps=1)
+    assert seen == [(False, 0)] * 2
 
 
 def test_damage_is_passed_over_and_said(world: World, tmp_path: Path) -> None:

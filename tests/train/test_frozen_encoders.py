@@ -14,7 +14,7 @@ from train_world import load
 
 from tiny_models import tiny_llava, tiny_vsre
 from vsre.errors import VsreError
-from vsre.train.features import use_features
+from vsre.train.features import FeatureCache, use_features
 from vsre.train.vision import frozen_vision
 
 
@@ -79,6 +79,9 @@ class Trainer:
 
     def pixels(self, image: int) -> torch.Tensor:
         return pictures(self.n_images)[image]
+
+    def read_from(self, features: FeatureCache) -> None:
+        self.features = features
 
 
 def test_the_cache_is_filled_on_the_device_that_trains(

@@ -12,12 +12,14 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 from train_world import load, write_world
+from transformers import TrainingArguments
 
 from tiny_models import tiny_llava, tiny_vsre
 from vsre.errors import VsreError
-from vsre.train import checkpoints, memory, run_stages
+from vsre.train import DataSource, Stage, checkpoints, memory, run_stages
 from vsre.train.checkpoints import complete_checkpoints, load_trained, load_weights, mark_complete, save_trained
 from vsre.train.trainer import VsreTrainer
+from vsre.train.vlm import run_vlm_stages
 
 Setup = tuple[Path, dict[str, Path]]
 
@@ -131,24 +133,31 @@ def test_a_model_larger_than_the_device_is_refused_before_it_trains(
     setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, _ = load(setup[0])
-
-    class Args:
-        device = torch.device("cuda")
-
-    class Stub:
-        args = Args
-        muon = False
-
-    Stub.model = model  # type: ignore[attr-defined]
-    needed = memory.fixed_bytes(Stub)
+    data = [DataSource.model_validate(setup[1])]
+    stage, device = Stage(name="tune", train=("llm",), data=data, lr=1, batch_images=4), torch.device("cuda")
+    needed = memory.fixed_bytes(model, stage)
     assert needed == sum(p.nbytes for p in model.parameters()) + 3 * sum(
         p.nbytes for p in model.parameters() if p.requires_grad
     )
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, needed))
-    memory.check_memory(Stub, "tune")
+    memory.check_memory(model, stage, device)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, needed - 1))
     with pytest.raises(VsreError, match=r"tune: weights, gradients and optimizer take .* the device has"):
-        memory.check_memory(Stub, "tune")
+        memory.check_memory(model, stage, device)
+
+
+def test_a_model_larger_than_the_device_is_never_brought_there(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingArguments, "device", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 1000))
+    monkeypatch.setattr(VsreTrainer, "__init__", lambda *_, **__: pytest.fail("the Trainer moves the model"))
+    with pytest.raises(VsreError, match="tune: weights, gradients and optimizer take"):
+        run(setup, tmp_path / "packed")
+    model, processor = load(tiny_llava(tmp_path))
+    stage = {"name": "tune", "train": ["llm"], "data": [setup[1]], "batch_images": 4, "max_steps": 1}
+    with pytest.raises(VsreError, match="tune: weights, gradients and optimizer take"):
+        run_vlm_stages(model, processor, [stage], tmp_path / "alone", seed=1)
 
 
 def test_a_checkpoint_of_another_shape_is_refused_by_name(setup: Setup, tmp_path: Path) -> None:

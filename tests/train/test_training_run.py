@@ -18,6 +18,8 @@ from vsre.errors import VsreError
 from vsre.train import checkpoints, run_stages
 from vsre.train.checkpoints import complete_checkpoints
 from vsre.train.logs import read_log
+from vsre.train.prepare import disk_needed, store_folders
+from vsre.train.stages import parse_stages
 from vsre.train.trainer import VsreTrainer
 
 Setup = tuple[Path, dict[str, Path]]
@@ -217,6 +219,19 @@ def test_too_little_disk_is_said_before_training(llava: Setup, tmp_path: Path, m
     with pytest.raises(VsreError, match=r"needs about 0\.00 GB .* are free"):
         run(llava, tmp_path / "run")
     assert not (tmp_path / "run" / "01-tune").exists()
+
+
+def test_what_a_run_has_written_is_not_needed_again(llava: Setup, tmp_path: Path) -> None:
+    one = parse_stages([stage(llava[1])])[0]
+    sizes = []
+    for out in (tmp_path / "fresh", tmp_path / "run"):
+        if out.name == "run":
+            run(llava, out)
+        model, processor = load(llava[0])
+        stores = store_folders(model, processor, [one], out / "cache")
+        sizes.append(disk_needed(model, {tmp_path / "no stage yet": one}, stores))
+    data = sum(file.stat().st_size for folder in llava[1].values() for file in folder.rglob("*.parquet"))
+    assert sizes[0] - sizes[1] == data > 0
 
 
 class Attack:

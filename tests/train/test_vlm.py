@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable
@@ -177,11 +178,18 @@ def test_a_second_text_is_not_told_the_answer() -> None:
     assert made["pixel_values"].shape == (2, 3, 4)
 
 
-def test_checkpointing_changes_nothing(world: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("build", "train"),
+    [(tiny_idefics3, ["adapters", "llm"]), (tiny_kosmos2, ["adapters"])],  # the layers of Kosmos-2 drop out
+)
+def test_checkpointing_changes_nothing(
+    build: Callable[[Path], Any], train: list[str], world: dict[str, Path], tmp_path: Path
+) -> None:
     losses = []
     for way in (False, True):
-        model, processor = opened(tiny_idefics3, tmp_path / f"model-{way}")
-        figures = run(model, processor, world, tmp_path / f"run-{way}", max_steps=2, gradient_checkpointing=way)
+        model, processor = opened(build, tmp_path / f"model-{way}")
+        more = {"train": train, "max_steps": 2, "gradient_checkpointing": way}
+        figures = run(model, processor, world, tmp_path / f"run-{way}", **more)
         losses.append(figures["stages"][0]["last_loss"])
         assert not any(getattr(m, "gradient_checkpointing", False) for m in model.modules())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -277,6 +285,24 @@ def test_stopped_and_resumed_as_if_undisturbed(
             both_stages(folder, world, tmp_path / "run")
     both_stages(folder, world, tmp_path / "run")
     assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_what_a_run_has_written_is_not_needed_again(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two checkpoints, a third beside them and the weights all but the third are there."""
+    model, processor = opened(tiny_llava, tmp_path)
+    few = {"max_steps": 4, "save_every": 2}
+    run(model, processor, world, tmp_path / "run", **few)
+    done = tmp_path / "run" / "01-tune" / "done.json"
+    done.unlink()
+    free = 3 * sum(p.nbytes for p in trained(model).values()) + 1000
+    usage = shutil.disk_usage(tmp_path)._replace(free=free)
+    monkeypatch.setattr("vsre.train.checkpoints.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(VsreError, match="the run needs about"):
+        run(*opened(tiny_llava, tmp_path), world, tmp_path / "other", **few)
+    run(*opened(tiny_llava, tmp_path), world, tmp_path / "run", **few)
+    assert done.is_file()
 
 
 def share(folder: Path, world: dict[str, Path], out: Path, moment: int, rank: int, of: int, port: int) -> None:

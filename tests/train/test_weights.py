@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
-from train_world import load
+from train_world import load, write_world
 from transformers import LlamaForCausalLM
 
-from tiny_models import tiny_llava, tiny_text_config, tiny_tokenizer, tiny_vsre
+from tiny_models import tiny_encoders, tiny_llava, tiny_llm, tiny_text_config, tiny_tokenizer, tiny_vsre
 from vsre.errors import VsreError
+from vsre.model import build_vsre, spec_from_checkpoint
+from vsre.train import run_stages
 from vsre.train.checkpoints import load_weights
 
 
@@ -48,3 +53,16 @@ def test_only_safetensors_are_read(tmp_path: Path) -> None:
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(VsreError, match="Only safetensors are read"):
         load_weights(model, tmp_path)
+
+
+def test_settings_of_sampling_that_a_language_model_came_with_do_not_stop_a_stage_at_its_end(tmp_path: Path) -> None:
+    """Vicuna's, and a tokenizer that is given <pad>: the Trainer changes one of the settings."""
+    llm, clip = tiny_llm(tmp_path / "llm"), spec_from_checkpoint(tiny_encoders(tmp_path / "encoders")["clip"])
+    (llm / "generation_config.json").write_text(json.dumps({"temperature": 0.9, "top_p": 0.6, "eos_token_id": 1}))
+    model, processor = build_vsre(llm, [clip])
+    source = {kind: str(path) for kind, path in write_world(tmp_path / "world", images=2).items()}
+    stage = {"name": "tune", "train": ["adapters"], "data": [source], "batch_images": 2, "max_steps": 1}
+    figures = run_stages(model, processor, [stage], tmp_path / "run", seed=0, console=Console(file=io.StringIO()))
+    saved, _ = load(Path(figures["model"]))
+    assert (saved.generation_config.temperature, saved.generation_config.top_p) == (None, None)
+    assert saved.generation_config.pad_token_id == processor.tokenizer.pad_token_id

@@ -62,5 +62,7 @@ def _merged(folder: Path, base: str | Path | None, dtype: str | None) -> Loaded:
             f"{folder}: this adapter does not fit {named}: {len(odd)} of their weights have no counterpart "
             f"({', '.join(sorted(odd)[:2])}). Give the model it was trained on as --base."
         )
-    processor = AutoProcessor.from_pretrained(folder) if (folder / "processor_config.json").is_file() else None
+    processor = None
+    if (folder / "processor_config.json").is_file():
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     return dataclasses.replace(loaded, name=str(folder), model=model.eval(), processor=processor or loaded.processor)

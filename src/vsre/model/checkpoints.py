@@ -102,7 +102,13 @@ def load_weights(loader: Any, path: str, dtype: torch.dtype, **kwargs: Any) -> A
     """
     try:
         model, found = loader.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+            path,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,  # left out, transformers asks whether to run a checkpoint's code
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **kwargs,
         )
     except (OSError, SafetensorError) as error:
         raise VsreError(

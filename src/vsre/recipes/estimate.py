@@ -165,7 +165,7 @@ def _hours(
     asked = sum(c.questions for c in sets) or k
     pictures = sum(c.pictures for c in sets)
     sequences = sum(c.pictures * math.ceil(c.questions / c.pictures / k) for c in sets) or 1
-    steps = stage.max_steps or math.ceil(stage.epochs * math.ceil(sequences / stage.batch_images))
+    steps = stage.max_steps or math.ceil(round(stage.epochs * math.ceil(sequences / stage.batch_images), 6))
     lengths = [found.lengths[name] for name in data]
     questions = asked / sequences
     mean = OneSequence(

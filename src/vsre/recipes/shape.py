@@ -154,7 +154,9 @@ def _picture_tokens(start: Start, config: PreTrainedConfig, checkpoints: Checkpo
         return known
     path, _ = locate(name)
     try:
-        processor = AutoProcessor.from_pretrained(path, local_files_only=not checkpoints.online)
+        processor = AutoProcessor.from_pretrained(
+            path, local_files_only=not checkpoints.online, trust_remote_code=False
+        )
         renderer = Renderer(processor, config, name=name)
         asked = renderer.render(["Is it?"])
         ids = renderer.whole([Image.new("RGB", PHOTO)], asked)["input_ids"]

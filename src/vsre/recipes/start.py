@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, set_seed
 
 from vsre.diagnose.loading import load_model
-from vsre.errors import VsreError
+from vsre.errors import VsreError, kind_and_line
 from vsre.model import (
     ENCODERS,
     EncoderSpec,
@@ -52,14 +52,23 @@ def open_model(
 ) -> tuple[Any, Any]:
     """The model to train and its processor, in float32; fresh adapters are drawn from `seed`.
 
-    Of a checkpoint that is a VSRE model the named `encoders` are kept as they are, all where none is named.
+    Of a checkpoint that is a VSRE model the named `encoders` are kept as they are, all where none is named. Raises
+    VsreError for a checkpoint that is no image-text model with its processor.
     """
     set_seed(seed)
     if llm is not None:
         return build_vsre(llm, encoder_specs(encoders), fusion=fusion_from(fusion), keep_cls=keep_cls)
     path = resolve_checkpoint(str(checkpoint))
-    model = load_weights(AutoModelForImageTextToText, path, torch.float32)
-    processor = AutoProcessor.from_pretrained(path)
+    try:
+        processor = AutoProcessor.from_pretrained(path, trust_remote_code=False)
+        if not hasattr(processor, "image_processor"):  # transformers falls back on the tokenizer
+            raise ValueError("no processor with an image processor and a tokenizer here")
+        model = load_weights(AutoModelForImageTextToText, path, torch.float32)
+    except (OSError, ValueError, ImportError) as error:
+        raise VsreError(
+            f"{checkpoint}: cannot be loaded as an image-text model ({kind_and_line(error)}). Give one whose code is "
+            "in transformers or here, with its processor's files, or build on a language model as `llm`."
+        ) from error
     choices = [EncoderChoice.model_validate(entry) for entry in encoders]
     if resized := [choice.id for choice in choices if choice != EncoderChoice(id=choice.id)]:
         raise VsreError(

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from vsre.train.checkpoints import DONE, complete_checkpoints, load_trained, save_model, step_of, write_json
+from vsre.train.freezing import checkpointing
 from vsre.train.logs import LOG, ConsoleProgress, draw_curve, read_log
 from vsre.train.lora import LoraLayers
 from vsre.train.memory import out_of_memory, too_large
@@ -45,14 +46,13 @@ def carry_out(
     progress = ConsoleProgress(console, stage.name)
     if trainer.is_world_process_zero():
         trainer.add_callback(progress)
-    if stage.gradient_checkpointing:
-        model.activation_checkpointing_enable()
+    again = checkpointing(model, trainer.asleep) if stage.gradient_checkpointing else nullcontext()
     full = False
     try:
         if last and step_of(last) >= trainer.args.max_steps:
             load_trained(model, last)
         else:
-            with around or nullcontext():
+            with around or nullcontext(), again:
                 try:
                     notes[proof] = prove(trainer)
                     trainer.train(resume_from_checkpoint=str(last) if last else None)
@@ -63,8 +63,6 @@ def carry_out(
                     raise too_large(trainer, stage)
     finally:
         progress.close()
-        if stage.gradient_checkpointing:
-            model.activation_checkpointing_disable()
     if lora:
         lora.merge()
     return notes

@@ -30,10 +30,10 @@ class Collator:
         packer: Packer,
         image_processor: Any,
         cache_bytes: int = 1 << 29,
-        features: FeatureCache | None = None,
     ) -> None:
         self.data, self.packer, self.image_processor = data, packer, image_processor
-        self.cache_bytes, self.features = cache_bytes, features
+        self.cache_bytes = cache_bytes
+        self.features: FeatureCache | None = None
         self._cache: OrderedDict[int, torch.Tensor] = OrderedDict()
         self._cached = 0
 
@@ -53,6 +53,12 @@ class Collator:
         while self._cached > self.cache_bytes:
             self._cached -= self._cache.popitem(last=False)[1].nbytes
         return pixels
+
+    def read_from(self, features: FeatureCache) -> None:
+        """Take features from now on, and let go of the pixels that were kept while they were computed."""
+        self.features = features
+        self._cache.clear()
+        self._cached = 0
 
     @property
     def damaged(self) -> int:

@@ -207,7 +207,7 @@ def use_features(trainer: Any, folder: Path, console: Console, *, reserved: int 
             said += f", {count:,} of them encoded in {time.perf_counter() - began:.1f} s"
     if cache.damaged:
         said += f", {cache.damaged} damaged file(s) passed over"
-    collator.features = cache
+    collator.read_from(cache)
     return said
 
 

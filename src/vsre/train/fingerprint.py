@@ -60,6 +60,11 @@ def source_fingerprint(source: DataSource, text: str, max_tokens: int | None) ->
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
+def store_folder(cache: Path, source: DataSource, text: str, max_tokens: int | None) -> Path:
+    """Where the store of a source lies in a run's cache: named by all that it is made of."""
+    return cache / source_fingerprint(source, text, max_tokens)[:16]
+
+
 def describe_run(model: Any, processor: Any, stages: Sequence[Stage], seed: int) -> dict[str, Any]:
     """Everything that decides the weights a run ends with, as JSON."""
     return {

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from rich.table import Table
 from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from vsre.errors import VsreError
 from vsre.model import VsreForConditionalGeneration, count_parameters, module_groups
@@ -18,8 +23,7 @@ def freeze(model: Any, stage: Stage) -> list[nn.Module]:
     eval mode.
 
     The language model's own weights are frozen beneath LoRA's layers, which are put in afterwards. It stays in training
-    mode then, for their dropout, and under gradient checkpointing: gradients pass through it, and transformers
-    checkpoints activations in training mode only.
+    mode then, for their dropout.
     """
     if "encoders" in stage.train and isinstance(model, VsreForConditionalGeneration):
         raise VsreError("the encoders of a VSRE model are frozen by design. Take encoders out of the stage's train.")
@@ -34,9 +38,28 @@ def freeze(model: Any, stage: Stage) -> list[nn.Module]:
                     f"the weights of {group} are float16, in which small steps vanish and large ones overflow. "
                     "Load the model in float32 (dtype=torch.float32), and set bf16: true where it is too slow."
                 )
-        if not learns and not (group == "llm" and (stage.gradient_checkpointing or stage.lora)):
+        if not learns and not (group == "llm" and stage.lora):
             asleep += modules
     return asleep
+
+
+@contextmanager
+def checkpointing(model: Any, asleep: Iterable[nn.Module]) -> Iterator[None]:
+    """Within it layers are computed again in the backward pass, in place of keeping their activations.
+
+    transformers does so in training mode only. The layers in `asleep`, which gradients pass through to what trains, are
+    made to do it in eval mode, so that checkpointing does not turn their dropout on.
+    """
+    layers = {m for part in asleep for m in part.modules() if isinstance(m, GradientCheckpointingLayer)}
+    model.activation_checkpointing_enable()
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+        model.activation_checkpointing_disable()
 
 
 def freezing_table(model: Any, title: str) -> Table:

@@ -11,24 +11,24 @@ from vsre.errors import VsreError
 from vsre.train.checkpoints import trained
 from vsre.train.optimizer import moment_bytes
 from vsre.train.processes import processes, sharded
+from vsre.train.stages import Stage
 
 
-def fixed_bytes(trainer: Any) -> int:
-    """Weights, gradients and optimizer of a VsreTrainer's model on one device; activations come on top."""
-    model = trainer.model
+def fixed_bytes(model: Any, stage: Stage) -> int:
+    """Weights, gradients and optimizer of a stage's model on one device; activations come on top."""
     weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
     gradients = sum(p.nbytes for p in trained(model).values())
-    return weights + gradients + moment_bytes(model, muon=trainer.muon)
+    return weights + gradients + moment_bytes(model, muon=stage.optimizer == "muon")
 
 
-def check_memory(trainer: Any, name: str) -> None:
+def check_memory(model: Any, stage: Stage, device: torch.device) -> None:
     """Raises VsreError where weights, gradients and optimizer alone are more than the device has."""
-    if trainer.args.device.type != "cuda" or sharded():
+    if device.type != "cuda" or sharded():
         return
-    needed, there = fixed_bytes(trainer), torch.cuda.mem_get_info(trainer.args.device)[1]
+    needed, there = fixed_bytes(model, stage), torch.cuda.mem_get_info(device)[1]
     if needed > there:
         raise VsreError(
-            f"{name}: weights, gradients and optimizer take {needed / 1e9:,.1f} GB, the device has "
+            f"{stage.name}: weights, gradients and optimizer take {needed / 1e9:,.1f} GB, the device has "
             f"{there / 1e9:,.1f} GB. Train with lora, or spread the model over devices: vsre train --accelerate "
             "fsdp2-8 (or zero3-8)."
         )
@@ -39,8 +39,8 @@ def out_of_memory(error: Exception) -> bool:
     return should_reduce_batch_size(error)
 
 
-def too_large(trainer: Any, stage: Any) -> VsreError:
-    """What to say of a stage that ran out of memory: which smaller pass fits, tried out with the longest images.
+def too_large(trainer: Any, stage: Stage) -> VsreError:
+    """What to say of a stage that ran out of memory: which smaller pass fits, tried out with the longest texts.
 
     Processes that share a step cannot try one alone; there it is half of what was too much.
     """
@@ -52,10 +52,10 @@ def too_large(trainer: Any, stage: Any) -> VsreError:
         fits = next((n for n in smaller if n <= micro // 2), None)
     said = (
         f"{stage.name}: out of memory in a pass of {micro} images with up to {stage.questions_per_image} questions "
-        f"each (weights, gradients and optimizer take {fixed_bytes(trainer) / 1e9:,.3f} GB). "
+        f"each (weights, gradients and optimizer take {fixed_bytes(trainer.model, stage) / 1e9:,.3f} GB). "
     )
     if fits:
-        tried = "fits, as was tried with the longest images" if alone else "may fit"
+        tried = "fits, as was tried with the longest texts" if alone else "may fit"
         return VsreError(
             f"{said}A pass of {fits} {tried}: set micro_batch_images: {fits} and run the same command again. The "
             "result stays the same, for a step is cut into more passes."

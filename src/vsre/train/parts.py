@@ -64,6 +64,6 @@ def freeze_parts(model: Any, stage: Stage) -> list[nn.Module]:
             "joins its encoder and language model lies in its encoder: put encoders or llm into train."
         )
     asleep = [] if "encoders" in stage.train else [parts.eyes]
-    if "llm" not in stage.train and not stage.gradient_checkpointing:
+    if "llm" not in stage.train:
         asleep.append(parts.llm)
     return asleep

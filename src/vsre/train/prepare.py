@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,15 @@ from vsre.train.checkpoints import checkpoint_bytes
 from vsre.train.collate import Collator
 from vsre.train.data import PackedQuestions, PackSampler
 from vsre.train.examples import ChatEncoder
-from vsre.train.fingerprint import source_fingerprint, text_fingerprint
+from vsre.train.fingerprint import store_folder, text_fingerprint
 from vsre.train.freezing import freeze, freezing_table
 from vsre.train.logs import JsonLog, Meter
 from vsre.train.lora import lora_parameters
-from vsre.train.memory import fixed_bytes
+from vsre.train.memory import check_memory, fixed_bytes
 from vsre.train.packing import Packer
 from vsre.train.processes import name_layers, processes, sharded
-from vsre.train.stages import Stage
-from vsre.train.store import open_store
+from vsre.train.stages import DataSource, Stage
+from vsre.train.store import META, open_store
 from vsre.train.trainer import VsreTrainer
 from vsre.train.vision import frozen_vision
 from vsre.triplets import parquet_files
@@ -54,24 +54,24 @@ def prepare(
     seed: int,
     image_cache_bytes: int,
     *,
+    kept: Mapping[DataSource, Path],
     asleep: list[nn.Module],
     report_to: Sequence[str] = (),
 ) -> Run:
-    """Open the data of a stage and build its Trainer. `asleep`: what `freeze` gave; what trains is set already.
+    """Open the data of a stage and build its Trainer. `kept`: what `store_folders` gave; `asleep`: what `freeze` gave,
+    what trains is set already.
 
-    Raises VsreError for data that cannot be used and for a batch that the processes cannot share.
+    Raises VsreError for data that cannot be used, for a batch that the processes cannot share, and for a model that is
+    larger than the device.
     """
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    text, cache = text_fingerprint(processor), folder.parent / "cache"
     with processes().main_process_first():
         folder.mkdir(parents=True, exist_ok=True)
-        stores = [
-            open_store(s, encoder, cache / source_fingerprint(s, text, longest)[:16], longest) for s in stage.data
-        ]
+        stores = [open_store(s, encoder, kept[s], _longest(model)) for s in stage.data]
     data = PackedQuestions(stores)
     sampler, args = schedule(
         data, stage, folder, seed, questions_per_image=stage.questions_per_image, report_to=report_to
     )
+    check_memory(model, stage, args.device)  # the Trainer brings the model there
     packer = Packer(
         image_token_id=encoder.image_token_id,
         visual_tokens=encoder.visual_tokens,
@@ -111,6 +111,16 @@ def prepare(
     return Run(stage, folder, trainer, processor, args.max_steps, facts)
 
 
+def store_folders(model: Any, processor: Any, stages: Sequence[Stage], cache: Path) -> dict[DataSource, Path]:
+    """Where the store of each source of packed stages lies in a run's cache."""
+    text = text_fingerprint(processor)
+    return {s: store_folder(cache, s, text, _longest(model)) for stage in stages for s in stage.data}
+
+
+def _longest(model: Any) -> int | None:
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
 def schedule(
     data: PackedQuestions,
     stage: Stage,
@@ -129,7 +139,9 @@ def schedule(
     whole = micro * devices
     filled = whole if devices > 1 else 1
     sampler = PackSampler(data, questions_per_image, seed, stage.batch_images, filled, stage.shares)
-    steps = stage.max_steps or math.ceil(stage.epochs * math.ceil(math.ceil(len(sampler) / whole) / passes))
+    an_epoch = math.ceil(math.ceil(len(sampler) / whole) / passes)
+    # Rounded first: 0.07 x 100 is 7.000000000000001.
+    steps = stage.max_steps or max(1, math.ceil(round(stage.epochs * an_epoch, 6)))
     return sampler, training_arguments(stage, folder, micro, passes, steps, seed, report_to)
 
 
@@ -178,15 +190,23 @@ def announce(run: Run, console: Console) -> None:
         f"sequences, {facts['visual_tokens']:,} visual tokens an image\n"
         f"{run.steps:,} steps of {stage.batch_images} images ({micro} a pass x {passes}{shared}), "
         f"{facts['questions_per_step']:,.0f} questions; lr {stage.lr:g}\n"
-        f"weights, gradients and optimizer: {fixed_bytes(run.trainer) / 1e9:,.3f} GB; activations come on top\n"
+        f"weights, gradients and optimizer: {fixed_bytes(model, stage) / 1e9:,.3f} GB; activations come on top\n"
         f"frozen features: {run.features}"
     )
     if facts["set_aside"]:
         console.print(f"{facts['set_aside']:,} questions are longer than the model takes: set aside, see the cache")
 
 
-def disk_needed(model: Any, todo: dict[Path, Stage]) -> int:
-    """Bytes that the stages still to come will write, less what they have written already."""
+def disk_needed(
+    model: Any,
+    todo: Mapping[Path, Stage],
+    kept: Mapping[DataSource, Path],
+    freeze: Callable[[Any, Stage], Any] = freeze,
+) -> int:
+    """Bytes that the stages still to come will write, less what they have written already.
+
+    `kept` has the folder of each source's store; `freeze` lets what a stage trains learn, and freezes the rest.
+    """
     weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
     needed = there = largest = 0
     for folder, stage in todo.items():
@@ -200,5 +220,6 @@ def disk_needed(model: Any, todo: dict[Path, Stage]) -> int:
         needed += stage.keep_checkpoints * checkpoint + weights
         there += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     needed += largest  # the one being written while the others are kept
-    sources = {path for stage in todo.values() for s in stage.data for path in (s.triplets, s.questions)}
+    missing = {s for stage in todo.values() for s in stage.data if not (kept[s] / META).is_file()}
+    sources = {path for s in missing for path in (s.triplets, s.questions)}
     return max(0, needed - there) + sum(file.stat().st_size for path in sources for file in parquet_files(path))

@@ -34,8 +34,7 @@ from vsre.train.fingerprint import claim_folder, describe_run
 from vsre.train.freezing import freeze
 from vsre.train.logs import check_trackers, trackers
 from vsre.train.lora import LoraLayers, check_lora, lora_layers
-from vsre.train.memory import check_memory
-from vsre.train.prepare import Run, announce, disk_needed, prepare
+from vsre.train.prepare import Run, announce, disk_needed, prepare, store_folders
 from vsre.train.processes import processes, sharded
 from vsre.train.proof import prove_packing
 from vsre.train.stages import Stage, parse_stages
@@ -85,8 +84,9 @@ def run_stages(
         claim_folder(out_dir, describe_run(model, processor, stages, seed), resume=resume)
     folders = stage_folders(stages, out_dir)
     todo = [number for number, folder in enumerate(folders) if not (folder / DONE).is_file()]
+    stores = store_folders(model, processor, stages, out_dir / "cache")
     if todo:
-        check_disk(out_dir, disk_needed(model, {folders[n]: stages[n] for n in todo}))
+        check_disk(out_dir, disk_needed(model, {folders[n]: stages[n] for n in todo}, stores))
     first = todo[0] if todo else len(stages)
     last = min(first + 1, len(stages)) if sharded() else len(stages)
     if first:
@@ -94,7 +94,7 @@ def run_stages(
     encoder = ChatEncoder(processor)
     for number in range(first, last):
         stage, folder = stages[number], folders[number]
-        reserved = disk_needed(model, {folders[n]: stages[n] for n in range(number, len(stages))})
+        reserved = disk_needed(model, {folders[n]: stages[n] for n in range(number, len(stages))}, stores)
         asleep = freeze(model, stage)
         with explain_full_disk(folder), as_it_was(model), lora_layers(model, stage, seed + number) as lora:
             run = prepare(
@@ -105,10 +105,10 @@ def run_stages(
                 folder,
                 seed + number,
                 image_cache_bytes,
+                kept=stores,
                 asleep=asleep,
                 report_to=report_to,
             )
-            check_memory(run.trainer, stage.name)
             if feature_cache is not False:
                 kept = out_dir / "cache" / "features" if feature_cache is True else feature_cache
                 run.features = use_features(run.trainer, kept, console, reserved=reserved)

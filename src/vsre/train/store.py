@@ -23,6 +23,8 @@ from vsre.triplets import image_content_id, parquet_files
 QUESTION_COLUMNS = ["key", "template", "prompt", "answer"]
 IMAGE_COLUMNS = ["key", "image_id", "image_name", "image"]
 SET_ASIDE = "set-aside.jsonl"
+META = "meta.json"
+"""Written last: a store is whole where it is there."""
 
 
 class Store:
@@ -35,7 +37,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.meta: dict[str, Any] = json.loads((folder / "meta.json").read_text())
+        self.meta: dict[str, Any] = json.loads((folder / META).read_text())
         self.tokens = _map(folder / "tokens.bin", np.int32)
         self.image_bytes = _map(folder / "images.bin", np.uint8)
         self.offsets, self.spans, self.image_of, self.image_offsets, self.image_ids, self.source_row = (
@@ -102,7 +104,7 @@ def open_store(source: DataSource, encoder: ChatEncoder, cache: Path, max_tokens
     in `meta["set_aside"]`. Raises VsreError for a question whose triplet or image is missing or that teaches
     nothing.
     """
-    if not (cache / "meta.json").is_file():
+    if not (cache / META).is_file():
         part = cache.with_name(f"{cache.name}.part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -158,7 +160,7 @@ def _build(source: DataSource, encoder: ChatEncoder, folder: Path, max_tokens: i
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
     meta = {"questions": str(source.questions), "triplets": str(source.triplets), "set_aside": set_aside}
-    (folder / "meta.json").write_text(json.dumps(meta))
+    (folder / META).write_text(json.dumps(meta))
 
 
 def _copy_images(path: Path, used: set[int], target: Path) -> tuple[np.ndarray, np.ndarray]:

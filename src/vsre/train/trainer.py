@@ -23,6 +23,9 @@ from vsre.train.packing import IGNORE
 from vsre.train.processes import sharded
 from vsre.train.vision import FEATURES, FrozenVision
 
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+"""Settings of generation that only sampling reads."""
+
 
 class VsreTrainer(Trainer):
     """Trainer for packed questions.
@@ -33,7 +36,8 @@ class VsreTrainer(Trainer):
     - the loss is the sum over learnt tokens divided by their number in the whole step, however the step is
       cut into micro-batches; logits are computed at learnt tokens only
     - a log line has tokens and questions a second over all processes
-    - a loss or gradient that is not finite stops the run before it reaches the weights, and saves the batch
+    - a loss or gradient that is not finite stops the run before it reaches the weights (under DeepSpeed, whose step is
+      part of the backward pass, before it reaches a checkpoint), and saves the batch
     - a checkpoint counts once its marker is written, and holds what trains; where FSDP or DeepSpeed spreads the
       weights over processes it is theirs
     """
@@ -54,6 +58,11 @@ class VsreTrainer(Trainer):
         adapters_lr: float | None = None,
         **kwargs: Any,
     ) -> None:
+        settings = getattr(kwargs["model"], "generation_config", None)
+        if settings is not None and settings.do_sample is not True:
+            # Published models have them all the same. The Trainer changes token ids beside them, and transformers
+            # refuses to save what was changed and has settings that are not used: at the end of the stage.
+            settings.update(**dict.fromkeys(SAMPLING))
         super().__init__(**kwargs)
         self.muon, self.adapters_lr = muon, adapters_lr
         self.sampler, self.asleep, self.meter = sampler, asleep, meter

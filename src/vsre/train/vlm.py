@@ -20,22 +20,21 @@ from vsre.train.carry import MODEL, carry_out, finish
 from vsre.train.checkpoints import (
     DONE,
     check_disk,
-    checkpoint_bytes,
     explain_full_disk,
     load_weights,
     read_json,
     trained,
 )
 from vsre.train.data import PackedQuestions
-from vsre.train.fingerprint import claim_folder, describe_run, source_fingerprint
+from vsre.train.fingerprint import claim_folder, describe_run, store_folder
 from vsre.train.logs import JsonLog, Meter
 from vsre.train.lora import lora_layers
 from vsre.train.memory import check_memory, fixed_bytes
 from vsre.train.parts import freeze_parts
-from vsre.train.prepare import schedule
+from vsre.train.prepare import disk_needed, schedule
 from vsre.train.processes import processes, sharded
 from vsre.train.run import as_it_was, check_stages, stage_folders
-from vsre.train.stages import Stage, parse_stages
+from vsre.train.stages import DataSource, Stage, parse_stages
 from vsre.train.store import open_store
 from vsre.train.vlm_data import TextEncoder, VlmCollator
 from vsre.train.vlm_trainer import VlmTrainer, prove_answers_unseen
@@ -73,6 +72,10 @@ def run_vlm_stages(
         claim_folder(out_dir, describe_run(model, processor, stages, seed) | {"sequences": "vlm"}, resume=True)
     folders = stage_folders(stages, out_dir)
     first = next((n for n, folder in enumerate(folders) if not (folder / DONE).is_file()), len(stages))
+    if first < len(stages):
+        stores = {s: _store(s, out_dir) for stage in stages for s in stage.data}
+        todo = dict(zip(folders[first:], stages[first:], strict=True))
+        check_disk(out_dir, disk_needed(model, todo, stores, freeze_parts))
     if first:
         load_weights(model, folders[first - 1] / MODEL)
     for number in range(first, len(stages)):
@@ -95,9 +98,6 @@ def _run_stage(model: Any, processor: Any, stage: Stage, folder: Path, seed: int
         raise VsreError(f"stage {stage.name}: {type(model).__name__} knows no gradient_checkpointing. Take it out.")
     with lora_layers(model, stage, seed) as lora:
         trainer = build_trainer(model, processor, stage, folder, seed, asleep)
-        check_memory(trainer, stage.name)
-        weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
-        check_disk(folder, (stage.keep_checkpoints + 1) * checkpoint_bytes(model, muon=trainer.muon) + weights)
         if trainer.is_world_process_zero():
             console.print(_announcement(trainer, stage), highlight=False)
         notes = carry_out(trainer, stage, console, prove=prove_answers_unseen, proof="unseen", lora=lora)
@@ -107,14 +107,14 @@ def _run_stage(model: Any, processor: Any, stage: Stage, folder: Path, seed: int
 
 
 def build_trainer(model: Any, processor: Any, stage: Stage, folder: Path, seed: int, asleep: list[Any]) -> VlmTrainer:
-    """Open the data of a stage and build its Trainer."""
-    encoder, cache = TextEncoder(), folder.parent / "cache"
+    """Open the data of a stage and build its Trainer. Raises VsreError as `prepare` does."""
+    encoder = TextEncoder()
     with processes().main_process_first():
         folder.mkdir(parents=True, exist_ok=True)
-        names = [cache / source_fingerprint(s, "text", None)[:16] for s in stage.data]
-        stores = [open_store(s, encoder, at) for s, at in zip(stage.data, names, strict=True)]
+        stores = [open_store(s, encoder, _store(s, folder.parent)) for s in stage.data]
     data = PackedQuestions(stores)
     sampler, args = schedule(data, stage, folder, seed, questions_per_image=1)
+    check_memory(model, stage, args.device)  # the Trainer brings the model there
     meter = Meter()
     trainer = VlmTrainer(
         model=model,
@@ -134,6 +134,10 @@ def build_trainer(model: Any, processor: Any, stage: Stage, folder: Path, seed: 
     return trainer
 
 
+def _store(source: DataSource, out_dir: Path) -> Path:
+    return store_folder(out_dir / "cache", source, "text", None)
+
+
 def _announcement(trainer: VlmTrainer, stage: Stage) -> str:
     model, data, args = trainer.model, trainer.train_dataset, trainer.args
     everything = sum(p.numel() for p in {id(p): p for p in model.parameters()}.values())
@@ -143,5 +147,5 @@ def _announcement(trainer: VlmTrainer, stage: Stage) -> str:
         f"{', lora' if stage.lora else ''})\n{len(data):,} questions about {data.n_images:,} images, one a sequence\n"
         f"{args.max_steps:,} steps of {stage.batch_images} ({args.per_device_train_batch_size} a pass); "
         f"lr {stage.lr:g}\n"
-        f"weights, gradients and optimizer: {fixed_bytes(trainer) / 1e9:,.3f} GB; activations come on top"
+        f"weights, gradients and optimizer: {fixed_bytes(model, stage) / 1e9:,.3f} GB; activations come on top"
     )

@@ -26,7 +26,8 @@ from vsre.train.packing import IGNORE
 class TextEncoder(ChatEncoder):
     """Keeps questions as text in a store whose tokens are bytes: the answer's are those that are learnt.
 
-    Processors want text: they write a picture's place into it, which hangs on the picture's size.
+    Processors want text: they write a picture's place into it, which hangs on the picture's size. So lengths are of
+    text alone, and "the longest" of a `vlm` are those with the longest texts, whatever their pictures take.
     """
 
     def __init__(self) -> None:

@@ -51,17 +51,17 @@ SUFFIX = 1
 
 
 def prove_answers_unseen(trainer: VlmTrainer) -> float | None:
-    """How far the prediction of an answer's first token moves with the answer itself, on the longest question.
+    """How far the prediction of an answer's first token moves with the answer itself, on the longest text.
 
     Nothing else would tell of a model whose masks let the prompt see what stands behind it: its loss would fall, and it
     would learn to copy. Where it moves, answers are given the type SUFFIX. Raises VsreError where it moves still, and
-    where the question is longer than the model takes. None for an encoder-decoder, whose encoder never gets the answer,
-    and where the model is spread over devices before it runs.
+    where that question is longer than the model takes. None for an encoder-decoder, whose encoder never gets the
+    answer, and where the model is spread over devices before it runs.
     """
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         return None
     collator, model = trainer.data_collator, trainer.model
-    item = trainer.train_dataset[next(iter(trainer.sampler))]  # the longest comes first
+    item = trainer.train_dataset[next(iter(trainer.sampler))]  # the longest text comes first
     batch = collator([item])
     length, most = batch["tokens"], getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if most and length > most:
