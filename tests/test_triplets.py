@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from vsre.errors import VsreError
-from vsre.triplets import ParquetShards, is_split_name
+from vsre.rewrite.questions import read_questions
+from vsre.triplets import ParquetShards, Triplet, is_split_name, read_triplets, write_triplets
 
 SCHEMA = pa.schema([("n", pa.int64())])
 
@@ -68,3 +69,29 @@ def test_which_splits_may_name_files() -> None:
     good = ["train", "test-s", "v1.0_b", "été", "x" * 60]
     bad = ["", "..", ".a", "-a", "a/b", "a\\b", "../a", "a b", "a\n", "a\0", "x" * 61, None, 7]
     assert [split for split in [*good, *bad] if is_split_name(split)] == good
+
+
+def test_what_is_no_parquet_is_named_with_what_to_do(tmp_path: Path) -> None:
+    lines = tmp_path / "rows.jsonl"
+    lines.write_text('{"image": "a.jpg"}\n')
+    write(tmp_path / "whole", 2000)
+    whole = next((tmp_path / "whole").glob("*.parquet"))
+    cut = tmp_path / "cut.parquet"
+    cut.write_bytes(whole.read_bytes()[:-20])
+    for read in (read_triplets, read_questions):
+        with pytest.raises(VsreError, match=r"rows\.jsonl: cannot be read as Parquet .* `vsre vsr` first"):
+            list(read(lines))
+        with pytest.raises(VsreError, match=r"cut\.parquet: cannot be read as Parquet .* Write or copy it again"):
+            list(read(cut))
+
+
+def test_what_is_damaged_inside_is_named(tmp_path: Path) -> None:
+    """The columns stand at the end of a file: it may open and not be read."""
+    file = tmp_path / "damaged.parquet"
+    write_triplets(
+        tmp_path / "t", [Triplet("i", "i.jpg", "cat", "on", "cup", "The cat is on the cup.", True, "s", "o")]
+    )
+    data = next((tmp_path / "t").glob("*.parquet")).read_bytes()
+    file.write_bytes(data[:4] + bytes(300) + data[304:])
+    with pytest.raises(VsreError, match=r"damaged\.parquet: cannot be read as Parquet"):
+        list(read_triplets(file))

@@ -20,10 +20,14 @@ LOCKS = "locks"
 
 def write_aside(path: Path, content: str | bytes) -> None:
     """Write the whole of a file, text as UTF-8, or, where that fails, nothing."""
+    data = content if isinstance(content, bytes) else content.encode()
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        path.write_bytes(data)  # what is linked to, or a device such as /dev/stdout, is not to be replaced by a file
+        return
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with aside.open("wb") as file:
-            file.write(content if isinstance(content, bytes) else content.encode())
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from vsre.errors import VsreError
+from vsre.errors import VsreError, first_line
 
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1 as fractions of the image's width and height, the origin at the top left."""
@@ -220,6 +221,28 @@ def parquet_files(path: Path | str) -> list[Path]:
     return files
 
 
+def parquet_schema(file: Path) -> pa.Schema:
+    """The columns of a Parquet file; raises VsreError where it cannot be read as one."""
+    with _as_parquet(file):
+        return pq.read_schema(file)
+
+
+def parquet_batches(file: Path, columns: Sequence[str] | None = None, *, size: int = 256) -> Iterator[pa.RecordBatch]:
+    """Stream a Parquet file, or some of its columns; raises VsreError where it cannot be read as one."""
+    with _as_parquet(file), pq.ParquetFile(file) as parquet:
+        yield from parquet.iter_batches(batch_size=size, columns=columns)
+
+
+@contextmanager
+def _as_parquet(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        lines = file.suffix in (".jsonl", ".json")
+        hint = "Read VSR's JSONL with `vsre vsr` first." if lines else "Write or copy it again."
+        raise VsreError(f"{file}: cannot be read as Parquet ({first_line(error)}). {hint}") from error
+
+
 def source_files(source: Path | str, out: Path | str) -> list[Path]:
     """The Parquet files behind a file or folder of which something is to be made in OUT. Raises VsreError where there
     are none, and where OUT is their folder: what is written there would replace them."""
@@ -245,10 +268,10 @@ def read_triplets(path: Path | str, *, images: bool = True, columns: Sequence[st
     if not images:
         names = [n for n in names if n != "image"]
     for file in parquet_files(path):
-        parquet = pq.ParquetFile(file)
-        missing = [n for n in names if n not in parquet.schema_arrow.names]
+        there = parquet_schema(file).names
+        missing = [n for n in names if n not in there]
         if missing:
             raise VsreError(f"{file}: not a triplet file, it lacks the columns {', '.join(missing)}.")
-        for batch in parquet.iter_batches(batch_size=256, columns=names):
+        for batch in parquet_batches(file, names):
             for row in batch.to_pylist():
                 yield from_row(row)

@@ -10,8 +10,10 @@ import pytest
 from audit_data import lines, said, write
 from typer.testing import CliRunner
 
+from vsre.audit import Audit
 from vsre.cli import app, main
 from vsre.cli.audit import spread
+from vsre.errors import VsreError
 
 run = CliRunner()
 
@@ -47,6 +49,28 @@ def test_a_leak_is_shown_and_written(files: list[Path], tmp_path: Path) -> None:
     assert json.loads(out.read_text())["train"]["files"] == [f"{f.parent.name}/{f.name}" for f in files[:2]]
     assert [row["image"] for row in lines(clean)] == ["3.jpg", "4.jpg", "5.jpg"]
     assert run.invoke(app, [*arguments, "--strict"]).exit_code == 1
+
+
+def test_where_clean_rows_cannot_go_is_told_before_the_audit(files: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "audit.json"
+    for name, said_of_it in (("clean.csv", "a .jsonl file"), ("clean.parquet", "holds no triplets")):
+        arguments = ["audit", "--train", str(files[0]), "--test", str(files[2]), "--json", str(out)]
+        result = run.invoke(app, [*arguments, "--write-clean", str(tmp_path / name)])
+        assert isinstance(result.exception, VsreError) and said_of_it in str(result.exception)
+        assert not result.output and not out.exists()
+
+
+def test_figures_are_written_before_the_clean_rows(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Audit, "write_clean", full)
+    out = tmp_path / "audit.json"
+    arguments = ["audit", "--train", str(files[0]), "--test", str(files[2]), "--json", str(out)]
+    assert run.invoke(app, [*arguments, "--write-clean", str(tmp_path / "c.jsonl")]).exit_code == 1
+    assert json.loads(out.read_text())["test"]["rows"] == 5
 
 
 def test_strict_passes_where_nothing_leaks(files: list[Path]) -> None:

@@ -41,6 +41,17 @@ def test_mirrored_copies_are_told() -> None:
     assert pairs == [(i, i, True) for i in range(30)]
 
 
+def test_the_hash_is_the_usual_one() -> None:
+    """63 bits of the cosine transform, spelled out; hashes of earlier versions stay what they were."""
+    cosines = np.cos(np.arange(8)[:, None] * (np.pi * (np.arange(32) + 0.5) / 32))
+    sheets = [Image.new("RGB", (64, 64), "grey"), Image.linear_gradient("L").convert("RGB")]
+    for image in [*map(photo, range(20)), *sheets]:
+        grey = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX), float)
+        low = (cosines @ grey @ cosines.T).ravel()[1:].round(6)
+        bits = "".join("01"[bit] for bit in (low > np.median(low)).tolist())
+        assert fingerprint(encoded(image, "PNG")).bits == int(bits + "0", 2)
+
+
 def test_a_thing_that_moved_makes_another_picture() -> None:
     """Two scenes on one ground, a small square here or there: nearly the same hash, and not the same picture."""
     scenes = []
@@ -123,6 +134,21 @@ def test_near_copies_take_rows_out_of_the_clean_ones(tmp_path: Path) -> None:
     assert again["clean"]["rows"] == 3 and "Near copies were not looked for (--no-near)." in again["verdict"]["limits"]
 
 
+def test_every_near_copy_counts(tmp_path: Path) -> None:
+    """The caption may stand with any copy of the picture, and a copy may be a test picture itself."""
+    copies = {f"{quality}.jpg": encoded(photo(0), quality=quality) for quality in (30, 50, 70)}
+    test = {"x.jpg": encoded(photo(0), quality=90)}
+    for name in copies:
+        rows = [said(other, "cat", "near" if other == name else "on", "dog") for other in copies]
+        files = [write(tmp_path / "a.jsonl", rows), write(tmp_path / "b.jsonl", [said("x.jpg", "cat", "near", "dog")])]
+        folder = folder_of(tmp_path / "images", copies | test)
+        found = audit(*files, images=[folder], resamples=5).figures["findings"]
+        assert found["near_images"]["count"] == found["near_rows"]["count"] == 1, name
+    both = figures(tmp_path / "both", {"30.jpg": copies["30.jpg"]}, {"30.jpg": copies["30.jpg"]} | test)
+    assert both["findings"]["near_images"]["count"] == both["findings"]["same_images"]["count"] == 1
+    assert both["clean"]["rows"] == 0
+
+
 def test_one_name_for_different_pictures(tmp_path: Path) -> None:
     """Two worlds number their pictures alike; a photo that was saved again keeps its name and its rows."""
     train = {"1.jpg": encoded(photo(1)), "2.jpg": encoded(photo(2))}
@@ -149,10 +175,11 @@ def test_pictures_that_are_missing_damaged_or_outside(tmp_path: Path) -> None:
     images = folder_of(
         tmp_path / "images", {"good.jpg": encoded(photo(1)), "text.jpg": b"no picture at all", "empty.jpg": b""}
     )
-    # A relation that vsre does not know: such rows skip the reader's own look at names.
-    rows = [said(name, "cat", "near", "dog") | {"relation": "odd"} for name in names]
-    train = write(tmp_path / "train.jsonl", rows)
-    found = audit(train, write(tmp_path / "test.jsonl", rows[:1]), images=[images], resamples=5).figures
+    # Triplets may have any name; the reader of VSR files looks at theirs.
+    bare = triplet(b"", "")
+    train = data_set(tmp_path, "train", [bare.replace(image_id=f"name:{n}", image_name=n, image=None) for n in names])
+    test = write(tmp_path / "test.jsonl", [said("good.jpg", "cat", "near", "dog")])
+    found = audit(train, test, images=[images], resamples=5).figures
     assert found["train"]["rows"] == 7 and found["pictures"]["missing"] == {"train": 4, "test": 0}
     assert found["pictures"]["unreadable"]["count"] == 2
     assert "text.jpg" in " ".join(found["pictures"]["unreadable"]["first"])

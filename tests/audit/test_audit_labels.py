@@ -54,6 +54,16 @@ def test_a_field_set_on_some_true_rows_only(tmp_path: Path) -> None:
     assert frame["one_label"]["rows"] == frame["one_label"]["right"] >= 5
 
 
+def test_a_field_that_ends_with_the_true_rows(tmp_path: Path) -> None:
+    """It is absent from the false rows, and the true ones come first."""
+    made = [sorted(rows(side, 240), key=lambda row: -row["label"]) for side in ("train", "test")]
+    files = []
+    for name, those in zip("ab", made, strict=True):
+        files.append(write(tmp_path / name, [row | ({"hint": 1} if row["label"] else {}) for row in those]))
+    hint = entry(audit(*files, resamples=50).figures, "hint")
+    assert hint["tells_label"] and hint["values"] == 1 and hint["accuracy"]["value"] == 1
+
+
 @pytest.mark.parametrize(
     ("field", "fields"),
     [
@@ -106,6 +116,15 @@ def test_captions_that_tell_the_opposite(tmp_path: Path) -> None:
         == (found["findings"]["one_label_captions"])
     )
     assert "captions tell the label" in found["verdict"]["line"] and found["clean"]["rows"] == 120
+
+
+def test_one_row_without_words_hides_no_leak(tmp_path: Path) -> None:
+    train = [said(f"t{i}.jpg", "cat", "near", THINGS[i % 2], i % 2) for i in range(60)]
+    test = [said(f"e{i}.jpg", "cat", "near", THINGS[i % 2], i % 2) for i in range(60)]
+    empty = train[0] | {"caption": " . "}
+    found = audit(write(tmp_path / "a.jsonl", [*train, empty]), write(tmp_path / "b.jsonl", test), resamples=50).figures
+    assert found["train"]["set_aside"]["reasons"] == {"caption empty": 1}
+    assert found["floors"]["ngrams"]["value"] == 1 and "captions tell the label" in found["verdict"]["line"]
 
 
 @pytest.mark.parametrize("true_beta", [(0.15, 0.13), (1.0, 1.5)])

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsre.audit import audit
+from vsre.audit.derived import GRADES, steps
 
 
 class Fact(NamedTuple):
@@ -118,6 +119,19 @@ def test_derived_rows_are_those_that_follow(train: list[Fact], test: list[Fact])
     # A sound rule outweighs one of the viewer's frame, so fewer rows stay contradictory than are so by hand.
     assert mine <= sure <= mine + contradictory
     assert entry["count"] - entry["by_grade"]["loose"] == sure
+
+
+def test_what_one_relation_says_the_other_need_not() -> None:
+    """On top of gives beneath, which needs no contact: beneath does not give on top of back, but false denies it."""
+    grades = {
+        (name, label): next(GRADES[s.grade] for s in steps(name, label) if s.rule == "inverse" and s.relation == other)
+        for name, other in (("on top of", "beneath"), ("beneath", "on top of"))
+        for label in (True, False)
+    }
+    assert grades == {
+        ("on top of", True): "sound", ("on top of", False): "loose",
+        ("beneath", True): "loose", ("beneath", False): "sound",
+    }  # fmt: skip
 
 
 @settings(max_examples=25, deadline=None)

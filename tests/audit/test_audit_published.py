@@ -65,7 +65,7 @@ def test_the_votes(paper: dict[str, Any]) -> None:
 def test_derived_rows_have_the_label_that_follows(paper: dict[str, Any]) -> None:
     found = paper["findings"]["derived_rows"]
     assert found["count"] == found["label_agrees"] == 32
-    assert found["by_grade"] == {"sound": 27, "frame": 2, "loose": 3}
+    assert found["by_grade"] == {"sound": 26, "frame": 2, "loose": 4}
 
 
 def test_the_random_split() -> None:
@@ -155,9 +155,9 @@ def test_the_algebra_on_human_labels() -> None:
                 if other is not row:
                     pairs[GRADES[step.grade]] += 1
                     right[GRADES[step.grade]] += other.label == step.label
-    assert (pairs["sound"], right["sound"]) == (875, 865)
-    assert (pairs["frame"], right["frame"]) == (186, 178)  # 93 pairs, 89 of which agree, looked at from both sides
-    assert (pairs["loose"], right["loose"]) == (230, 199)
+    assert (pairs["sound"], right["sound"]) == (837, 829)
+    assert (pairs["frame"], right["frame"]) == (178, 172)
+    assert (pairs["loose"], right["loose"]) == (276, 241)
 
 
 def test_eleven_thousand_rows_take_seconds() -> None:

@@ -41,6 +41,24 @@ def test_relations_and_classes_that_vsre_does_not_know(tmp_path: Path) -> None:
     assert found["findings"]["verbatim_rows"]["count"] == 3
 
 
+def test_text_that_no_file_holds_is_set_aside(tmp_path: Path) -> None:
+    """Half a surrogate pair, which JSON can write and UTF-8 cannot; with a relation that vsre does not know, too."""
+    good = said("a.jpg", "cat", "on", "cup")
+    odd = [
+        good | {"caption": "The cat\ud800 is on the cup."},
+        good | {"caption": "The cat \udfff cup", "relation": "odd"},
+        good | {"image": "a\ud800.jpg"},
+        good | {"image": "a\ud800.jpg", "relation": "odd"},
+        good | {"image": "../a.jpg", "relation": "odd"},
+        good | {"relation": "odd\ud800"},
+    ]
+    side = read_side("train", [write(tmp_path / "t.jsonl", [good, *odd])])
+    assert len(side.rows) == 1
+    assert side.set_aside.counts == {
+        "text is not Unicode": 3, "image name is not a file below the image folder": 3,
+    }  # fmt: skip
+
+
 def test_captions_are_compared_by_their_words(tmp_path: Path) -> None:
     assert words("  The cat is ON the  mat. ") == words("the cat is on the mat") == "the cat is on the mat"
     first = said("a.jpg", "cat", "on", "cup")
@@ -95,10 +113,12 @@ def test_what_cannot_be_read_says_so(tmp_path: Path) -> None:
 
 
 def test_null_cells_are_set_aside(tmp_path: Path) -> None:
-    table = pa.table({"image_id": ["x", None, "z"], "caption": ["a b", "c d", "e f"], "label": [True, True, None]})
+    table = pa.table(
+        {"image_id": ["x", None, "z", "w"], "caption": ["a b", "c d", "e f", ""], "label": [True, True, None, True]}
+    )
     pq.write_table(table, tmp_path / "t.parquet")
     side = read_side("test", [tmp_path / "t.parquet"])
-    assert len(side.rows) == 1 and side.set_aside.total == 2
+    assert len(side.rows) == 1 and side.set_aside.counts == {"field missing": 2, "caption empty": 1}
 
 
 def test_questions_are_known_by_their_key(tmp_path: Path) -> None:
@@ -137,3 +157,13 @@ def test_clean_rows_of_a_file_keep_their_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "clean.jsonl").read_text("utf-8") == odd + "\n"
     with pytest.raises(VsreError, match="holds no triplets"):
         found.write_clean(tmp_path / "clean.parquet")
+
+
+def test_clean_rows_behind_lone_carriage_returns(tmp_path: Path) -> None:
+    """A line ends with a line feed, for the one who reads and for the one who writes."""
+    rows = [json.dumps(said(f"{name}.jpg", "cat", "on", "cup")).encode() for name in "abc"]
+    test = tmp_path / "test.jsonl"
+    test.write_bytes(b"\xef\xbb\xbf" + b"\r\r\n".join(rows))
+    found = audit(write(tmp_path / "train.jsonl", [said("a.jpg", "dog", "near", "cup")]), test, resamples=5)
+    assert found.write_clean(tmp_path / "clean.jsonl") == 2
+    assert (tmp_path / "clean.jsonl").read_bytes() == b"\n".join(rows[1:]) + b"\n"

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from vsre import cli
 from vsre.cli import app, main
+from vsre.cli.output import write_json
 from vsre.errors import VsreError
 
 run = CliRunner()
@@ -89,11 +91,55 @@ def test_error_text_is_not_markup(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "[bold]odd[/nonsense]" in capsys.readouterr().err.replace("\n", "")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [((), "no OUT given"), (("--survey", "-a", "another"), "-a names 2")],
+)
+def test_vsr_needs_a_folder_or_a_survey_of_one(arguments: tuple[str, ...], says: str) -> None:
+    result = run.invoke(app, ["vsr", "-a", "annotations", *arguments])
+    assert isinstance(result.exception, VsreError) and says in str(result.exception)
+
+
+@pytest.mark.parametrize("verb", ["scenes", "layouts"])
+def test_sizes_have_bounds(tmp_path: Path, verb: str) -> None:
+    arguments = [verb, str(tmp_path / "o"), *(["-a", "a", "--instances", "b"] if verb == "layouts" else [])]
+    for size in ("31", "2049"):
+        result = run.invoke(app, [*arguments, "--size", size])
+        assert result.exit_code == 2 and "32 to 2048" not in result.output, "told before anything is read"
+
+
+def test_a_stopped_verb_promises_no_more_than_it_keeps(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", stopped)
+    assert exit_code(monkeypatch) == 130
+    assert capsys.readouterr().err.strip() == "stopped; run the same command again"
+
+
+def test_figures_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, link = tmp_path / "figures.json", tmp_path / "link.json"
+    write_json(file, {"n": 1})
+    link.symlink_to(file)
+    write_json(link, {"n": 2})
+    assert link.is_symlink() and json.loads(file.read_text()) == {"n": 2}, "as /dev/stdout is"
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_json(file, {"n": 3})
+    assert json.loads(file.read_text()) == {"n": 2}
+
+
 @pytest.mark.skipif(not DATA, reason="set VSRE_TEST_DATA to a folder with vsr/annotations (published VSR files)")
 def test_survey_of_the_published_files(tmp_path: Path) -> None:
     figures = tmp_path / "survey.json"
     annotations = str(Path(str(DATA)) / "vsr" / "annotations")
-    result = run.invoke(app, ["vsr", str(tmp_path / "x"), "-a", annotations, "--survey", "--json", str(figures)])
+    result = run.invoke(app, ["vsr", "-a", annotations, "--survey", "--json", str(figures)])
     assert result.exit_code == 0, result.output
     assert "10972" in figures.read_text()
 

@@ -36,6 +36,19 @@ def test_other_kinds_by_hand() -> None:
     assert inverse(Statement("cat", "facing", "dog"), True) is None
 
 
+@pytest.mark.parametrize(("name", "back"), [("on top of", "beneath"), ("ahead of", "behind")])
+def test_what_is_false_is_open_where_the_way_back_is_not_sound(name: str, back: str) -> None:
+    """Beneath needs no contact, and who is not ahead, in the other's own front, may still stand before it."""
+    said = Statement("cat", name, "dog")
+    assert inverse(said, True) == (("dog", back, "cat"), True)
+    assert inverse(said, False) == (("dog", back, "cat"), None)
+
+
+def test_what_is_false_carries_over_to_an_inverse_of_synonyms() -> None:
+    assert RELATIONS["contains"].inverse == "inside"
+    assert inverse(Statement("cat", "in", "dog"), False) == (("dog", "contains", "cat"), False)
+
+
 names = st.sampled_from(sorted(RELATIONS))
 
 
@@ -47,7 +60,7 @@ def test_twice_is_where_one_began(name: str, label: bool) -> None:
         if once is not None and once.label is not None and function is mirrored:
             assert function(*once) == (said, label)
     turned = inverse(said, label)
-    if turned is not None and (back := inverse(*turned)) is not None:
+    if turned is not None and turned.label is not None and (back := inverse(*turned)) is not None:
         # "in" and "inside" both have the inverse "contains": names may differ, labels may not.
         assert back.label == label and {back.statement.subject, back.statement.object} == {"cat", "dog"}
 

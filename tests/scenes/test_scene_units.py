@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
+import time
 from collections import Counter, defaultdict
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -18,7 +22,6 @@ from vsre.sources.scenes import (
     CLASSES,
     DRAWABLE,
     World,
-    blind_floor,
     concept_splits,
     decided,
     draw_scene_for,
@@ -138,15 +141,7 @@ def test_every_caption_is_true_once_and_false_once_on_one_side(world: tuple[Path
         assert max(Counter(row["image"] for row in part).values()) <= 12
     assert all(len(found) == 1 for found in sides.values())
     for floor in summary["blind_floor"].values():
-        assert floor.pop("captions_seen") == 0
-        assert all(value == 0.5 for value in floor.values())
-
-
-def test_blind_floor_finds_a_leak() -> None:
-    rows = [{"caption": f"c{i}", "relation": "on", "subj": "a", "obj": str(i), "label": i % 2} for i in range(20)]
-    leaked = [{**row, "label": 1 - row["label"]} for row in rows]
-    floor = blind_floor(rows, leaked)
-    assert floor["leave_one_out"] == 1.0 and floor["captions_seen"] == 1.0 and floor["per_pair"] == 0.0
+        assert len(floor) == 5 and all(value == 0.5 for value in floor.values())
 
 
 def test_the_vsr_reader_reads_it(world: tuple[Path, dict[str, Any]]) -> None:
@@ -178,6 +173,36 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
     assert ticks == 2 * [(done, 6) for done in range(1, 7)]
     with pytest.raises(VsreError, match="there is a world here already"):
         write_world(tmp_path / "1", train_units=1, dev_units=1, test_units=1, seed=2)
+
+
+@pytest.mark.parametrize("size", [0, 31, 2049])
+def test_a_size_that_is_not_drawn(tmp_path: Path, size: int) -> None:
+    with pytest.raises(VsreError, match=f"size {size}: .* 32 to 2048"):
+        write_world(tmp_path / "w", train_units=1, dev_units=0, test_units=0, seed=0, size=size)
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_killed_drawing_leaves_no_workers(tmp_path: Path) -> None:
+    program = f"""
+from pathlib import Path
+from vsre.sources.scenes import write_world
+write_world(Path({str(tmp_path)!r}), train_units=2000, dev_units=0, test_units=0, seed=2, size=32, workers=2)
+"""
+    drawing = psutil.Popen([sys.executable, "-c", program])
+    workers: list[psutil.Process] = []
+    try:
+        until = time.monotonic() + 120
+        while not [*tmp_path.glob("images/*")] and time.monotonic() < until:
+            time.sleep(0.1)
+        workers = drawing.children(recursive=True)
+        assert len(workers) >= 2
+        drawing.kill()
+        drawing.wait()
+        assert not psutil.wait_procs(workers, timeout=30)[1]
+    finally:
+        for process in [drawing, *workers]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def test_concepts_do_not_cross(tmp_path: Path) -> None:

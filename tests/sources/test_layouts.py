@@ -109,6 +109,29 @@ def test_triplets_of_layouts(tmp_path: Path) -> None:
     assert bounds(differ)[1] >= round(0.8 * 192) - 2  # the bench alone
 
 
+def test_pictures_of_an_earlier_call_do_not_come_back(tmp_path: Path) -> None:
+    """Without boxes this time, and where the reader also looks; files of other names are left alone."""
+    write_rows(tmp_path / "vsr" / "test.jsonl", [row(image, CAPTION) for image in ("a.jpg", "b.jpg", "c.jpg")])
+    boxes = write_boxes(tmp_path / "boxes.jsonl", {"a.jpg": [CAT, DOG], "b.jpg": [CAT, DOG]})
+    out = tmp_path / "out"
+    write_layouts(tmp_path / "vsr", out, instances=[boxes], size=64)
+    others = out / "images" / "more"
+    others.mkdir()
+    (others / "c.jpg").write_bytes((out / "images" / "b.jpg").read_bytes())
+    (others / "mine.jpg").write_bytes(b"")
+    write_boxes(boxes, {"a.jpg": [CAT, DOG], "b.jpg": [CAT]})
+    summary = write_layouts(tmp_path / "vsr", out, instances=[boxes])
+    assert summary["layouts"]["drawn"] == summary["splits"]["test"]["triplets"] == 1
+    assert [(t.image_name, t.width) for t in read_triplets(out / "test")] == [("a.jpg", 192)]
+    assert (others / "mine.jpg").exists()
+
+
+@pytest.mark.parametrize("size", [-1, 0, 31, 2049])
+def test_a_size_that_is_not_drawn(tmp_path: Path, size: int) -> None:
+    with pytest.raises(VsreError, match=f"size {size}: .* 32 to 2048"):
+        write_layouts(tmp_path / "vsr", tmp_path / "out", instances=[], size=size)
+
+
 def test_no_picture_at_all(tmp_path: Path) -> None:
     write_rows(tmp_path / "vsr" / "test.jsonl", [row("a.jpg", CAPTION)])
     boxes = write_boxes(tmp_path / "boxes.jsonl", {"b.jpg": [CAT, DOG]})
@@ -138,7 +161,7 @@ def test_a_forest_learns_what_boxes_tell(tmp_path: Path) -> None:
         write_rows(tmp_path / "vsr" / f"{side}.jsonl", some)
     boxes = write_boxes(tmp_path / "boxes.jsonl", images)
     out = tmp_path / "out"
-    write_layouts(tmp_path / "vsr", out, instances=[boxes], size=16)
+    write_layouts(tmp_path / "vsr", out, instances=[boxes], size=32)
     found = box_forest(out / "train", out / "test")
     assert found["n"] == 200 and found["n_train"] == 600
     assert 0.65 < found["value"] < 0.85 and found["low"] < found["value"] < found["high"]

@@ -86,6 +86,13 @@ def test_a_hundred_megapixels_are_refused_by_the_header(tmp_path: Path, monkeypa
         load_image(path)
 
 
+def test_a_file_of_too_many_bytes_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "large.jpg").write_bytes(picture())
+    monkeypatch.setattr("vsre.sources.images.MAX_BYTES", 100)
+    with pytest.raises(PictureTooLarge, match=r"large\.jpg: .* MB"):
+        load_image(tmp_path / "large.jpg")
+
+
 @pytest.mark.parametrize(
     "data",
     [

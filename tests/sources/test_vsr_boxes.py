@@ -150,6 +150,23 @@ def test_a_cut_gzip_and_a_strange_entry_are_named(tmp_path: Path) -> None:
         read_objects([path], {"a.jpg"})
 
 
+@pytest.mark.parametrize("size", ["1e999", "3000000000", "1" + "0" * 400])
+def test_a_size_that_no_image_has_is_named(size: str, tmp_path: Path) -> None:
+    path = write_instances(tmp_path / "i.json", {"a.jpg": (10, 10, [CAT])})
+    path.write_text(path.read_text().replace('"width": 10', f'"width": {size}'))
+    with pytest.raises(VsreError, match=r"i\.json: an entry of `images` is not as in COCO"):
+        read_objects([path], {"a.jpg"})
+    (tmp_path / "b.jsonl").write_text(f'{{"image": "a.jpg", "boxes": [], "width": {size}}}\n')
+    with pytest.raises(VsreError, match=r"b\.jsonl, row 1"):
+        read_objects([tmp_path / "b.jsonl"], {"a.jpg"})
+
+
+def test_a_box_of_numbers_without_end_is_outside(tmp_path: Path) -> None:
+    path = write_instances(tmp_path / "i.json", {"a.jpg": (100, 50, [CAT])})
+    path.write_text(path.read_text().replace("[0, 0, 10, 10]", f"[0, 0, 1{'0' * 400}, 10]"))
+    assert read_objects([path], {"a.jpg"})["a.jpg"].only_box("cat") == (None, "box outside the image")
+
+
 def test_arrays_stream_whatever_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     data = {
         "n": 12345,

@@ -118,6 +118,20 @@ def test_one_picture_under_two_names_counts_once(tmp_path: Path) -> None:
     assert len(found) == len({t.key for t in found}) == 2
 
 
+def test_one_picture_under_two_names_contradicts_itself(tmp_path: Path) -> None:
+    rows = [row(), row("b.jpg", label=0), row("b.jpg", "The cat is left of the bed."), row("b.jpg", label=0)]
+    write_rows(tmp_path / "rows/test.jsonl", rows)
+    images = put_images(tmp_path / "images", "a.jpg")
+    (images[0] / "b.jpg").write_bytes((images[0] / "a.jpg").read_bytes())
+    summary = import_vsr(tmp_path / "rows", tmp_path / "out", images=images)
+    entry = summary["splits"]["test"]
+    assert (entry["rows"], entry["triplets"], entry["duplicates"]) == (4, 2, 0)
+    lines = [json.loads(line) for line in (tmp_path / "out/set_aside.jsonl").read_text().splitlines()]
+    assert {(line["row"], line["reason"], line["detail"]) for line in lines} == {
+        (n, "label contradicts an earlier row", "the first is rows/test.jsonl:1") for n in (2, 4)
+    }
+
+
 @pytest.mark.parametrize(
     ("protocol", "train"),
     [
@@ -165,6 +179,14 @@ def test_survey_counts_what_is_published(tmp_path: Path) -> None:
         "true": "75.0%",
         "both boxes": "0",
     }
+
+
+def test_survey_counts_a_contradiction_once(tmp_path: Path) -> None:
+    folder = published(tmp_path)
+    write_rows(folder / "zeroshot/dev.jsonl", [row("d.jpg"), row("d.jpg", label=0), "no row"])
+    entry = survey_vsr(folder)["splits"]["zero-shot dev"]
+    assert (entry["rows"], entry["triplets"]) == (3, 1)
+    assert entry["set_aside"] == {"label contradicts an earlier row": 1, "not valid JSON": 1}
 
 
 def test_written_again_the_same_files_come_out(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def fields(train: Side, test: Side, *, seed: int = 0, resamples: int = 1000) -> 
     `tells_label` is true where the gain passes GAIN and a one-sided test at LEVEL over all fields, or where one-label
     values cover 1 % of the test rows (and five) and 95 % of those have that label.
     """
-    names = [name for name in train.fields if name in test.fields and len(set(train.fields[name])) > 1]
+    known = {name: train.column(name) for name in train.fields if name in test.fields}
+    names = [name for name, column in known.items() if len(set(column)) > 1]
     if not names:
         return []
     truth = np.array([row.label for row in test.rows], bool)
@@ -57,7 +58,7 @@ def fields(train: Side, test: Side, *, seed: int = 0, resamples: int = 1000) -> 
     right = np.empty((len(names), len(truth)), bool)
     sure: list[dict[str, int]] = []
     for i, name in enumerate(names):
-        guess, one = _guesses(train.column(name), labels, test.column(name), majority)
+        guess, one = _guesses(known[name], labels, test.column(name), majority)
         right[i] = guess == truth
         sure.append({"rows": sum(g is not None for g in one), "right": _hits(one, test.rows)})
     accuracy, true = _draws(right, truth, test.rows, seed, resamples)
@@ -71,7 +72,7 @@ def fields(train: Side, test: Side, *, seed: int = 0, resamples: int = 1000) -> 
         entries.append({
             "field": name,
             "kind": kind_of(name),
-            "values": len({v for v in train.fields[name] if v is not None}),
+            "values": len({v for v in known[name] if v is not None}),
             "accuracy": accuracy.figure(i, len(truth)),
             "gain": difference,
             "p": p,

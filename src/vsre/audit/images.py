@@ -13,14 +13,12 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 
-import pyarrow.parquet as pq
-
 from vsre.audit.hashing import Fingerprint, Prints, fingerprint, near, near_pairs
 from vsre.audit.rows import Row, Side
 from vsre.errors import VsreError
 from vsre.files import is_file
 from vsre.sources.images import MAX_BYTES
-from vsre.triplets import image_content_id
+from vsre.triplets import image_content_id, parquet_batches, parquet_schema
 
 _THREADS = 4  # decoding runs outside Python's lock
 _AT_ONCE = 64
@@ -33,13 +31,14 @@ Progress = Callable[[int], None]
 class Images:
     """What is known of the pictures of both sides after `number_images`.
 
-    `same`: pictures of both sides. `near`: test picture -> (train picture, mirrored), for pictures not in `same`.
+    `same`: pictures of both sides. `near`: test picture, for those not in `same` -> all its near copies in training,
+    each (train picture, mirrored), mirrored ones last.
     `made_from`: test pictures that a train picture was made from, or the other way round. `names`: a name for each.
     """
 
     names: dict[int, str] = field(default_factory=dict)
     same: set[int] = field(default_factory=set)
-    near: dict[int, tuple[int, bool]] = field(default_factory=dict)
+    near: dict[int, list[tuple[int, bool]]] = field(default_factory=dict)
     made_from: set[int] = field(default_factory=set)
     by_side: dict[str, set[int]] = field(default_factory=dict)
     with_content: dict[str, int] = field(default_factory=dict)
@@ -162,10 +161,9 @@ def _in_folders(side: Side, folders: Sequence[Path], images: Images) -> Iterator
 
 def _in_parquet(side: Side, seen: set[str] | None) -> Iterator[tuple[str, Path | bytes]]:
     for path in side.files:
-        parquet = pq.ParquetFile(path) if path.suffix == ".parquet" and seen is not None else None
-        if parquet is None or seen is None or "image" not in parquet.schema_arrow.names:
+        if seen is None or path.suffix != ".parquet" or "image" not in parquet_schema(path).names:
             continue
-        for batch in parquet.iter_batches(batch_size=64, columns=["image_id", "image"]):
+        for batch in parquet_batches(path, ["image_id", "image"], size=64):
             for image_id, image in zip(batch["image_id"].to_pylist(), batch["image"].to_pylist(), strict=True):
                 data = image.get("bytes") if isinstance(image, dict) else None
                 if image_id not in seen and isinstance(image_id, str) and data:
@@ -216,13 +214,12 @@ def _alike(contents: Sequence[str], prints: dict[str, Fingerprint] | None) -> bo
 
 def _find_near(sides: tuple[Side, Side], prints: dict[str, Fingerprint], images: Images) -> None:
     marks: list[dict[str, int]] = []
-    for side in sides:
-        contents = ((_content(row), row.image) for row in side.rows if row.image not in images.same)
+    for side, left_out in zip(sides, (frozenset(), images.same), strict=True):
+        contents = ((_content(row), row.image) for row in side.rows if row.image not in left_out)
         marks.append({content: image for content, image in contents if content in prints})
     train, test = ((list(m.values()), Prints.of([prints[c] for c in m])) for m in marks)
     for i, j, mirrored in near_pairs(test[1], train[1]):
-        if test[0][i] not in images.near or not mirrored:
-            images.near[test[0][i]] = (train[0][j], mirrored)
+        images.near.setdefault(test[0][i], []).append((train[0][j], mirrored))
 
 
 def _find_made_from(sides: tuple[Side, Side], groups: _Groups, numbers: dict[str, int], images: Images) -> None:

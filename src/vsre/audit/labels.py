@@ -11,7 +11,7 @@ from scipy.optimize import minimize  # type: ignore[import-untyped]
 from scipy.special import betaln  # type: ignore[import-untyped]
 from scipy.stats import beta  # type: ignore[import-untyped]
 
-from vsre.audit.rows import Row
+from vsre.audit.rows import QUESTIONS, Row, Side
 from vsre.diagnose.blind import Statement, blind_floor
 from vsre.diagnose.bootstrap import Array, Bootstrap
 
@@ -19,7 +19,7 @@ TOLD = ("per_relation", "ngrams", "leave_one_out")
 """The guessers that know a test row by its words alone: above the better constant they show that captions tell."""
 
 
-def floors(train: Sequence[Row], test: Sequence[Row], *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
+def floors(train_side: Side, test_side: Side, *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
     """`vsre.diagnose.blind.blind_floor` with three guessers more that learn nothing.
 
     `constant` is the better of always true and always false on this test: what shows more than it tells something.
@@ -27,7 +27,8 @@ def floors(train: Sequence[Row], test: Sequence[Row], *, seed: int = 0, resample
     the very row where it stands in training and that elsewhere; the commonest label of all where captions are new or
     even. Where a side is questions, whose captions are not known, only constant answers are given.
     """
-    if not all(row.words for row in train) or not all(row.words for row in test):
+    train, test = train_side.rows, test_side.rows
+    if QUESTIONS in (*train_side.kinds, *test_side.kinds):
         return blind_floor(None, _statements(test), seed=seed, resamples=resamples) | {
             "constant": constant(test, seed=seed, resamples=resamples),
             "opposite": None,

@@ -92,10 +92,13 @@ def _finding(name: str, count: int, of: int, examples: list[dict[str, Any]], **m
 
 def _near_rows(train: Iterable[Row], test: Iterable[Row], images: Images) -> list[tuple[Row, list[Row]]]:
     """A mirrored copy keeps the caption only where left and right are not in it: it is no near row."""
-    copies = {image: other for image, (other, mirrored) in images.near.items() if not mirrored}
     said = {identity(row): row for row in train if row.words}
-    pairs = ((row, said.get((copies.get(row.image, -1), row.words))) for row in test if row.words)
-    return [(row, [found]) for row, found in pairs if found is not None]
+    pairs = []
+    for row in test:
+        copies = [other for other, mirrored in images.near.get(row.image, ()) if not mirrored]
+        if found := [said[other, row.words] for other in copies if (other, row.words) in said]:
+            pairs.append((row, found))
+    return pairs
 
 
 def _derived(train: Side, test: Side) -> Finding:
@@ -124,14 +127,17 @@ def _pictures(train: Side, test: Side, images: Images) -> dict[str, Finding]:
     def finding(name: str, found: Iterable[int], **more: Any) -> Finding:
         found = sorted(found)
         shown = [
-            {"image": images.names[i]} | ({"train_image": images.names[images.near[i][0]]} if i in images.near else {})
+            {"image": images.names[i]}
+            | ({"train_image": images.names[images.near[i][0][0]]} if i in images.near else {})
             for i in found[:EXAMPLES]
         ]
         return _finding(name, len(found), of, shown, rows=sum(rows[image] for image in found), **more)
 
     return {
         "same_images": finding("same_images", images.same),
-        "near_images": finding("near_images", images.near, mirrored=sum(m for _, m in images.near.values())),
+        "near_images": finding(
+            "near_images", images.near, mirrored=sum(all(m for _, m in copies) for copies in images.near.values())
+        ),
         "made_from_images": finding("made_from_images", images.made_from),
     }
 

@@ -9,30 +9,29 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from vsre.errors import VsreError
 from vsre.sources.protocols import SOURCE_IMAGE
-from vsre.sources.vsr.rows import UnusableRow, numbered_lines, read_row
+from vsre.sources.vsr.rows import Row as VsrRow
+from vsre.sources.vsr.rows import UnusableRow, image_below, numbered_lines, read_row
 from vsre.sources.vsr.set_aside import SetAside
-from vsre.triplets import parquet_files, triplet_key
+from vsre.triplets import parquet_batches, parquet_files, parquet_schema, triplet_key
 
 VSR, TRIPLETS, QUESTIONS = "vsr", "triplets", "questions"
 _NEEDED = {TRIPLETS: ("image_id", "caption", "label"), QUESTIONS: ("key", "image_id", "prompt", "truth")}
-_UNKNOWN = ("unknown relation", "caption does not parse", "class not found")
+_UNKNOWN = ("unknown relation", "caption does not parse")
+_EMPTY = "caption empty"  # a caption without words would pass for a question
 _STATE = 120  # characters kept of a field's value
 
 
 @dataclass(slots=True)
 class Row:
     """One statement about one picture. `words` is the caption without case, spacing and final period; both are empty
-    for questions, which are known by `key` alone. `votes`: how many people said true and false. `image` is the number
+    for questions alone, which are known by `key`. `votes`: how many people said true and false. `image` is the number
     of its picture, given by `vsre.audit.images`."""
 
     file: int
@@ -86,17 +85,33 @@ def read_side(name: str, paths: Sequence[Path | str]) -> Side:
     Raises VsreError for what is missing, no data, or has not one usable row.
     """
     side = Side(name)
-    for file in [f for path in paths for f in _files(Path(path), name)]:
-        number = len(side.files)
-        side.files.append(file)
-        if file.suffix == ".parquet":
-            _read_parquet(side, number, file)
-        else:
-            side.kinds.append(VSR)
+    side.files = side_files(name, paths)
+    for number, file in enumerate(side.files):
+        side.kinds.append(kind_of(file))
+        if side.kinds[-1] == VSR:
             _read_vsr(side, number, file)
+        else:
+            _read_parquet(side, number, file)
     if not side.rows:
         raise side.set_aside.nothing_usable(", ".join(map(str, side.files)) or f"no {name} files given")
     return side
+
+
+def side_files(name: str, paths: Sequence[Path | str]) -> list[Path]:
+    """The files of a side, train or test; raises VsreError for what is missing or no data."""
+    return [file for path in paths for file in _files(Path(path), name)]
+
+
+def kind_of(file: Path) -> str:
+    """VSR, TRIPLETS or QUESTIONS, by ending and columns; raises VsreError for Parquet that is neither of the two."""
+    if file.suffix != ".parquet":
+        return VSR
+    columns = parquet_schema(file).names
+    kind = QUESTIONS if "prompt" in columns and "caption" not in columns else TRIPLETS
+    missing = [name for name in _NEEDED[kind] if name not in columns]
+    if missing:
+        raise VsreError(f"{file}: neither triplets nor questions, it lacks the columns {', '.join(missing)}.")
+    return kind
 
 
 def words(caption: str) -> str:
@@ -140,32 +155,19 @@ def _files(path: Path, side: str) -> list[Path]:
     )
 
 
-class _Everything(Collection[str]):
-    """An audit takes whatever classes there are."""
-
-    def __contains__(self, _: object) -> bool:
-        return True
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
 def _read_vsr(side: Side, file: int, path: Path) -> None:
     with path.open("rb") as lines:
         for number, _, line in numbered_lines(lines):
             try:
-                known = read_row(line, _Everything())
+                known = _known(line)
+                # What _known took is JSON with image, caption and label.
+                fields = json.loads(line.decode("utf-8-sig"), parse_constant=lambda _: None)
+                image, caption = image_below(fields["image"]), fields["caption"]
+                if not words(caption):
+                    raise UnusableRow(_EMPTY, repr(caption[:60]))
             except UnusableRow as why:
-                if why.reason not in _UNKNOWN:
-                    side.set_aside.add(path, number, why.reason, why.detail, line[:2000].decode(errors="replace"))
-                    continue
-                known = None
-            # What read_row took is JSON with image, caption and label.
-            fields = json.loads(line.decode("utf-8-sig"), parse_constant=lambda _: None)
-            image, caption = fields["image"], fields["caption"]
+                side.set_aside.add(path, number, why.reason, why.detail, line[:2000].decode(errors="replace"))
+                continue
             row = Row(
                 file,
                 number,
@@ -182,24 +184,24 @@ def _read_vsr(side: Side, file: int, path: Path) -> None:
             side.add(row, _described({k: v for k, v in fields.items() if k != "label"}, image, caption))
 
 
-def _read_parquet(side: Side, file: int, path: Path) -> None:
+def _known(line: bytes) -> VsrRow | None:
+    """The row as the reader of VSR takes it, None where vsre does not know its relation or its form of caption."""
     try:
-        parquet = pq.ParquetFile(path)
-        columns = parquet.schema_arrow.names
-        kind = QUESTIONS if "prompt" in columns and "caption" not in columns else TRIPLETS
-        missing = [name for name in _NEEDED[kind] if name not in columns]
-        if missing:
-            raise VsreError(f"{path}: neither triplets nor questions, it lacks the columns {', '.join(missing)}.")
-        side.kinds.append(kind)
-        read = _read_questions if kind == QUESTIONS else _read_triplets
-        wanted = [name for name in columns if name not in ("image", "subject_box", "object_box")]
-        number = 0
-        for batch in parquet.iter_batches(batch_size=4096, columns=wanted):
-            rows = batch.to_pylist()
-            read(side, file, path, number, rows)
-            number += len(rows)
-    except (pa.ArrowException, OSError) as error:
-        raise VsreError(f"{path}: cannot be read as Parquet ({error}). Write or copy it again.") from error
+        return read_row(line, None)
+    except UnusableRow as why:
+        if why.reason in _UNKNOWN:
+            return None
+        raise
+
+
+def _read_parquet(side: Side, file: int, path: Path) -> None:
+    read = _read_questions if side.kinds[file] == QUESTIONS else _read_triplets
+    wanted = [name for name in parquet_schema(path).names if name not in ("image", "subject_box", "object_box")]
+    number = 0
+    for batch in parquet_batches(path, wanted, size=4096):
+        rows = batch.to_pylist()
+        read(side, file, path, number, rows)
+        number += len(rows)
 
 
 def _read_triplets(side: Side, file: int, path: Path, before: int, rows: list[dict[str, Any]]) -> None:
@@ -207,6 +209,9 @@ def _read_triplets(side: Side, file: int, path: Path, before: int, rows: list[di
         image_id, caption, label = values["image_id"], values["caption"], values["label"]
         if not isinstance(image_id, str) or not isinstance(caption, str) or label not in (True, False):
             side.set_aside.add(path, number, "field missing", "`image_id`, `caption` or `label` is null or mistyped")
+            continue
+        if not words(caption):
+            side.set_aside.add(path, number, _EMPTY, repr(caption[:60]))
             continue
         name = values.get("image_name") or ""
         provenance = _json(values.get("provenance"))

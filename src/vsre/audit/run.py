@@ -18,6 +18,7 @@ from vsre.audit.labels import balance, ceiling, floors
 from vsre.audit.overlap import Known, findings
 from vsre.audit.rows import Row, Side, read_side
 from vsre.audit.verdict import verdict
+from vsre.files import write_aside
 
 FORMAT = 1
 """The number of this layout of the figures; it changes where a key's meaning does."""
@@ -45,7 +46,7 @@ class Audit:
 
     def write_json(self, path: Path | str) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(self.figures, indent=1) + "\n", encoding="utf-8")
+        write_aside(Path(path), json.dumps(self.figures, indent=1) + "\n")
 
     def write_clean(self, path: Path | str) -> int:
         """Write the clean rows as `vsre.audit.clean.write_clean` does; returns how many."""
@@ -97,7 +98,7 @@ def audit(
             "images": len({row.image for row in clean}),
             "rows_with_new_caption": sum(row.words not in seen for row in clean if row.words),
         },
-        "floors": floors(*rows, seed=seed, resamples=resamples),
+        "floors": floors(*sides, seed=seed, resamples=resamples),
         "fields": fields(*sides, seed=seed, resamples=resamples),
         # Of the training side the value alone: a resample of every training picture is not worth its memory.
         "label_ceiling": {

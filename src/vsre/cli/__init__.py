@@ -85,7 +85,7 @@ def main() -> None:
         errors.print(f"[bold red]error[/] {_plain(told)}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
-        errors.print("stopped; the same command goes on from here")
+        errors.print("stopped; run the same command again")
         sys.exit(130)
 
 

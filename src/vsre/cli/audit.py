@@ -64,15 +64,19 @@ def audit(
 ) -> None:
     """Look for leaks between training and test data, blind floors and label noise."""
     from vsre.audit import audit as run
+    from vsre.audit.clean import check_clean
+    from vsre.audit.rows import side_files
     from vsre.audit.show import show
 
+    if write_clean is not None:
+        check_clean(write_clean, side_files("test", test))
     with progress_bar("pictures") as tick:
         found = run(
             train, test, images=images or (), test_images=test_images or (), near=near, seed=seed, progress=tick
         )
     console.print(show(found.figures))
+    write_json(json_file, found.figures)
     if write_clean is not None:
         console.print(f"{found.write_clean(write_clean):,} clean rows in {write_clean}", markup=False, highlight=False)
-    write_json(json_file, found.figures)
     if strict and found.leaks:
         raise typer.Exit(1)

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vsre.cli.output import JsonFile, console, key_table, progress_bar, write_json
+from vsre.sources.images import SIDES
 
 
 def register(app: typer.Typer) -> None:
@@ -27,7 +28,7 @@ def scenes(
     dev: Annotated[int, typer.Option(help="Units of the dev split.")] = 20,
     test: Annotated[int, typer.Option(help="Units of the test split.")] = 40,
     split: Annotated[str, typer.Option(help="caption-disjoint or concept-disjoint.")] = "caption-disjoint",
-    size: Annotated[int, typer.Option(help="Pixels along a side.")] = 192,
+    size: Annotated[int, typer.Option(min=SIDES[0], max=SIDES[1], help="Pixels along a side.")] = 192,
     test_style: Annotated[
         str,
         typer.Option(help="Who drew the test split: twemoji, or openmoji (pip install vsre[openmoji])."),
@@ -69,10 +70,13 @@ def _object_range(text: str) -> tuple[int, int]:
 
 
 def vsr(
-    out: Annotated[Path, typer.Argument(help="Folder to write: one sub-folder of Parquet files a split.")],
     annotations: Annotated[
         list[Path], typer.Option("--annotations", "-a", help="VSR's folder of annotations, or JSONL files.")
     ],
+    out: Annotated[
+        Path | None,
+        typer.Argument(help="Folder to write: one sub-folder of Parquet files a split. With --survey: none."),
+    ] = None,
     images: Annotated[
         list[Path] | None,
         typer.Option("--images", "-i", help="Folder(s) of COCO images; none: annotations only."),
@@ -82,10 +86,13 @@ def vsr(
     ] = None,
     split: Annotated[str | None, typer.Option(help="random, zero-shot or turn-s, of a published folder.")] = None,
     protocol: Annotated[str, typer.Option(help="clean, clean-concepts or paper (leaks).")] = "clean",
-    survey: Annotated[bool, typer.Option(help="Only count: all six files of a published folder.")] = False,
+    survey: Annotated[
+        bool, typer.Option("--survey", help="Only count: all six files of a published folder, the one of -a.")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Read VSR (or anything in its format) to triplets, under a protocol."""
+    from vsre.errors import VsreError
     from vsre.sources.vsr import import_vsr, summary_table, survey_vsr
 
     def show(counts: dict[str, Any], title: str) -> None:
@@ -96,10 +103,14 @@ def vsr(
         console.print(table)
 
     if survey:
+        if len(annotations) != 1:
+            raise VsreError(f"--survey counts one published folder, and -a names {len(annotations)}. Name one.")
         summary = survey_vsr(annotations[0])
         show(summary, f"{annotations[0]}")
         key_table("all files", {k: v for k, v in summary.items() if k != "splits"})
         return write_json(json_file, summary)
+    if out is None:
+        raise VsreError("no OUT given. Name the folder to write to, or only count with --survey.")
     with progress_bar("images") as tick:
         summary = import_vsr(
             annotations[0] if len(annotations) == 1 and annotations[0].is_dir() else annotations,
@@ -130,7 +141,7 @@ def layouts(
     split: Annotated[str | None, typer.Option(help="random, zero-shot or turn-s, of a published folder.")] = None,
     protocol: Annotated[str, typer.Option(help="clean, clean-concepts or paper (leaks).")] = "clean",
     objects: Annotated[str, typer.Option(help="named (what captions name of the image) or all.")] = "named",
-    size: Annotated[int, typer.Option(help="Pixels along the longer side.")] = 192,
+    size: Annotated[int, typer.Option(min=SIDES[0], max=SIDES[1], help="Pixels along the longer side.")] = 192,
     json_file: JsonFile = None,
 ) -> None:
     """Draw VSR's images anew from their boxes, with sprites: real captions and labels, no photo needed."""

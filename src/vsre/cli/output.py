@@ -21,6 +21,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from vsre.files import write_aside
+
 console = Console()
 errors = Console(stderr=True)
 
@@ -33,7 +35,7 @@ def write_json(path: Path | None, figures: Any) -> None:
     """Write what was printed as JSON, if the person asked for it."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(figures, indent=1, default=str, sort_keys=False) + "\n")
+        write_aside(path, json.dumps(figures, indent=1, default=str, sort_keys=False) + "\n")
 
 
 def key_table(title: str, values: Mapping[str, Any]) -> None:

@@ -2,15 +2,16 @@
 
 Each function gives another statement about the same picture (or its mirror image) and what the first one's label makes
 of it: True, False, or None where logic leaves it open. Soundness is the ontology's: only "strict" and "frame" inverses,
-only "contrary" and "complementary" antonyms are used. Inverses and mirror images of "frame" relations hold in the
-viewer's frame, which is VSR's (Liu et al., TACL 2023); a label given in the object's own frame breaks them.
+only "contrary" and "complementary" antonyms are used. An inverse is said of true statements; what is false carries over
+where the way back is sound too. Inverses and mirror images of "frame" relations hold in the viewer's frame, which is
+VSR's (Liu et al., TACL 2023); a label given in the object's own frame breaks them.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from vsre.relations.ontology import Relation, relation
+from vsre.relations.ontology import RELATIONS, Relation, relation
 
 _INVERTS = ("strict", "frame")
 
@@ -31,11 +32,31 @@ class Derived(NamedTuple):
 
 
 def inverse(said: Statement, label: bool) -> Derived | None:
-    """The same fact from the object's side: "the dog is right of the cat" for "the cat is left of the dog"."""
+    """The same fact from the object's side: "the dog is right of the cat" for "the cat is left of the dog".
+
+    What was false is left open where the way back is not sound: what is not on top of a thing may have it beneath.
+    """
     found = relation(said.relation)
     if found.inverse is None or found.inverse_soundness not in _INVERTS:
         return None
-    return Derived(Statement(said.object, found.inverse, said.subject), label)
+    known = label or inverse_soundness(found.inverse, found.name) in _INVERTS
+    return Derived(Statement(said.object, found.inverse, said.subject), label if known else None)
+
+
+def inverse_soundness(name: str, other: str) -> str | None:
+    """How sound it is that OTHER holds from the object's side where NAME holds; None where neither is an inverse.
+
+    Where the table says it of OTHER only it is "approx": "ahead of" gives "behind", and not the other way round. Of two
+    strict ones it is "strict": "contains" gives "inside", and so its synonym "in".
+    """
+    here, there = RELATIONS.get(name), RELATIONS.get(other)
+    if here is None or there is None:
+        return None
+    if here.inverse == other:
+        return here.inverse_soundness
+    if there.inverse == name:
+        return "strict" if here.inverse_soundness == there.inverse_soundness == "strict" else "approx"
+    return None
 
 
 def swapped(said: Statement, label: bool) -> Derived | None:

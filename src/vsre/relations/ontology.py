@@ -4,7 +4,7 @@ The facts stand in `ontology.csv` and were counted on VSR's published annotation
 far a rule may be trusted is its soundness:
 
 - inverse: "strict" (above/below), "frame" (true in the viewer's frame only: left/right, front/behind),
-  "approx".
+  "approx". It is said from true to true; `algebra.inverse_soundness` tells the way back.
 - antonym: "contrary" (never both true), "complementary" (and by their meaning one of them), "approx" and "weak"
   (mostly). An antonym is safe from true to false only: what is not above need not be below.
 

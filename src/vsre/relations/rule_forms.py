@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from vsre.errors import VsreError
+from vsre.files import write_aside
 from vsre.relations.ontology import RELATIONS
 from vsre.relations.photo_measures import MEASURES
 
@@ -165,7 +166,7 @@ def dump_thresholds(path: Path, thresholds: Thresholds) -> None:
         thresholds.model_dump(mode="json", by_alias=True), sort_keys=False, default_flow_style=None, width=120
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(note + text, encoding="utf-8")
+    write_aside(path, note + text)
 
 
 def _load(path: Path, model: type[M]) -> M:

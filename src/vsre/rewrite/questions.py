@@ -12,13 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from vsre.errors import VsreError
 from vsre.files import write_aside
 from vsre.rewrite.asking import Question, Template, TemplatePack, answer, has_boxes, slot_values
 from vsre.rewrite.packs import load_pack
-from vsre.triplets import ParquetShards, Triplet, parquet_files, read_triplets, source_files
+from vsre.triplets import (
+    ParquetShards,
+    Triplet,
+    parquet_batches,
+    parquet_files,
+    parquet_schema,
+    read_triplets,
+    source_files,
+)
 
 QUESTION_SCHEMA = pa.schema(
     [(f.name, pa.bool_() if f.name == "truth" else pa.string()) for f in dataclasses.fields(Question)]
@@ -175,9 +182,9 @@ def read_questions(path: Path | str) -> Iterator[Question]:
     """Stream the questions of a file or folder, in the order they were written."""
     names = QUESTION_SCHEMA.names
     for file in parquet_files(path):
-        parquet = pq.ParquetFile(file)
-        missing = [n for n in names if n not in parquet.schema_arrow.names]
+        there = parquet_schema(file).names
+        missing = [n for n in names if n not in there]
         if missing:
             raise VsreError(f"{file}: not a question file, it lacks the columns {', '.join(missing)}.")
-        tables = (batch.to_pydict() for batch in parquet.iter_batches(batch_size=4096, columns=names))
+        tables = (batch.to_pydict() for batch in parquet_batches(file, names, size=4096))
         yield from chain.from_iterable(map(Question, *(table[n] for n in names)) for table in tables)

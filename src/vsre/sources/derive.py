@@ -2,8 +2,7 @@
 
 - inverse: the same fact from the object's side ("the dog is right of the cat" for "the cat is left of the dog").
 - swapped: subject and object exchanged under the same relation; false where it holds one way only.
-- opposite: the relation's antonym; false where the statement is true, and true where it is false if one of the two must
-  hold (outside for inside).
+- opposite: the relation's antonym; false where the statement is true.
 - mirrored: the mirrored picture with left and right exchanged in the words.
 
 Only what the label decides is written (`vsre.relations.algebra`), so labels come out uneven where a rule gives false
@@ -23,6 +22,7 @@ from typing import Any, Literal
 from PIL import ImageOps
 
 from vsre.errors import VsreError
+from vsre.files import write_aside
 from vsre.relations import algebra
 from vsre.relations.algebra import Derived, Statement
 from vsre.relations.grammar import caption
@@ -102,9 +102,7 @@ def derive(
         "derived": figures,
         "set_aside": {"rows": set_aside.total, "reasons": dict(set_aside.counts.most_common())},
     }
-    partial = out / "derive.json.tmp"
-    partial.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    partial.replace(out / "derive.json")
+    write_aside(out / "derive.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
 

@@ -17,6 +17,9 @@ MAX_PIXELS = 50_000_000
 MAX_BYTES = 256 * 1024 * 1024
 """Files larger than this are refused unread."""
 
+SIDES = (32, 2048)
+"""Pixels that the longer side of a drawn picture has, at the least and at the most."""
+
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """What is opened; JPEG's reader opens MPO too. Pillow knows more, but some start other programs (EPS Ghostscript)."""
 
@@ -54,7 +57,7 @@ def open_header(source: bytes | Path | str, *, name: str | None = None) -> Image
     if not size:
         raise VsreError(f"{name}: the file is empty (0 bytes). Copy or download it again.")
     if size > MAX_BYTES:
-        raise VsreError(f"{name}: {size / 1e6:,.0f} MB, the limit is {MAX_BYTES / 1e6:,.0f} MB. Save it smaller.")
+        raise PictureTooLarge(f"{name}: {size / 1e6:,.0f} MB, the limit is {MAX_BYTES / 1e6:,.0f} MB. Save it smaller.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -67,6 +70,12 @@ def open_header(source: bytes | Path | str, *, name: str | None = None) -> Image
     if image.width * image.height > MAX_PIXELS:
         raise _too_large(name, f"{image.width} x {image.height} =")
     return image
+
+
+def check_side(size: int) -> None:
+    """Raises VsreError for a size in which no picture is drawn."""
+    if not SIDES[0] <= size <= SIDES[1]:
+        raise VsreError(f"size {size}: pictures are drawn with {SIDES[0]} to {SIDES[1]} pixels along a side.")
 
 
 def load_image(source: bytes | Path | str, *, name: str | None = None) -> Image.Image:

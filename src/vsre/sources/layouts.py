@@ -11,7 +11,7 @@ from __future__ import annotations
 import colorsys
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
@@ -19,6 +19,8 @@ from typing import Any, Literal
 from PIL import Image, ImageDraw, ImageFont
 
 from vsre.errors import VsreError
+from vsre.files import is_file
+from vsre.sources.images import check_side
 from vsre.sources.scenes.backgrounds import BACKGROUNDS, background
 from vsre.sources.scenes.sprites import SPRITES, turned
 from vsre.sources.vsr import SetAside, find_splits, import_vsr
@@ -101,11 +103,13 @@ def write_layouts(
     reads photos. `which`: the objects of the classes that captions name of the image, or all objects. An image of
     which a named class has no box is not drawn, and its rows are set aside. Returns import_vsr's summary with
     `layouts`: how many were drawn, why others were not, and the classes without a sprite with their number of
-    objects. Raises VsreError as `import_vsr` does, and where no image could be drawn.
+    objects. Raises VsreError as `import_vsr` does, for a size beyond `images.SIDES`, and where no image could be drawn.
     """
     out = Path(out)
+    check_side(size)
     named = _named(find_splits(annotations, split))
     objects = read_objects(instances, named.keys())
+    _remove_earlier(out / "images", named)
     not_drawn, tiles, drawn = Counter[str](), Counter[str](), 0
     for done, (image, classes) in enumerate(named.items(), 1):
         if progress:
@@ -145,6 +149,15 @@ def write_layouts(
         "classes_without_sprite": dict(tiles.most_common()),
     }
     return summary | {"layouts": figures}
+
+
+def _remove_earlier(folder: Path, names: Iterable[str]) -> None:
+    """Delete the pictures of these names wherever the reader would find them: an image that is not drawn now, for want
+    of boxes, must not be that of an earlier call. What else is in the folder stays: it may be anybody's."""
+    for place in [folder, *(entry for entry in folder.glob("*") if entry.is_dir())]:
+        for name in names:
+            if is_file(place / name):
+                (place / name).unlink()
 
 
 def _named(splits: Mapping[str, Sequence[Path]]) -> dict[str, set[str]]:

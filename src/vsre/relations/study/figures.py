@@ -13,7 +13,7 @@ from vsre.relations.ontology import RELATIONS
 from vsre.relations.photo_rules import RuleBook
 from vsre.relations.rule_forms import Side
 from vsre.relations.study.baselines import FAMILIES
-from vsre.relations.study.published import exact, published
+from vsre.relations.study.published import published
 from vsre.relations.study.rows import Judged
 
 PRIOR = 0.3
@@ -77,28 +77,27 @@ def _table(judged: Judged, groups: dict[str, Array], image: Array, bootstrap: Bo
             f"{side} said agreed": said & agreed,
             f"{side} hit agreed": said & right & agreed,
         }
-    total = {name: _totals(bootstrap, image[row], code, len(groups), v[row]) for name, v in counted.items()}
+    total = {
+        name: bootstrap.per_image(image[row], code, len(groups), v[row].astype(float)) for name, v in counted.items()
+    }
     out: dict[str, dict[str, Any]] = {
         name: {"n": int(is_.sum()), "true_share": float(labels[is_].mean())} for name, is_ in groups.items()
     }
     for side, sign in SIGNS.items():
         said, hit, own, n = total[f"{side} said"], total[f"{side} hit"], total[f"{side} own"], total["n"]
         prior = PRIOR if sign > 0 else 1 - PRIOR
-        with np.errstate(divide="ignore", invalid="ignore"):
-            recall, alarm = hit / own, (said - hit) / (n - own)
-            found = {
-                "precision": hit / said,
-                "recall": recall,
-                "coverage": said / n,
-                PRIOR_PRECISION: prior * recall / (prior * recall + (1 - prior) * alarm),
-            }
-            if agreed.any():
-                found["precision_undisputed"] = total[f"{side} hit agreed"] / total[f"{side} said agreed"]
+        shares = {"precision": (hit, said), "recall": (hit, own), "coverage": (said, n)}
+        if agreed.any():
+            shares["precision_undisputed"] = total[f"{side} hit agreed"], total[f"{side} said agreed"]
+        drawn = {figure: bootstrap.figures(np.divide, *share) for figure, share in shares.items()}
+        recall, alarm = drawn["recall"].all, bootstrap.figures(np.divide, said - hit, n - own).all
+        with np.errstate(invalid="ignore"):
+            at_prior = prior * recall / (prior * recall + (1 - prior) * alarm)
+        drawn[PRIOR_PRECISION] = Draws(at_prior, drawn["precision"].units)  # of the same pictures
+        rows = {figure: below.sum(0) for figure, (_, below) in shares.items()} | {PRIOR_PRECISION: said.sum(0)}
         for i, name in enumerate(groups):
-            of = {"recall": own, "coverage": n, "precision_undisputed": total[f"{side} said agreed"]}
-            out[name][side] = {"n": int(said[0, i])} | {
-                figure: exact(Draws(drawn).figure(i, int(of.get(figure, said)[0, i])))
-                for figure, drawn in found.items()
+            out[name][side] = {"n": int(said[:, i].sum())} | {
+                figure: draws.figure(i, int(rows[figure][i])) for figure, draws in drawn.items()
             }
             for ranking, scores in judged.scores.items():
                 right = labels == (sign > 0)
@@ -106,11 +105,6 @@ def _table(judged: Judged, groups: dict[str, Array], image: Array, bootstrap: Bo
                 top = mine[np.argsort(-sign * scores[mine], kind="stable")[: out[name][side]["n"]]]
                 out[name][side][f"precision_of_{ranking}"] = float(right[top].mean()) if len(top) else None
     return out
-
-
-def _totals(bootstrap: Bootstrap, image: Array, code: Array, groups: int, values: Array) -> Array:
-    """Sums of `values` (n,) for each group, on the data and on every resample, (1 + R, G)."""
-    return bootstrap.figures(lambda total: total, bootstrap.per_image(image, code, groups, values.astype(float))).all
 
 
 def _aim(name: str, side: str, wanted: float, entry: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vsre.diagnose.bootstrap import LEVEL, Array, Bootstrap, Draws, Figure
+from vsre.diagnose.bootstrap import Array, Bootstrap, Draws
 from vsre.relations.study.baselines import FAMILIES, RULES
 from vsre.relations.study.rows import Judged
 
@@ -58,24 +58,15 @@ def _side_by_side(theirs: Array, judged: Judged, mine: Array, image: Array, boot
     return {
         "n": n,
         "accuracy": ratio(said == labels, everything).figure(0, n),
-        "precision": exact(ratio(said & labels, said).figure(0, int(said.sum()))),
+        "precision": ratio(said & labels, said).figure(0, int(said.sum())),
         "coverage": ratio(said, everything).figure(0, n),
         "ours": {
-            "precision": exact(ratio(ours & labels, ours).figure(0, int(ours.sum()))),
+            "precision": ratio(ours & labels, ours).figure(0, int(ours.sum())),
             "coverage": ratio(ours, everything).figure(0, n),
         },
         "same_coverage": {
             "coverage": k / n,
-            **{who: exact(draws.figure(0, k)) for who, draws in precision.items()},
+            **{who: draws.figure(0, k) for who, draws in precision.items()},
             "gain": precision["ours"].minus(precision["theirs"]).figure(0, k),
         },
     }
-
-
-def exact(figure: Figure) -> Figure:
-    """Where all are right, or none, resampling sees no doubt: the exact interval of a share instead."""
-    value, n = figure["value"], figure["n"]
-    if value not in (0.0, 1.0) or not n:
-        return figure
-    doubt = 1 - (1 - LEVEL / 100) ** (1 / n)  # Clopper-Pearson, all of it on the one side that there is
-    return figure | ({"low": 1 - doubt} if value else {"high": doubt})

@@ -1,7 +1,6 @@
 """The embedded world: scenes of emoji in COCO's classes, with exact boxes, masks, depth and spatial truth."""
 
 from vsre.sources.scenes.backgrounds import BACKGROUNDS
-from vsre.sources.scenes.blind import blind_floor
 from vsre.sources.scenes.compose import DRAWABLE, draw_scene_for, random_scene, scene_stream
 from vsre.sources.scenes.facts import Seen, object_list
 from vsre.sources.scenes.render import encode, masks, paint, render, shapes
@@ -28,7 +27,6 @@ __all__ = [
     "Seen",
     "Unit",
     "World",
-    "blind_floor",
     "check_objects",
     "check_style",
     "concept_splits",

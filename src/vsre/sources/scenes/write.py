@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from vsre.errors import VsreError
+from vsre.orphans import end_with_parent
 from vsre.relations.grammar import caption
 from vsre.relations.ontology import RELATIONS
 from vsre.sources.coco import CATEGORY_ID, SUPERCATEGORY
-from vsre.sources.scenes.blind import BLIND_KEYS, blind_floor
+from vsre.sources.images import check_side
 from vsre.sources.scenes.compose import DRAWABLE
 from vsre.sources.scenes.render import Shape, encode, mask_box, run_lengths
 from vsre.sources.scenes.scene import Scene
@@ -141,7 +142,7 @@ def _units(how: _Settings, numbers: range, workers: int) -> Iterator[_Drawn | No
         yield from map(draw, numbers)
         return
     # Not forked: the caller may run threads.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent) as pool:
         yield from pool.map(draw, numbers, chunksize=16)
 
 
@@ -166,9 +167,11 @@ def write_world(
     how many things its scenes have, as the least and the most (see `draw_unit`). `test_as` is a split and a number: the
     test split is drawn as that one's units from this number on, such as what training never reached of its own classes
     and captions. `progress(done, total)` is called after each. The files depend on the other arguments only, not on
-    `workers`. Raises VsreError where `out` already holds a world, or where `objects` asks for what no scene can have.
+    `workers`. Raises VsreError where `out` already holds a world, for a size beyond `images.SIDES`, and where `objects`
+    asks for what no scene can have.
     """
     out = Path(out)
+    check_side(size)
     check_style(test_style)
     ranges = {name: check_objects(asked) for name, asked in (objects or {}).items()}
     if (out / "instances.json").exists():
@@ -215,7 +218,7 @@ def write_world(
                     for statement, truth in chosen:
                         row = _row(statement, truth == (which == 0), file_name)
                         captions.write(json.dumps(row) + "\n")
-                        said[name].append({key: row[key] for key in BLIND_KEYS})
+                        said[name].append(row)
         categories = [{"id": i, "name": n, "supercategory": SUPERCATEGORY[n]} for n, i in CATEGORY_ID.items()]
         coco.write(f'],\n"images": {json.dumps(images)},\n"categories": {json.dumps(categories)}}}\n')
     summary = _summary(split, seed, size, said, len(images), failed) | {"test_style": test_style}
@@ -240,5 +243,18 @@ def _summary(
         "classes": len({row["subj"] for row in everything} | {row["obj"] for row in everything}),
         "relations": dict(relations.most_common()),
         "meta_categories": dict(Counter(RELATIONS[row["relation"]].meta_category for row in everything)),
-        "blind_floor": {name: blind_floor(rows["train"], rows[name]) for name in ("dev", "test")},
+        "blind_floor": {name: _blind_floor(rows["train"], rows[name]) for name in ("dev", "test")},
     }
+
+
+def _blind_floor(train: list[dict[str, Any]], test: list[dict[str, Any]]) -> dict[str, float]:
+    """What each guesser reaches that sees no picture; nothing where a split is empty."""
+    from vsre.diagnose.blind import FITTED, Statement, blind_floor  # the one definition, which knows no scenes
+
+    if not train or not test:
+        return {}
+    splits = (
+        [Statement(r["image"], r["caption"], r["relation"], bool(r["label"])) for r in rows] for rows in (train, test)
+    )
+    floor = blind_floor(*splits, resamples=1)
+    return {name: floor[name]["value"] for name in ("majority", *FITTED)}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vsre.errors import VsreError
+from vsre.files import write_aside
 from vsre.sources.coco import CATEGORY_ID
 from vsre.sources.protocols import HeldOut, Overlap, apply_protocol, protocol_named
 from vsre.sources.vsr.objects import read_objects
@@ -139,9 +140,7 @@ def import_vsr(
     if {"train", "test"} <= splits.keys():
         summary["protocol"] = {"name": chosen.name, "note": chosen.note}
         summary["overlap"] = {name: overlap.summary() for name, overlap in overlaps.items()}
-    partial = out / "summary.json.tmp"
-    partial.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    partial.replace(out / "summary.json")
+    write_aside(out / "summary.json", json.dumps(summary, indent=1) + "\n")
     return summary
 
 

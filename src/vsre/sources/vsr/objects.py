@@ -98,9 +98,9 @@ def _read_lines(path: Path, wanted: Collection[str]) -> dict[str, ImageObjects]:
                 row = json.loads(line)
                 if row["image"] in wanted:
                     objects = [(str(name), _clip(x0, y0, x1, y1)) for name, x0, y0, x1, y1 in row["boxes"]]
-                    size = int(row.get("width", 0)), int(row.get("height", 0))
+                    size = _pixels(row.get("width", 0)), _pixels(row.get("height", 0))
                     found[row["image"]] = ImageObjects(*size, objects)
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
+            except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError) as error:
                 expected = '{"image": NAME, "boxes": [[CLASS, X0, Y0, X1, Y1], ...]}'
                 raise VsreError(f"{path}, row {number}: expected {expected} ({error!r}).") from error
     return found
@@ -117,14 +117,14 @@ def _read_coco(path: Path, wanted: Collection[str]) -> dict[str, ImageObjects]:
             try:
                 if section == "images":
                     if item["file_name"] in wanted:
-                        size = int(item["width"]), int(item["height"])
+                        size = _pixels(item["width"]), _pixels(item["height"])
                         images[item["id"]] = item["file_name"], ImageObjects(*size)
                 elif section == "categories":
                     classes[item["id"]] = str(item["name"])
                 # COCO lists its images first; a file that lists them last costs memory, not correctness.
                 elif not item.get("iscrowd") and ("images" not in sections or item["image_id"] in images):
                     kept.append((item["image_id"], item["category_id"], item["bbox"]))
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
                 raise VsreError(f"{path}: an entry of `{section}` is not as in COCO: {error!r}.") from error
     if not {"images", "categories"} <= sections:
         raise VsreError(
@@ -138,12 +138,19 @@ def _read_coco(path: Path, wanted: Collection[str]) -> dict[str, ImageObjects]:
     return dict(images.values())
 
 
+def _pixels(value: Any) -> int:
+    pixels = int(value)
+    if pixels >= 1 << 31:  # more than a triplet's columns hold
+        raise ValueError("width or height is no number of pixels")
+    return pixels
+
+
 def _fractions(bbox: Any, width: int, height: int) -> Box | None:
     """COCO's [x, y, width, height] in pixels as clipped fractions; None where nothing is left of it."""
     try:
         x, y, w, h = (float(v) for v in bbox)
         return _clip(x / width, y / height, (x + w) / width, (y + h) / height)
-    except (TypeError, ValueError, ZeroDivisionError):
+    except (TypeError, ValueError, ArithmeticError):
         return None
 
 

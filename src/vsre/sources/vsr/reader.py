@@ -23,13 +23,17 @@ Progress = Callable[[int, int], None]
 """Called with the number of the image at hand, from 1, and of the images in all."""
 
 
+_Place = tuple[Path, int]
+"""A file and the number of a row in it, from 1."""
+
+
 class PictureMissing(VsreError):
     """An image that a row names is in no image folder."""
 
 
 @dataclass
 class ReadCounts:
-    """What a reading came to: the usable rows, how many of them say again what an earlier row says, and the
+    """What a reading came to: all rows, unusable ones included, how many say again what an earlier row says, and the
     files that EXIF turned. `boxes` counts the subjects and objects of the triplets: the box is known, or
     why it is not.
     """
@@ -131,13 +135,13 @@ def read_index(
     """The triplets of indexed rows; one image and its rows are in memory at a time."""
     counts = counts if counts is not None else ReadCounts()
     folders = _with_subfolders(images) if images is not None else None
-    seen: set[str] = set()
+    counts.rows += index.rows
+    seen: dict[str, tuple[bool, _Place]] = {}
     with ExitStack() as stack:
         files = [stack.enter_context(path.open("rb")) for path in index.files]
         for done, (name, places) in enumerate(index.places.items(), 1):
             if progress is not None:
                 progress(done, len(index.places))
-            counts.rows += len(places)
             picture = None
             if folders is not None:
                 try:
@@ -150,12 +154,14 @@ def read_index(
             for row, rows in _merged(index, places, files, classes, set_aside):
                 triplet = _triplet(row, rows, picture, objects.get(name), split, origin, counts)
                 # The same picture may stand in the folder under two names.
-                if triplet.key in seen:
-                    counts.duplicates += len(rows)
+                known, first = seen.get(triplet.key, (None, rows[0]))
+                if known not in (None, row.label):
+                    _contradicts(set_aside, rows, first, row.caption)
                     continue
-                seen.add(triplet.key)
-                counts.duplicates += len(rows) - 1
-                yield triplet
+                counts.duplicates += len(rows) - (known is None)
+                if known is None:
+                    seen[triplet.key] = row.label, first
+                    yield triplet
 
 
 def read_picture(path: Path) -> Picture:
@@ -176,31 +182,42 @@ def _merged(
     files: Sequence[BinaryIO],
     classes: Collection[str],
     set_aside: SetAside,
-) -> Iterator[tuple[Row, list[str]]]:
-    """The rows of one image, each caption once, with every place ("zeroshot/train.jsonl:12") it stands in."""
-    merged: dict[str, tuple[Row, list[str]]] = {}
+) -> Iterator[tuple[Row, list[_Place]]]:
+    """The rows of one image, each caption once, with every place it stands in."""
+    merged: dict[str, tuple[Row, list[_Place]]] = {}
     for number, row_number, offset in places:
-        path = index.files[number]
+        place = index.files[number], row_number
         files[number].seek(offset)
         row = read_row(files[number].readline(MAX_LINE + 1), classes)
         first, rows = merged.setdefault(row.caption, (row, []))
         if first.label == row.label:
-            rows.append(f"{path.parent.name}/{path.name}:{row_number}")
+            rows.append(place)
         else:
-            set_aside.add(path, row_number, "label contradicts an earlier row", f"the first is {rows[0]}", row.caption)
+            _contradicts(set_aside, [place], rows[0], row.caption)
     yield from merged.values()
+
+
+def _contradicts(set_aside: SetAside, rows: Sequence[_Place], first: _Place, caption: str) -> None:
+    for path, number in rows:
+        set_aside.add(path, number, "label contradicts an earlier row", f"the first is {_shown(first)}", caption)
+
+
+def _shown(place: _Place) -> str:
+    """ "zeroshot/train.jsonl:12"."""
+    path, number = place
+    return f"{path.parent.name}/{path.name}:{number}"
 
 
 def _triplet(
     row: Row,
-    rows: list[str],
+    rows: Sequence[_Place],
     picture: Picture | None,
     objects: ImageObjects | None,
     split: str,
     origin: str,
     counts: ReadCounts,
 ) -> Triplet:
-    provenance: dict[str, Any] = {**row.extra, "rows": rows, "audit": row.audit}
+    provenance: dict[str, Any] = {**row.extra, "rows": [_shown(place) for place in rows], "audit": row.audit}
     width, height = (objects.width, objects.height) if objects is not None else (0, 0)
     if picture is not None:
         width, height = picture.width, picture.height

@@ -53,8 +53,8 @@ class Row:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-def read_row(line: bytes, classes: Collection[str]) -> Row:
-    """The row of one line; raises UnusableRow."""
+def read_row(line: bytes, classes: Collection[str] | None) -> Row:
+    """The row of one line, about things of these classes (None: of any); raises UnusableRow."""
     fields = _fields(line)
     caption, relation, label = fields["caption"], fields["relation"], fields["label"]
     # The length comes first: nothing else should work on ten thousand characters.
@@ -69,10 +69,10 @@ def read_row(line: bytes, classes: Collection[str]) -> Row:
         raise UnusableRow("caption does not parse", f"expected 'The X is {relation} the Y.', got {caption[:80]!r}")
     subject, object = (name.lower() for name in named)
     for name in (subject, object):
-        if name not in classes:
+        if classes is not None and name not in classes:
             raise UnusableRow("class not found", f"{name[:60]!r} is no COCO class")
     extra = {name: value for name, value in fields.items() if name not in _USED}
-    return Row(_image_name(fields["image"]), caption, bool(label), relation, subject, object, _audit(fields), extra)
+    return Row(image_below(fields["image"]), caption, bool(label), relation, subject, object, _audit(fields), extra)
 
 
 def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes]]:
@@ -112,13 +112,16 @@ def _fields(line: bytes) -> dict[str, Any]:
     for name in ("image", "caption", "relation"):
         if not isinstance(fields.get(name), str) or not fields[name].strip():
             raise UnusableRow("field missing", f"`{name}` is absent, empty or no text")
+    for name in ("caption", "relation"):
+        if any("\ud800" <= character <= "\udfff" for character in fields[name]):
+            raise UnusableRow("text is not Unicode", f"`{name}` has half a surrogate pair: {fields[name][:60]!r}")
     if "label" not in fields:
         raise UnusableRow("field missing", "`label` is absent")
     return fields
 
 
-def _image_name(name: str) -> str:
-    """A file name or a path below the image folder; never one that leads out of it."""
+def image_below(name: str) -> str:
+    """A file name or a path below the image folder; raises UnusableRow for one that leads out of it, or is none."""
     parts = PurePosixPath(name).parts
     outside = name.startswith("/") or "\\" in name or ".." in parts
     # Bytes come last: half a surrogate pair, which is not printable, has none.

@@ -43,7 +43,7 @@ def survey_vsr(annotations: Path) -> dict[str, Any]:
 
 def _figures(counts: ReadCounts, set_aside: SetAside, tally: Tally) -> dict[str, Any]:
     return {
-        "rows": counts.rows + set_aside.total,
+        "rows": counts.rows,
         "duplicates": counts.duplicates,
         "set_aside": dict(set_aside.counts),
         "removed": {},
