@@ -260,6 +260,18 @@ def test_errors_are_asked_again_where_that_is_asked_for(tmp_path: Path) -> None:
     assert again["asked"] == first["asked"], "no question counts twice"
 
 
+def test_answers_cut_at_the_limit_are_counted(tmp_path: Path) -> None:
+    path = mmbench_tsv(tmp_path / "mmbench.tsv", questions=3)
+    cut = iter([True, False, True] + [False] * 30)
+    engine = Rulebound(lambda p: Reply("B", cut=next(cut)))
+    metrics = run_benchmark(engine, "mmbench", path, tmp_path / "run", progress=False)
+    kept = load_benchmark_run(tmp_path / "run").samples["cut"].to_pylist()
+    assert kept.count(True) == 2 and any(
+        warning.startswith(f"2 of {len(kept)} answers") and "larger --max-tokens" in warning
+        for warning in metrics["warnings"]
+    )
+
+
 @pytest.mark.slow
 def test_empty_answers_and_ten_megabytes(tmp_path: Path) -> None:
     path = mmbench_tsv(tmp_path / "mmbench.tsv", questions=1)

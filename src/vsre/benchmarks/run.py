@@ -27,6 +27,7 @@ from vsre.diagnose.answering import Answering, Group
 from vsre.diagnose.engines import Engine
 from vsre.diagnose.replies import Interrupted
 from vsre.diagnose.run_folder import RunRecord, write_json
+from vsre.diagnose.run_warnings import cut_warnings
 from vsre.diagnose.samples import read_samples
 from vsre.errors import VsreError
 
@@ -130,7 +131,8 @@ def run_benchmark(
         record.stopped()
         raise
     record.finish(asked, seconds)
-    replies = to_replies(read_samples(out / "samples", schema=SCHEMA))
+    samples = read_samples(out / "samples", schema=SCHEMA)
+    replies = to_replies(samples)
     metrics = {
         "model": engine.name,
         "benchmark": benchmark.name,
@@ -140,6 +142,7 @@ def run_benchmark(
         **benchmark.score(items, replies, seed=seed),
         "set_aside": dict(copy.aside.counts),
     }
+    metrics["warnings"] = [*metrics["warnings"], *cut_warnings([samples]), *record.warnings()]
     _export(benchmark, items, replies, out)
     write_json(out / "metrics.json", metrics)
     record.write()

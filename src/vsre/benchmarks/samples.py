@@ -33,6 +33,7 @@ SCHEMA = pa.schema(
         ("logps", pa.list_(pa.float64())),
         ("tokens", pa.list_(pa.int32())),
         ("ends", pa.list_(pa.float64())),
+        ("cut", pa.bool_()),
         ("error", pa.string()),
     ]
 )
@@ -40,7 +41,7 @@ SCHEMA = pa.schema(
 where the benchmark keeps it back. `by_rule` is what the benchmark's own rule reads, `reading` what ours does; of
 likelihoods the latter is the option with the largest mean over its tokens and the end. `correct` says whether
 `reading` is the truth, null for errors. `logps`, `tokens` and `ends` are those of the options that were scored, in
-their order."""
+their order. `cut`: the answer ended at the limit of tokens; null where that is not known."""
 
 
 IDENTITY = ("key", "way")
@@ -91,6 +92,7 @@ def _sample(model: str, benchmark: Benchmark, item: Item, way: str, reply: Reply
         "logps": [score.logp for score in reply.scores],
         "tokens": [score.tokens for score in reply.scores],
         "ends": [score.end for score in reply.scores],
+        "cut": reply.cut,
         "error": storable(reply.error),
     }
 

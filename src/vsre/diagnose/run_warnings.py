@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,12 +23,17 @@ def answer_warnings(samples: pa.Table, probes: pa.Table | None = None) -> list[s
             f"{errors} questions{of_probes} ended in an error and are not asked again by themselves: "
             "`vsre diagnose --retry-errors` (in Python retry_errors=True) does, where the reason was one that passes."
         )
+    return [*told, *cut_warnings(tables)]
+
+
+def cut_warnings(tables: Sequence[pa.Table]) -> list[str]:
+    """A warning where many answers were cut short; `tables` have a column `cut`."""
     known = sum(len(table) - table["cut"].null_count for table in tables)
     cut = sum(pc.sum(table["cut"]).as_py() or 0 for table in tables)
-    if cut > CUT_SHARE * known:
-        told.append(
-            f"{cut} of {known} answers ({100 * cut / known:.1f} %) were cut at the limit of tokens, so how they end is "
-            "not known: look at the samples (column cut), and where it matters run into another folder with a larger "
-            "--max-tokens (in Python Decoding(N, N))."
-        )
-    return told
+    if cut <= CUT_SHARE * known:
+        return []
+    return [
+        f"{cut} of {known} answers ({100 * cut / known:.1f} %) were cut at the limit of tokens, so how they end is "
+        "not known: look at the samples (column cut), and where it matters run into another folder with a larger "
+        "--max-tokens (in Python Decoding(N, N))."
+    ]
