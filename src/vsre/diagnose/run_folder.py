@@ -14,6 +14,7 @@ import vsre
 from vsre.diagnose.engines import Engine
 from vsre.diagnose.samples import drop_errors, sample_files
 from vsre.errors import VsreError
+from vsre.files import write_aside
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy", "pillow")
 
@@ -113,9 +114,7 @@ class RunRecord:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write a run's JSON so that a reader finds the old file or the new one; NaN is refused."""
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-    draft.replace(path)
+    write_aside(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from PIL import Image, ImageDraw
 
 from vsre.errors import VsreError
+from vsre.files import write_aside
 from vsre.repaint.canvas import on_canvas
 from vsre.sources.images import load_image
 from vsre.triplets import Box
@@ -28,9 +29,8 @@ def write_page(out: Path, template: str, **context: Any) -> Path:
     templates = environment().overlay(loader=jinja2.PackageLoader("vsre.repaint", "templates"))
     page = templates.get_template(template).render(style=Markup(style_sheet()), **context)
     out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_name(out.name + ".tmp")
-    aside.write_text(page, encoding="utf-8", errors="replace")
-    return aside.replace(out)
+    write_aside(out, page.encode("utf-8", "replace"))
+    return out
 
 
 def thumbnail(image: bytes | None, side: int) -> Image.Image | None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 import vsre
+from vsre.files import write_aside
 from vsre.report.compare import blind_floor
 from vsre.report.inputs import Estimate
 from vsre.report.leaderboard import TITLES, Group, Leaderboard, Row
@@ -58,10 +59,8 @@ def write_leaderboard(out_html: Path | str, board: Leaderboard, *, title: str = 
     page = environment().get_template("leaderboard.html.j2").render(_context(board, title))
     out = Path(out_html)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # written aside, then renamed: an open browser tab never meets half a page
-    aside = out.with_name(out.name + ".tmp")
-    aside.write_text(page, encoding="utf-8", errors="replace")
-    return aside.replace(out)
+    write_aside(out, page.encode("utf-8", "replace"))  # an open browser tab never meets half a page
+    return out
 
 
 def _context(board: Leaderboard, title: str) -> dict[str, Any]:

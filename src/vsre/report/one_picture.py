@@ -16,6 +16,7 @@ from rich.text import Text
 
 import vsre
 from vsre.diagnose.one_picture import OneQuestion
+from vsre.files import write_aside
 from vsre.report.page import environment, style_sheet
 from vsre.sources.images import load_image
 
@@ -62,7 +63,7 @@ def write_page(out: Path, picture: Path, data: bytes, name: str, questions: Sequ
         )
     )
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, encoding="utf-8", errors="replace")
+    write_aside(out, page.encode("utf-8", "replace"))
     return out
 
 

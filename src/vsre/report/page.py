@@ -14,6 +14,7 @@ from markupsafe import Markup
 import vsre
 from vsre.diagnose.metrics import HEADLINES
 from vsre.errors import VsreError
+from vsre.files import write_aside
 from vsre.report import charts, compare, gallery, reliance, results
 from vsre.report.also import also_rows
 from vsre.report.inputs import (
@@ -48,10 +49,8 @@ def write_report(out_html: Path | str, runs: Sequence[ReportRun], meta: ReportMe
     page = environment().get_template("page.html.j2").render(_context(loaded, meta))
     out = Path(out_html)
     out.parent.mkdir(parents=True, exist_ok=True)
-    # written aside, then renamed: an open browser tab never meets half a page
-    aside = out.with_name(out.name + ".tmp")
-    aside.write_text(page, encoding="utf-8", errors="replace")
-    return aside.replace(out)
+    write_aside(out, page.encode("utf-8", "replace"))  # an open browser tab never meets half a page
+    return out
 
 
 def style_sheet() -> str:

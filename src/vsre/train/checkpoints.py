@@ -21,6 +21,7 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from vsre.errors import VsreError
+from vsre.files import write_aside
 from vsre.model.checkpoints import load_weights as read_model
 from vsre.train.optimizer import moment_bytes
 
@@ -31,13 +32,7 @@ TRAINED = "trained.safetensors"
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON so that a reader finds the old file or the new one, never half of one."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_aside(path, json.dumps(content, indent=2) + "\n")
     _sync(path.parent)
 
 

@@ -22,6 +22,7 @@ from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from vsre.errors import VsreError
+from vsre.files import write_aside
 from vsre.train.processes import processes
 
 LOG = "log.jsonl"
@@ -49,9 +50,7 @@ class JsonLog(TrainerCallback):
         state.save_steps = args.save_steps  # on going on transformers has that of the checkpoint
         if state.is_world_process_zero:
             kept = [line for line in read_log(self.path) if line["step"] <= state.global_step]
-            part = self.path.with_suffix(".part")
-            part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-            part.replace(self.path)
+            write_aside(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         # This file is the record; without the cut every checkpoint would carry the whole history again.
