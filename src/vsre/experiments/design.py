@@ -30,6 +30,8 @@ JOIN = " x "
 
 STARTS = 8
 RIDGE = 1e-6
+ENOUGH = 4
+"""Degrees of freedom that interactions need of a part of a fraction's runs: Student's t is 12.7, 4.3, 3.2, 2.8 of 1 to 4."""
 
 
 def model_matrix(factors: Sequence[Mapping[str, Any]], effects: Sequence[str]) -> Matrix:
@@ -135,14 +137,16 @@ def _most_telling_first(candidates: Matrix, fixed: Sequence[int], chosen: Sequen
 def told_apart(factors: Sequence[Mapping[str, Any]], effects: Sequence[str]) -> list[str]:
     """Which effects some of a fraction's runs can tell: those of factors that differ among them.
 
-    All of these where the runs tell them apart and leave a degree of freedom, or else the main effects alone, or none.
+    All of these where the runs tell them apart and leave ENOUGH degrees of freedom, or else the main effects alone, or
+    none: bounds by one or two degrees would be several times as wide as what leaving interactions out may bend.
     """
     names = {part for effect in effects for part in effect.split(JOIN)}
     varies = {name for name in names if len({run[name] for run in factors}) > 1}
     several = [effect for effect in effects if varies.issuperset(effect.split(JOIN))]
     for some in (several, [effect for effect in several if JOIN not in effect]):
         x = model_matrix(factors, some)
-        if some and len(x) > x.shape[1] == np.linalg.matrix_rank(x):
+        least = ENOUGH if any(JOIN in effect for effect in some) else 1
+        if some and len(x) - x.shape[1] >= least and x.shape[1] == np.linalg.matrix_rank(x):
             return some
     return []
 
