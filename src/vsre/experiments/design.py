@@ -31,7 +31,7 @@ JOIN = " x "
 STARTS = 8
 RIDGE = 1e-6
 ENOUGH = 4
-"""Degrees of freedom that interactions need of a part of a fraction's runs: Student's t is 12.7, 4.3, 3.2, 2.8 of 1 to 4."""
+"""Degrees of freedom that interactions need of a part of a fraction: Student's t is 12.7, 4.3, 3.2, 2.8 of 1 to 4."""
 
 
 def model_matrix(factors: Sequence[Mapping[str, Any]], effects: Sequence[str]) -> Matrix:
