@@ -9,12 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from vsre import cli
 from vsre.cli import app, main
 from vsre.cli.output import write_json
 from vsre.errors import VsreError
+from vsre.model import zoo_names
 
 run = CliRunner()
 DATA = os.environ.get("VSRE_TEST_DATA")
@@ -111,10 +113,14 @@ def test_sizes_have_bounds(tmp_path: Path, verb: str) -> None:
 def test_a_stopped_verb_promises_no_more_than_it_keeps(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    stopping = typer.Typer()
+
+    @stopping.command()
     def stopped() -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "app", stopped)
+    monkeypatch.setattr(cli, "app", stopping)
+    monkeypatch.setattr(sys, "argv", ["vsre"])
     assert exit_code(monkeypatch) == 130
     assert capsys.readouterr().err.strip() == "stopped; run the same command again"
 
@@ -190,3 +196,9 @@ def test_asking_what_is_no_picture(
     (tmp_path / "odd.jpg").write_text("no picture")
     assert exit_code(monkeypatch, "ask", "zoo:vsre", str(tmp_path / "odd.jpg"), "Is it?") == 2
     assert "odd.jpg" in "".join(capsys.readouterr())
+
+
+@pytest.mark.skipif("base" not in zoo_names(), reason="the shipped models are not built: vsre zoo train all")
+def test_a_model_without_encoders_to_look_into(tmp_path: Path) -> None:
+    result = run.invoke(app, ["features", "zoo:base", str(tmp_path / "out")])
+    assert "no VSRE model" in str(result.exception) and not (tmp_path / "out").exists()

@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from vsre.errors import VsreError
-from vsre.recipes.steps import Steps, alone
+from vsre.recipes.steps import STEP, Steps, alone, digests
 
 QUIET = Console(quiet=True)
 
@@ -108,6 +108,27 @@ def test_what_was_made_of_another_is_not_used(tmp_path: Path) -> None:
     mark = folders[2] / "step.json"
     mark.write_text(json.dumps({k: v for k, v in json.loads(mark.read_text()).items() if k != "of"}))
     assert made(1) == [{"of": 1}] * 3, "an earlier version did not write it down"
+
+
+def test_what_a_step_reads_must_be_what_it_was(tmp_path: Path) -> None:
+    pack, steps = tmp_path / "mine.yaml", Steps(tmp_path / "out", QUIET)
+    pack.write_text("as it was")
+    made = tmp_path / "out" / "made"
+
+    def once() -> dict[str, Any]:
+        return steps.once(made, {"pack": str(pack)}, lambda: {"n": 1}, "make it", reads=digests(pack, None, "scene"))
+
+    assert once() == once() == {"n": 1}
+    pack.write_text("mended")
+    with pytest.raises(VsreError, match=r"made when .*mine\.yaml read otherwise"):
+        once()
+    pack.unlink()
+    assert once() == {"n": 1}, "what is gone is not needed any more"
+    done = json.loads((made / STEP).read_text())
+    del done["reads"]
+    (made / STEP).write_text(json.dumps(done))
+    pack.write_text("of an earlier version nothing is known")
+    assert once() == {"n": 1}
 
 
 def test_a_summary_is_the_same_when_it_is_read_again(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tiny_families_tiles import tiny_idefics3
 from vsre.errors import VsreError
 from vsre.recipes import Recipe, load_recipe, run_recipe
 from vsre.recipes.facts import model_rows
-from vsre.recipes.training import begins_with, data_folders, ends_with, processes_of
+from vsre.recipes.training import alone_at_training, begins_with, data_folders, ends_with, processes_of
 from vsre.train.launch import CONFIGS
 
 QUIET = Console(quiet=True)
@@ -71,12 +71,43 @@ def test_data_are_found_where_they_are_made() -> None:
     assert folders["turn-g"].questions == Path("out/data/turn-g/questions")
 
 
-def test_a_recipe_trains_on_one_machine() -> None:
-    assert processes_of("fsdp2-8") == 8
+def test_a_recipe_trains_on_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = recipe([{"name": "m", "start": {"checkpoint": "zoo:base"}, "stages": [stage("tune")]}])
+    with pytest.raises(VsreError, match="8 GPUs a machine are asked for, 0 are here"):
+        processes_of("fsdp2-8", whole)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    assert processes_of("fsdp2-8", whole) == 8
     with pytest.raises(VsreError, match="trains there"):
-        processes_of("fsdp2-4x8")
+        processes_of("fsdp2-4x8", whole)
     with pytest.raises(VsreError, match="Did you mean ddp-8"):
-        processes_of("dpp-8")
+        processes_of("dpp-8", whole)
+
+
+@pytest.mark.parametrize(
+    ("start", "more", "whole"),
+    [
+        ({"vlm": "llava-hf/llava-1.5-7b-hf"}, {}, "a `vlm`"),
+        ({"checkpoint": "zoo:base"}, {"lora": {}}, "lora"),
+        ({"checkpoint": "zoo:base"}, {"optimizer": "muon"}, "muon"),
+    ],
+)
+def test_what_needs_whole_weights_is_not_spread(
+    start: dict[str, Any], more: dict[str, Any], whole: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    one = recipe([{"name": "m", "start": start, "stages": [stage("tune", **more)]}])
+    assert processes_of("ddp-8", one) == 8
+    with pytest.raises(VsreError, match=f"m, stage tune: {whole} needs whole weights.*Take ddp-8"):
+        processes_of("fsdp2-8", one)
+
+
+def test_a_training_whose_call_is_gone_is_not_trained_over(tmp_path: Path) -> None:
+    with (
+        alone_at_training(tmp_path),
+        pytest.raises(VsreError, match="processes of an earlier call still train here"),
+        alone_at_training(tmp_path),
+    ):
+        pass
 
 
 @pytest.mark.slow

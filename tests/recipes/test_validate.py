@@ -111,6 +111,41 @@ def test_low_rank_layers_are_not_spread() -> None:
     assert row.sharding == "none" and not row.fits
 
 
+def test_what_a_vlm_cannot_is_said_before_any_work() -> None:
+    found = found_in(model({"vlm": "llava-hf/llava-1.5-7b-hf"}, questions_per_image=8, lora={}))
+    assert any("a `vlm` is asked one question a sequence" in fault for fault in found.faults)
+    sound = recipe([model({"vlm": "llava-hf/llava-1.5-7b-hf"}, train=["adapters"])])
+    rows = estimate(sound, check(sound, online=False, gpus=8), Machine(gpus=8, gpu="h100"))
+    assert [row.sharding for row in rows] == ["none"], "and it is not spread over devices"
+
+
+def test_a_language_model_where_pictures_are_asked_about() -> None:
+    (fault,) = found_in(model({"checkpoint": "zoo:llm"})).faults
+    assert "sees no pictures. Give a language model as `llm`" in fault
+
+
+def test_a_few_triplets_are_a_few_pictures() -> None:
+    data = {"turn-g": {"scenes": {"units": 200}, "limit": 4, "pack": "test-s"}}
+    few = recipe([model({"checkpoint": "zoo:base"})], data=data)
+    rows = estimate(few, check(few, online=False), Machine(gpus=1, gpu="h100"))
+    assert rows[0].hours is not None and rows[0].hours > 0
+
+
+@pytest.mark.parametrize("data", [None, "turn-g", [{"triplets": "a", "questions": "b"}], 5])
+def test_data_that_are_no_names(data: Any) -> None:
+    with pytest.raises(ValidationError, match="give names of the recipe's data sets"):
+        recipe([model({"checkpoint": "zoo:base"}, data=data)])
+
+
+def test_general_questions_know_the_tests_concepts() -> None:
+    data = {"turn-g": {"pack": "pool"}, "kept": {"general": {"pictures": 8}}}
+    said = [
+        found_in(model({"checkpoint": "zoo:base"}, data=["turn-g", "kept"]), data=data, protocol=protocol).notes
+        for protocol in ("clean", "clean-concepts")
+    ]
+    assert ["General questions show" in "".join(notes) for notes in said] == [False, True]
+
+
 def test_words_that_were_not_meant() -> None:
     found = found_in(
         model({"llm": "zoo:base", "encoders": ["sigllip"]}),

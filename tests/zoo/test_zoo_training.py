@@ -157,6 +157,9 @@ def test_figures_of_untrained_encoders(pool: Pool, tokenizer: Any) -> None:
 def test_an_unknown_model_lists_the_zoo(tmp_path: Path) -> None:
     with pytest.raises(VsreError, match="clip, siglip"):
         train_zoo("llama", tmp_path)
+    with pytest.raises(VsreError, match=r"base is made of clip, llm, and .* `vsre zoo train clip --out"):
+        train_zoo("base", tmp_path / "work", tmp_path / "out")
+    assert not (tmp_path / "work" / "pools").exists(), "told before any scene is drawn"
 
 
 def test_language_model_and_llava_are_made(pool: Pool, tokenizer: Any, tmp_path: Path) -> None:

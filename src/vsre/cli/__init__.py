@@ -84,9 +84,10 @@ def main() -> None:
         told += "disk of its own, and run the same command again."
         errors.print(f"[bold red]error[/] {_plain(told)}", highlight=False, soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        errors.print("stopped; run the same command again")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # what Typer makes of Ctrl-C
+            errors.print("stopped; run the same command again")
+        raise
 
 
 def _plain(text: str) -> str:

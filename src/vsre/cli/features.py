@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from vsre.cli.output import JsonFile, console, errors, write_json
+from vsre.errors import VsreError
 
 
 def register(app: typer.Typer) -> None:
@@ -33,9 +34,15 @@ def features(
     from vsre.diagnose import TransformersEngine
     from vsre.features import complement, inside
     from vsre.features.plots import write_scatter
+    from vsre.model import VsreConfig
     from vsre.zoo.pool import make_pool
 
     engine = TransformersEngine(model, device=device)
+    if not isinstance(engine.model.config, VsreConfig):
+        raise VsreError(
+            f"{model}: no VSRE model, so there are no encoders to look into. `vsre convert from-llava` makes one of a "
+            "LLaVA; `vsre zoo probe` looks at an encoder alone."
+        )
     size = engine.model.config.frame_size
     train, test = (
         make_pool(out / "scenes", max(2, n), at, size)

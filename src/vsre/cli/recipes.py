@@ -96,9 +96,10 @@ def run(
 
 
 def _train_only(recipe: Recipe, name: str, out: Path) -> None:
-    from vsre.recipes.training import train_here
+    from vsre.recipes.training import alone_at_training, train_here
 
-    train_here(recipe, next(model for model in recipe.models if model.name == name), out, errors)
+    with alone_at_training(out):
+        train_here(recipe, next(model for model in recipe.models if model.name == name), out, errors)
 
 
 def _load(name: str, rows: list[str] | None, protocol: str | None) -> Recipe:

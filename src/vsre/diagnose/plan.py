@@ -56,7 +56,7 @@ def plan_run(
     if not loaded:
         raise VsreError("No template pack was named. Name one or more, such as diagnosis, pool, test-s or held-out.")
     templates = {(t.pack, t.id): t for pack in loaded for t in pack.templates}
-    plan = Plan(list(templates.values()), {pack.name: _sha(map(repr, pack.templates)) for pack in loaded})
+    plan = Plan(list(templates.values()), {pack.name: pack.digest for pack in loaded})
     if sample is not None:
         plan.images = frozenset(picked_images(read_triplets(triplets_path, images=False), sample, seed, per_image))
     rows = []

@@ -8,7 +8,7 @@ those; on a GPU by a share of its kind's peak. Diagnosis is reckoned by the prom
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from vsre.experiments.files import Plan
 from vsre.experiments.run import chains_of, is_done, recipe_folders
 from vsre.experiments.workers import default_jobs
 from vsre.recipes.estimate import Machine, estimate
-from vsre.recipes.hours import ASSUMED, PEAKS
+from vsre.recipes.hours import ASSUMED, PEAKS, peak
 from vsre.recipes.schema import Recipe, SceneSource
 from vsre.recipes.validate import check
 from vsre.rewrite import load_pack
@@ -40,35 +40,34 @@ def expected_seconds(plan: Plan, jobs: int | None = None, out: Path | None = Non
     """
     import torch
 
-    on_gpu = torch.cuda.is_available()
-    if on_gpu:
-        name = torch.cuda.get_device_name().lower()
-        speed = PEAKS[next((kind for kind in PEAKS if kind in name.replace(" ", "")), "a100")] * ASSUMED
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name().lower().replace(" ", "")
+        gpu = next((kind for kind in PEAKS if kind in name), "a100")
+        speed = {bf16: peak(gpu, bf16=bf16) * ASSUMED for bf16 in (True, False)}
     else:
-        speed = _core() * SHARE
-    training = {variant: _training(recipe, on_gpu) for variant, recipe in plan.recipes.items()}
+        speed = dict.fromkeys((True, False), _core() * SHARE)
+    training = {variant: _training(recipe, speed) for variant, recipe in plan.recipes.items()}
     seconds, chains = 0.0, 0
     for (variant, _), (recipe, folder) in recipe_folders(plan, out or Path()).items():
         left = {m.name for m in recipe.models if out is None or not is_done(folder, m.name)}
-        seconds += sum(training[variant].get(name, 0.0) for name in left) / speed + len(left) * _asking(recipe)
+        seconds += sum(training[variant].get(name, 0.0) for name in left) + len(left) * _asking(recipe)
         if out is None or not (folder / "triplets" / "step.json").is_file():
             seconds += A_WORLD * (1 + len(recipe.diagnose.also))
         chains += sum(not left.isdisjoint(chain) for chain in chains_of(recipe))
     return seconds / min(jobs or default_jobs(), default_jobs(), max(1, chains))
 
 
-def _training(recipe: Recipe, on_gpu: bool) -> dict[str, float]:
-    """Operations of all stages, by model: an estimate for one GPU of a known peak, turned back.
-
-    On a GPU a stage without bf16 counts twice, as it is half as fast there; a core's speed is that of float32.
-    """
+def _training(recipe: Recipe, speed: Mapping[bool, float]) -> dict[str, float]:
+    """Seconds of all stages, by model: an estimate for one GPU of a known peak, turned back to operations. `speed` is
+    operations a second with bf16 and without."""
     kind = "h100"
     found = check(recipe, online=False, gpus=1, paths=False)
     stages = {(m.name, s.name): s for m in recipe.models for s in m.parsed_stages()}
     total: dict[str, float] = {}
     for row in estimate(recipe, found, Machine(gpus=1, gpu=kind, utilisation=1.0)):
-        peak = PEAKS[kind] * (1.0 if on_gpu or stages[row.model, row.stage].bf16 else 0.5)
-        total[row.model] = total.get(row.model, 0.0) + (row.hours or 0.0) * 3600 * peak
+        bf16 = stages[row.model, row.stage].bf16
+        operations = (row.hours or 0.0) * 3600 * peak(kind, bf16=bf16)
+        total[row.model] = total.get(row.model, 0.0) + operations / speed[bf16]
     return total
 
 

@@ -28,11 +28,12 @@ def cross_faults(raw: Mapping[str, Any]) -> Iterator[str]:
             yield f"two models have the same name, {name!r}"
         if start is not None and start not in before:
             yield f"{name}: starts from {start!r}, which is no model before it. {nearest(str(start), before)}"
-        for other in model.get("against") or []:
+        for other in _names(model.get("against")):
             if other not in before:
                 yield f"{name}: is to be compared with {other!r}, no model before it. {nearest(str(other), before)}"
-        for stage in model.get("stages") or []:
-            for source in _mapping(stage).get("data") or []:
+        stages = model.get("stages")
+        for stage in stages if isinstance(stages, list) else []:
+            for source in _names(_mapping(stage).get("data")):
                 if source not in data:
                     yield f"{name}: stage {_mapping(stage).get('name')!r} names the data {source!r}. " + nearest(
                         str(source), data
@@ -41,6 +42,10 @@ def cross_faults(raw: Mapping[str, Any]) -> Iterator[str]:
     yield from name_faults("models", before)
     yield from _data_names([*map(str, data)])
     yield from _further_sets(raw)
+
+
+def _names(value: Any) -> list[str]:
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
 
 
 def _data_names(names: list[str]) -> Iterator[str]:

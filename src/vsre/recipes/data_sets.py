@@ -19,11 +19,11 @@ from vsre.recipes.data_options import DERIVED, DRAWN, SUBSET
 from vsre.recipes.general import general_mix, general_source
 from vsre.recipes.painted import look_at_painted
 from vsre.recipes.schema import DataSpec, GeneralQuestions, LayoutSource, Recipe, Repaint, SceneSource, VsrSource
-from vsre.recipes.steps import Steps
+from vsre.recipes.steps import Steps, digests
 from vsre.repaint import repaint
 from vsre.repaint.plan import HELD_OUT
 from vsre.repaint.specs import VerifierSpec
-from vsre.rewrite import rewrite
+from vsre.rewrite import load_pack, rewrite
 from vsre.sources.derive import derive
 from vsre.sources.protocols import apply_protocol
 from vsre.sources.scenes import write_world
@@ -73,6 +73,7 @@ def _asked(name: str, spec: DataSpec, recipe: Recipe, out: Path, steps: Steps) -
         lambda: rewrite(triplets, questions, str(spec.pack), spec.per_triplet, recipe.seed, templates=spec.templates),
         f"rewrite: {name}",
         of=of,
+        reads={f"the template pack {spec.pack}": load_pack(str(spec.pack)).digest},
     )
     return summary
 
@@ -183,6 +184,7 @@ def _repainted(
             ),
             f"repaint: {name}",
             of=of,
+            reads=digests(spec.painter, spec.verifier),
         )
     }
     if looks := spec.verifier:
@@ -193,5 +195,6 @@ def _repainted(
             lambda: look_at_painted(painted, looks, drawn=drawn, seed=recipe.seed),
             f"look at what was painted: {name}",
             of=folder / REPAINT,
+            reads=digests(looks),
         )
     return made

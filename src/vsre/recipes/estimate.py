@@ -95,7 +95,7 @@ def _fit(
     """The stage under the lightest sharding that it fits under, or with advice where it fits under none."""
     tries = [
         (sharding, stage_memory(shape, stage, longest, micro, gpus=machine.gpus, sharding=sharding))
-        for sharding in _allowed(stage, machine)
+        for sharding in _allowed(stage, shape, machine)
     ]
     sharding, memory = next(((s, m) for s, m in tries if m.total <= machine.room), tries[-1])
     fits = memory.total <= machine.room
@@ -112,9 +112,9 @@ def _fit(
     )
 
 
-def _allowed(stage: Stage, machine: Machine) -> list[Sharding]:
-    """Ways to spread a stage: low-rank layers and Muon need whole weights."""
-    if machine.gpus == 1 or stage.lora or stage.optimizer == "muon":
+def _allowed(stage: Stage, shape: Shape, machine: Machine) -> list[Sharding]:
+    """Ways to spread a stage: low-rank layers, Muon and a `vlm` need whole weights."""
+    if machine.gpus == 1 or stage.lora or stage.optimizer == "muon" or not shape.packs:
         return ["none"]
     return list(SHARDINGS) if machine.sharding == "auto" else [machine.sharding]
 
@@ -138,7 +138,7 @@ def _advice(stage: Stage, shape: Shape, longest: OneSequence, machine: Machine, 
         changes |= ways[count][1]
         # An explicit optimizer and rates stay; what is new is checked as a stage is.
         other = Stage.model_validate(stage.model_dump() | changes)
-        for sharding in _allowed(other, machine):
+        for sharding in _allowed(other, shape, machine):
             tried = stage_memory(shape, other, longest, 1, gpus=machine.gpus, sharding=sharding)
             micro = fitting(tried, machine.room, share)
             if micro:
@@ -164,7 +164,7 @@ def _hours(
         return None
     asked = sum(c.questions for c in sets) or k
     pictures = sum(c.pictures for c in sets)
-    sequences = sum(c.pictures * math.ceil(c.questions / c.pictures / k) for c in sets) or 1
+    sequences = sum(c.pictures * math.ceil(c.questions / c.pictures / k) for c in sets if c.pictures) or 1
     steps = stage.max_steps or math.ceil(round(stage.epochs * math.ceil(sequences / stage.batch_images), 6))
     lengths = [found.lengths[name] for name in data]
     questions = asked / sequences

@@ -24,6 +24,15 @@ PEAKS: dict[str, float] = {
     "rtx4090": 165e12,
 }
 """Dense bf16 operations a second, from NVIDIA's data sheets (without sparsity)."""
+PEAKS_FLOAT32: dict[str, float] = {
+    "a100": 19.5e12,
+    "h100": 67e12,
+    "h200": 67e12,
+    "b200": 75e12,
+    "l40s": 91.6e12,
+    "rtx4090": 82.6e12,
+}
+"""Of float32, from the same sheets: without bf16 a stage trains in it, for torch leaves TF32 off."""
 
 ASSUMED = 0.4
 """Share of the peak, where nobody says otherwise: what well-tuned training of this size reaches; not measured here."""
@@ -64,10 +73,14 @@ def stage_hours(
     gpu: str,
     utilisation: float,
 ) -> float:
-    """Hours on `gpus` of this kind. bf16 off halves the pace at least: it is reckoned with half the peak (TF32)."""
+    """Hours on `gpus` of this kind."""
     _, run = sequence_flops(shape, stage, sequence, questions)
     sequences = amount.steps * stage.batch_images
     seen = sequences if amount.pictures is None else amount.pictures
     total = sequences * run + seen * shape.picture_flops * (3 if "encoders" in stage.train else 1)
-    peak = PEAKS[gpu] * (1.0 if stage.bf16 else 0.5)
-    return total / (peak * utilisation * gpus) / 3600
+    return total / (peak(gpu, bf16=stage.bf16) * utilisation * gpus) / 3600
+
+
+def peak(gpu: str, *, bf16: bool) -> float:
+    """Operations a second of a kind of GPU."""
+    return (PEAKS if bf16 else PEAKS_FLOAT32)[gpu]

@@ -36,7 +36,7 @@ from vsre.recipes.facts import data_rows, hardware, model_rows, source_rows, sta
 from vsre.recipes.files import RecipeFaults
 from vsre.recipes.general import described, general_ability
 from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, SceneSource
-from vsre.recipes.steps import Steps, alone, folder_name
+from vsre.recipes.steps import Steps, alone, digests, folder_name
 from vsre.recipes.training import ends_with, model_folder, processes_of, train_here, train_in_processes
 from vsre.recipes.validate import check
 from vsre.report import ReportMeta, ReportRun, as_json, write_report
@@ -65,7 +65,7 @@ def run_recipe(
 def _run(recipe: Recipe, out: Path, console: Console, command: str, accelerate: str | None) -> dict[str, Any]:
     began = time.perf_counter()
     steps = Steps(out, console)
-    _check(recipe, out, console, processes_of(accelerate) if accelerate else 1)
+    _check(recipe, out, console, processes_of(accelerate, recipe) if accelerate else 1)
     source, data_summaries = make_data(recipe, out, steps)
     runs: list[ReportRun] = []
     trained: dict[str, dict[str, Any]] = {}
@@ -149,7 +149,11 @@ def _source(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
     if isinstance(source, LayoutSource):
         folder = out / "triplets"
         found["import"] = steps.once(
-            folder, settings, lambda: _draw_layouts(source, folder, recipe), "draw the layouts"
+            folder,
+            settings,
+            lambda: _draw_layouts(source, folder, recipe),
+            "draw the layouts",
+            reads=digests(*sorted(source.annotations.glob("*/*.jsonl"))),
         )
         found["world"] = {"blind_floor": {"test": {"random forest on boxes": found["import"]["box_forest"]}}}
         return found
@@ -179,6 +183,7 @@ def _source(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
         ),
         "read the triplets",
         of=out / "world",
+        reads={} if isinstance(source, SceneSource) else digests(*source.train, *source.test),
     )
     return found
 

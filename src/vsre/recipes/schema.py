@@ -222,28 +222,26 @@ class ModelSpec(Strict):
 
     def stages_on(self, sources: dict[str, DataSource]) -> tuple[Stage, ...]:
         """The stages with the folders that the data's names stand for."""
-        return parse_stages([_with_sources(s, sources) for s in self.stages])
+        return parse_stages([s | {"data": [sources[name] for name in s.get("data", [])]} for s in self.stages])
 
 
 _ANYWHERE = DataSource(triplets=Path("triplets"), questions=Path("questions"))
 
 
 def _stage_faults(stages: list[dict[str, Any]]) -> list[str]:
+    for data in (stage.get("data", []) for stage in stages):
+        if not (isinstance(data, list) and all(isinstance(name, str) for name in data)):
+            return [f"data: {data!r}: give names of the recipe's data sets, as in [turn-s]"]
     try:
-        parse_stages([_with_sources(s, dict.fromkeys(s.get("data", []), _ANYWHERE)) for s in stages])
+        parse_stages([s | {"data": [_ANYWHERE for _ in s.get("data", [])]} for s in stages])
     except VsreError as error:
         return [str(error)]
     return []
 
 
-def _with_sources(stage: dict[str, Any], sources: dict[str, DataSource]) -> dict[str, Any]:
-    return stage | {"data": [sources[name] for name in stage.get("data", [])]}
-
-
-STORED = {"stored": True}
-"""The context for a recipe that was sound when it was stored, and is only read: a painter's file may be gone."""
-UNTIED = {"tied": False}
-"""The context in which a recipe's parts are validated each for itself; `cross_faults` says what ties them."""
+STORED, UNTIED = {"stored": True}, {"tied": False}
+"""Contexts: of a recipe that was sound when it was stored, and is only read (a painter's file may be gone); and for
+parts that are validated each for itself (`cross_faults` says what ties them)."""
 
 
 class Recipe(Strict):

@@ -85,7 +85,13 @@ def shape_of(start: Start, checkpoints: Checkpoints) -> Shape:
         if isinstance(config, VsreConfig):
             model: Any = VsreForConditionalGeneration(config)
         else:
-            model = AutoModelForImageTextToText.from_config(config)
+            try:
+                model = AutoModelForImageTextToText.from_config(config)
+            except ValueError as error:
+                raise VsreError(
+                    f"{start.vlm or start.checkpoint}: a model of the kind {config.model_type} sees no pictures. Give "
+                    "a language model as `llm`, with `encoders`."
+                ) from error
     tokens = config.image_tokens if isinstance(config, VsreConfig) else _picture_tokens(start, config, checkpoints)
     try:
         return _shape(model, config, tokens, packs=start.vlm is None)

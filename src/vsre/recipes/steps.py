@@ -52,11 +52,13 @@ class Steps:
         say: str,
         *,
         of: Path | None = None,
+        reads: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Run `make` unless FOLDER/step.json says it was done with these settings; return its summary, as JSON has it.
 
-        `of`: the folder of the step that this one is made from, which must be what it was then. Raises VsreError where
-        that or the settings were others, and where FOLDER holds what no step put there.
+        `of`: the folder of the step that this one is made from, which must be what it was then; `reads`: what else it
+        reads, by name, with a digest (see `digests`). Raises VsreError where one of these or the settings were others,
+        and where FOLDER holds what no step put there.
         """
         mark = folder / STEP
         settings = json.loads(json.dumps(settings, default=str))
@@ -64,7 +66,8 @@ class Steps:
         if not mark.is_file():
             with locked(self.out, self._name(folder), wait=True):
                 if not mark.is_file():  # else another process has just made it
-                    self._make(folder, {"settings": settings, "of": before}, make, say)
+                    said = {"settings": settings, "of": before} | ({"reads": dict(reads)} if reads else {})
+                    self._make(folder, said, make, say)
         done = json.loads(mark.read_text(encoding="utf-8"))
         if changed := list(_changed(done["settings"], settings)):
             more = f" and {len(changed) - _NAMED} more" * (len(changed) > _NAMED)
@@ -74,6 +77,12 @@ class Steps:
             )
         if of is not None and done.get("of", before) != before:  # earlier versions did not write it down
             raise VsreError(f"{folder}: made from what {of} was before it was made anew. Delete this folder, too.")
+        then = done.get("reads", {})  # of what an earlier version made, or what is gone by now, nothing is known
+        if other := [name for name, digest in (reads or {}).items() if then.get(name, digest) != digest]:
+            raise VsreError(
+                f"{folder}: made when {', '.join(other)} read otherwise. Choose another --out, or delete this folder "
+                "and those that were made from it."
+            )
         self.times[say] = done["seconds"]
         summary: dict[str, Any] = done["summary"]
         return summary
@@ -86,7 +95,9 @@ class Steps:
         if of is None or not (of / STEP).is_file():
             return None
         done = json.loads((of / STEP).read_text(encoding="utf-8"))
-        told = json.dumps([done["settings"], done.get("of")], sort_keys=True)
+        told = json.dumps(
+            [done["settings"], done.get("of"), *([done["reads"]] if "reads" in done else [])], sort_keys=True
+        )
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def _make(self, folder: Path, said: dict[str, Any], make: Callable[[], dict[str, Any]], say: str) -> None:
@@ -107,6 +118,12 @@ class Steps:
         done = {**said, "summary": summary, "seconds": round(time.perf_counter() - began, 1)}
         write_aside(folder / STEP, json.dumps(done, indent=1, default=str) + "\n")
         begun.unlink(missing_ok=True)
+
+
+def digests(*paths: Path | str | None) -> dict[str, str]:
+    """Of those that are files here, by path: what they hold."""
+    files = [path for path in (Path(p) for p in paths if p) if path.is_file()]
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files}
 
 
 _NAMED = 4

@@ -6,14 +6,17 @@ training is to be shared: data are made and models diagnosed by the process that
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import DistributedType
 from rich.console import Console
 
 from vsre.errors import VsreError
-from vsre.files import write_aside
+from vsre.files import locked, write_aside
 from vsre.model import resolve_checkpoint
 from vsre.recipes.files import as_yaml
 from vsre.recipes.schema import ModelSpec, Recipe
@@ -23,6 +26,7 @@ from vsre.train import DataSource, run_stages
 from vsre.train.carry import MODEL
 from vsre.train.checkpoints import DONE, read_json
 from vsre.train.launch import config_file, launch, launch_command
+from vsre.train.processes import processes
 from vsre.train.run import stage_folders
 from vsre.train.vlm import run_vlm_stages
 
@@ -74,6 +78,21 @@ def train_here(recipe: Recipe, model: ModelSpec, out: Path, console: Console) ->
     return run_stages(net, processor, stages, folder, seed=recipe.seed, console=console, feature_cache=kept)
 
 
+@contextmanager
+def alone_at_training(out: Path) -> Iterator[None]:
+    """Train in OUT, where the processes of a run that was killed may be at it still. Raises VsreError then."""
+    if not processes().is_main_process:
+        yield
+        return
+    with locked(out, "train", wait=False) as lock:
+        if lock == "elsewhere":
+            raise VsreError(
+                f"{out}: processes of an earlier call still train here, though the call itself is gone. End them, and "
+                "run the same command again."
+            )
+        yield
+
+
 def train_in_processes(recipe: Recipe, model: ModelSpec, out: Path, configuration: str) -> dict[str, Any]:
     """The same in the processes of an accelerate configuration. Raises VsreError where they fail."""
     written = out / RECIPE
@@ -96,12 +115,23 @@ def train_in_processes(recipe: Recipe, model: ModelSpec, out: Path, configuratio
     }
 
 
-def processes_of(configuration: str) -> int:
-    """How many processes share a step. Raises VsreError for a configuration of several machines."""
+def processes_of(configuration: str, recipe: Recipe) -> int:
+    """How many processes share a step. Raises VsreError for a configuration of several machines, for one that cannot
+    be had here, and for a recipe that cannot be trained so."""
     config: Any = load_config_from_file(str(config_file(configuration)))
     if config.num_machines > 1:
         raise VsreError(
             f"--accelerate {configuration}: a recipe makes its data on one machine and trains there. For several, run "
             "its stages by vsre train on each (docs/recipes.md)."
         )
+    launch_command(config_file(configuration), [])
+    if config.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        for model in recipe.models:
+            for stage in model.parsed_stages():
+                whole = "lora" if stage.lora else "muon" if stage.optimizer == "muon" else "a `vlm`"
+                if stage.lora or stage.optimizer == "muon" or recipe.root(model).start.vlm is not None:
+                    raise VsreError(
+                        f"--accelerate {configuration}: {model.name}, stage {stage.name}: {whole} needs whole weights, "
+                        "and this spreads them over devices. Take ddp-8."
+                    )
     return int(config.num_processes)

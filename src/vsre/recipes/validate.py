@@ -23,6 +23,8 @@ from vsre.recipes.workload import Questions, question_lengths
 from vsre.rewrite.packs import load_pack, shipped_packs
 from vsre.sources.scenes import check_style
 from vsre.sources.vsr import SPLITS
+from vsre.train.lora import check_lora
+from vsre.train.vlm import one_question
 
 MARKS = re.compile(r"\{%-?\s*generation\b")
 """What says in a chat template which words are the assistant's."""
@@ -59,12 +61,19 @@ def check(recipe: Recipe, *, online: bool, gpus: int = 1, paths: bool = True, to
         _check_paths(recipe, found)
     _check_packs(recipe, found)
     _check_also(recipe, found, to_run=to_run)
+    unseen = recipe.protocol == "clean-concepts" or getattr(recipe.source, "split", "") == "concept-disjoint"
+    if unseen and any(spec.general for spec in recipe.data.values()):
+        found.note("General questions show and name all classes, the test's too: it is the spatial ones that do not.")
     for model in recipe.models:
         _check_start(recipe, model, checkpoints, found, to_run=to_run)
         _check_template(model, checkpoints, found)
         for stage in model.parsed_stages():
             try:
                 stage.micro_batch(gpus)
+                if to_run:
+                    check_lora([stage])
+                if recipe.root(model).start.vlm is not None:
+                    one_question(stage)
             except VsreError as error:
                 found.fault(f"{model.name}: {error}")
     for model in recipe.models:

@@ -136,7 +136,8 @@ def _chosen(spec: DataSpec, source: Counts) -> Counts:
     left = {relation: rows for relation, rows in source.relations.items() if relation not in spec.without}
     triplets = source.questions - sum(source.relations.values()) + sum(left.values())
     share = min(1.0, (spec.limit or triplets) / max(triplets, 1))
-    pictures, triplets = round(source.pictures * share), round(triplets * share)
+    triplets = round(triplets * share)
+    pictures = min(triplets, max(1, round(source.pictures * share)))
     same = mirrored = 0.0
     for relation, rows in left.items():
         per_row = expected(relation, spec.algebra) if spec.algebra and relation in RELATIONS else (0.0, 0.0)

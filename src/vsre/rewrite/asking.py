@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -43,6 +44,12 @@ class TemplatePack:
     name: str
     templates: tuple[Template, ...]
     purpose: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Of how it asks and how its answers are read."""
+        told = "".join(f"{template!r}\n" for template in self.templates)
+        return f"sha256:{hashlib.sha256(told.encode()).hexdigest()[:24]}"
 
 
 @dataclass(frozen=True, slots=True)

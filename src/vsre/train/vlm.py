@@ -40,6 +40,15 @@ from vsre.train.vlm_data import TextEncoder, VlmCollator
 from vsre.train.vlm_trainer import VlmTrainer, prove_answers_unseen
 
 
+def one_question(stage: Stage) -> None:
+    """Raises VsreError for a stage that asks for what a `vlm` cannot: several questions in a sequence."""
+    if "questions_per_image" in stage.model_fields_set and stage.questions_per_image != 1:
+        raise VsreError(
+            f"stage {stage.name}: a `vlm` is asked one question a sequence. Take questions_per_image out, or "
+            "train a VSRE or LLaVA `checkpoint`, which packs them."
+        )
+
+
 def run_vlm_stages(
     model: Any,
     processor: Any,
@@ -61,11 +70,7 @@ def run_vlm_stages(
     for stage in stages:
         if sharded():
             raise VsreError(f"stage {stage.name}: a `vlm` is not spread over devices yet. Take ddp-8, with lora.")
-        if "questions_per_image" in stage.model_fields_set and stage.questions_per_image != 1:
-            raise VsreError(
-                f"stage {stage.name}: a `vlm` is asked one question a sequence. Take questions_per_image out, or "
-                "train a VSRE or LLaVA `checkpoint`, which packs them."
-            )
+        one_question(stage)
     out_dir, console = Path(out_dir), console or Console(stderr=True)
     began = time.perf_counter()
     with processes().main_process_first(), explain_full_disk(out_dir):

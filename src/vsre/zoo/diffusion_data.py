@@ -122,7 +122,6 @@ def prompt_of(
     rng: Random,
     *,
     mirrored: bool = False,
-    spec: PromptSpec | None = None,
 ) -> str:
     """One way to ask for a scene, as repainting asks: mostly its statement, else another true one, both things, one."""
     spec = PromptSpec()

@@ -27,6 +27,8 @@ ORDER = ("llm", "clip", "siglip", "dinov2", "sam", "base", "merged", "vsre", "de
 """What needs another comes after it: base is built on clip and llm, merged on base and the encoders, vsre on
 merged; the detector measures what sdxl paints."""
 
+NEEDS = {"base": ("clip", "llm"), "merged": ("base", "clip", "siglip", "dinov2", "sam"), "vsre": ("merged",)}
+
 Say = Callable[[str], None]
 
 
@@ -116,6 +118,11 @@ def train_zoo(
     started = time.monotonic()
     tokenizer = _tokenizer(work)
     target = out / name
+    if missing := [part for part in NEEDS.get(name, ()) if not (out / part / "config.json").is_file()]:
+        raise VsreError(
+            f"{name} is made of {', '.join(missing)}, and {out} has no such model: `vsre zoo train {missing[0]} --out "
+            f"{out}` first."
+        )
     # The vision-language models need the whole training package, the others do not.
     if name in ("base", "merged"):
         from vsre.zoo.base import train_general
