@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,8 @@ def test_a_stopped_run_ends_in_the_same_weights(tmp_path: Path) -> None:
     (tmp_path / "stopped" / "checkpoint-11" / "model.safetensors").write_bytes(b"half")
     resumed = Line()
     assert fit(resumed, numbers, config, tmp_path / "stopped").finished
+    with pytest.raises(VsreError, match=r"begun with other settings \(lr\)"):
+        fit(resumed, numbers, replace(config, lr=2 * config.lr), tmp_path / "stopped")
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
 

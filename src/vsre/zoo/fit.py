@@ -6,16 +6,20 @@ the same weights.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from vsre.errors import VsreError
+from vsre.files import write_aside
 
 Batch = dict[str, torch.Tensor]
 
@@ -34,6 +38,18 @@ class FitConfig:
     seed: int = 0
     save_every: int = 500
     optimizer: Literal["adamw", "muon"] = "adamw"
+
+
+def _claim(work: Path, settings: dict[str, Any]) -> None:
+    file = work / "fit.json"
+    if not file.is_file():
+        work.mkdir(parents=True, exist_ok=True)
+        write_aside(file, json.dumps(settings) + "\n")
+    elif other := [k for k, v in json.loads(file.read_text(encoding="utf-8")).items() if settings.get(k) != v]:
+        raise VsreError(
+            f"{work}: begun with other settings ({', '.join(other)}), and would go on from there. Delete the folder, or "
+            "choose another --work."
+        )
 
 
 class _Numbers(Dataset[int]):
@@ -98,8 +114,10 @@ def fit(
 ) -> FitResult:
     """Train `model` (its forward returns {"loss": ...}) on collate([i, ...]) for i = 0, 1, 2 ...
 
-    Checkpoints lie in `work`; a second call goes on from the last one. `seconds` stops early with a checkpoint.
+    Checkpoints lie in `work`; a second call goes on from the last one. `seconds` stops early with a checkpoint. Raises
+    VsreError where `work` was begun with other settings; more steps, or more often a checkpoint, are none.
     """
+    _claim(work, {k: v for k, v in asdict(config).items() if k not in ("steps", "save_every")})
     args = TrainingArguments(
         output_dir=str(work),
         max_steps=config.steps,
