@@ -47,8 +47,8 @@ def _claim(work: Path, settings: dict[str, Any]) -> None:
         write_aside(file, json.dumps(settings) + "\n")
     elif other := [k for k, v in json.loads(file.read_text(encoding="utf-8")).items() if settings.get(k) != v]:
         raise VsreError(
-            f"{work}: begun with other settings ({', '.join(other)}), and would go on from there. Delete the folder, or "
-            "choose another --work."
+            f"{work}: begun with other settings ({', '.join(other)}) and would go on from there. Delete it, or choose "
+            "another --work."
         )
 
 
