@@ -253,9 +253,7 @@ def test_styles_share_the_questions_out() -> None:
 def test_without_vsre_the_tasks_say_so(tasks: Path) -> None:
     program = f"import sys; sys.modules['vsre'] = None; exec(open({str(tasks / 'utils.py')!r}).read())"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (
-        done.returncode and "pip install 'vsre==" in done.stderr and "cannot be imported in the Python" in done.stderr
-    )
+    assert done.returncode and "pip install -e" in done.stderr and "cannot be imported in the Python" in done.stderr
 
 
 def test_template_ids_that_lmms_eval_would_mix_up_are_refused(triplets_folder: Path, tmp_path: Path) -> None:

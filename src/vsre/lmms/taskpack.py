@@ -31,7 +31,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "The vsre tasks read answers with vsre itself, and it cannot be imported in the Python that runs lmms-eval "
-        f"({{error}}). Install {version} there: pip install -e and the folder of its checkout"
+        f"({{error}}). Install vsre {version} there: pip install -e and the folder of its checkout."
     ) from error
 
 PICTURES = Pictures({data!r})
