@@ -33,6 +33,8 @@ Changes = Annotated[
 Jobs = Annotated[
     int | None, typer.Option(min=1, help="Models at a time.", show_default="one a GPU, or one a core without")
 ]
+_ALL = 1_000_000
+"""Rows and letters that an answer is shown with, uncut: it may be piped."""
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The folder of `vsre experiment run`.")]
 
 
@@ -166,19 +168,12 @@ def experiment_query(
     with duckdb.connect() as connection:
         results = connection.read_parquet(str(path))
         try:
-            if (answer := results.query("results", sql)) is None:
+            if (answer := results.query("results", sql)) is None:  # no question, such as SET
                 return
+            answer.show(max_rows=_ALL, max_width=_ALL, max_col_width=_ALL)
             rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.fetchall()]
-            names = answer.columns
         except duckdb.Error as error:
             raise VsreError(f"DuckDB: {error}") from None
-    cells = [["" if row[name] is None else _short(row[name]) for name in names] for row in rows]
-    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
-    for line in [names, *cells]:  # whole, however wide: it may be piped
-        console.out(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), highlight=False
-        )
-    errors.print(f"{len(rows):,} rows", highlight=False)
     write_json(json_file, rows)
 
 
@@ -216,7 +211,3 @@ def _say_expected(plan: Plan, jobs: int | None = None, out: Path | None = None) 
         f"{plan.runs} runs ({seeds} seed{'s' * (seeds != 1)}), {there}about {clock(expected_seconds(plan, jobs, out))}"
     )
     errors.print(f"{said} on this machine", highlight=False)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -67,18 +67,17 @@ def diagnose(
     `per_image` asks about at most so many triplets of each image, the same ones of images with the same captions.
     `probes` triplets are asked again with their picture or their words changed (`vsre.diagnose.probes`). `train_path`
     holds the triplets on which the blind floor is fitted, `protocol` names how training and test rows were kept apart;
-    `seed` also draws the bootstrap. Templates with boxes skip triplets without (counted in `skipped`). A resumed run
-    asks no question again, but with `retry_errors` those that ended in an error (a server or a disk that failed for a
-    while); with `resume=False` the folder's earlier run is replaced. Raises VsreError where there is
-    nothing to ask, and where the folder holds a run made under other settings.
+    `seed` also draws the bootstrap; `more` is what stands in metrics.json beside the figures. Templates with boxes skip
+    triplets without (counted in `skipped`). A resumed run asks no question again, but with `retry_errors` those that
+    ended in an error (a server or a disk that failed for a while); with `resume=False` the folder's earlier run is
+    replaced. Raises VsreError where there is nothing to ask, and where the folder holds a run made by other settings.
     """
     out = Path(out_dir)
     plan = plan_run(triplets_path, packs, limit=limit, sample=sample, per_image=per_image, seed=seed)
     probing = None
     if probes is not None:  # of what is asked, so a run of ten triplets has probes of ten
-        part = None if limit is None and sample is None else {statement.image_id for statement in plan.statements}
-        most = probes if part is None else min(probes, len(plan.statements))
-        probing = plan_probes(triplets_path, triplets=most, seed=seed, per_image=per_image, among=part)
+        asked_of = {statement.image_id for statement in plan.statements}
+        probing = plan_probes(triplets_path, triplets=probes, seed=seed, per_image=per_image, among=asked_of)
     settings = {
         "engine": engine.settings(),
         "packs": plan.packs,

@@ -18,6 +18,7 @@ from vsre.experiments.workers import default_jobs
 from vsre.recipes.estimate import Machine, estimate
 from vsre.recipes.hours import ASSUMED, PEAKS, peak
 from vsre.recipes.schema import Recipe, SceneSource
+from vsre.recipes.steps import is_made
 from vsre.recipes.validate import check
 from vsre.rewrite import load_pack
 
@@ -51,7 +52,7 @@ def expected_seconds(plan: Plan, jobs: int | None = None, out: Path | None = Non
     for (variant, _), (recipe, folder) in recipe_folders(plan, out or Path()).items():
         left = {m.name for m in recipe.models if out is None or not is_done(folder, m.name)}
         seconds += sum(training[variant].get(name, 0.0) for name in left) + len(left) * _asking(recipe)
-        if out is None or not (folder / "triplets" / "step.json").is_file():
+        if out is None or not is_made(folder / "triplets"):
             seconds += A_WORLD * (1 + len(recipe.diagnose.also))
         chains += sum(not left.isdisjoint(chain) for chain in chains_of(recipe))
     return seconds / min(jobs or default_jobs(), default_jobs(), max(1, chains))

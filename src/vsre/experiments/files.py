@@ -219,15 +219,9 @@ def _scale(name: str) -> dict[str, Any]:
 
 def _beside(raw: dict[str, Any], where: str) -> dict[str, Any]:
     """With the file that each `extends` names beside the one that names it, from wherever it is read."""
-    made: dict[str, Any] = {}
-    for key, value in raw.items():
-        if key == "extends" and str(value).endswith((".yaml", ".yml")):
-            made[key] = str((Path(where).parent / str(value)).resolve())
-        elif key in ("recipe", "variants", "scales") and isinstance(value, dict):
-            nested = {k: _beside(v, where) if isinstance(v, dict) else v for k, v in value.items()}
-            made[key] = _beside(nested, where) if key == "recipe" else nested
-        else:
-            made[key] = value
+    made: dict[str, Any] = {k: _beside(v, where) if isinstance(v, dict) else v for k, v in raw.items()}
+    if str(made.get("extends")).endswith((".yaml", ".yml")):
+        made["extends"] = str((Path(where).parent / made["extends"]).resolve())
     return made
 
 

@@ -50,6 +50,7 @@ def done(seeds: Sequence[int], runs: Runs, among: Places) -> Places:
 
 
 def every(plan: Plan) -> Places:
+    """All arms of a plan."""
     return {(variant, model.name) for variant, recipe in plan.recipes.items() for model in recipe.models}
 
 

@@ -30,11 +30,11 @@ from vsre.experiments.workers import default_jobs, workers
 from vsre.files import write_aside
 from vsre.recipes.files import RecipeFaults, as_yaml
 from vsre.recipes.schema import STORED, Recipe
-from vsre.recipes.steps import alone, folder_name
+from vsre.recipes.steps import alone, folder_name, is_made
 
 PLAN, LOG, RECIPE = "plan.json", "log.txt", "recipe.yaml"
-COST_STEP = "cost/step.json"
-"""Of a run's folder: its cost is measured last, so it tells that the run is done."""
+COST_FOLDER = "cost"
+"""The folder of a run's last step: its cost."""
 KILLED = (
     "a worker was killed or crashed. The commonest cause is want of memory: give fewer --jobs then; log.txt in the "
     "folders of variants and seeds says what each was at. What is done is kept: run the same command again."
@@ -53,7 +53,7 @@ def run_experiment(plan: Plan, out: Path, *, jobs: int | None = None, console: C
     found: dict[str, list[str]] = {}
     folders = recipe_folders(plan, out)
     for name, recipe in plan.recipes.items():
-        read = all((folders[name, seed][1] / "triplets" / "step.json").is_file() for seed in plan.seeds)
+        read = all(is_made(folders[name, seed][1] / "triplets") for seed in plan.seeds)
         for fault in check(recipe, online=True, gpus=1, paths=not read, to_run=True).faults:
             found.setdefault(fault, []).append(name)
     if found:
@@ -108,7 +108,7 @@ def chains_of(recipe: Recipe) -> list[tuple[str, ...]]:
 
 def is_done(folder: Path, model: str) -> bool:
     """Whether a model of the recipe in this folder is trained, diagnosed and its cost measured."""
-    return (folder / "runs" / folder_name(model) / COST_STEP).is_file()
+    return is_made(folder / "runs" / folder_name(model) / COST_FOLDER)
 
 
 Call = tuple[Callable[..., None], tuple[Any, ...]]
@@ -186,7 +186,7 @@ def _make_chain(recipe: Recipe, names: Sequence[str], folder: Path) -> None:
         for model in recipe.models:
             if model.name in names:
                 trained, run = make_model(recipe, model, folder, steps)
-                measure_cost(model, trained, folder / "triplets" / "test", run.folder / "cost", steps)
+                measure_cost(model, trained, folder / "triplets" / "test", run.folder / COST_FOLDER, steps)
 
 
 def _report(recipe: Recipe, folder: Path, command: str) -> None:

@@ -22,10 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vsre.experiments.files import Plan
-from vsre.experiments.run import COST_STEP, is_done, recipe_folders
+from vsre.experiments.run import COST_FOLDER, is_done, recipe_folders
 from vsre.files import write_aside
 from vsre.recipes.schema import ModelSpec, Recipe
-from vsre.recipes.steps import folder_name
+from vsre.recipes.steps import STEP, folder_name
 from vsre.report.also import open_also
 from vsre.report.inputs import ReportRun, Run, open_run
 from vsre.train.checkpoints import read_json
@@ -104,7 +104,7 @@ def figures_of(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def cost_of(run: Run) -> dict[str, Any]:
     """What cost.py measured of a run's model."""
-    return dict(read_json(run.spec.folder / COST_STEP)["summary"])
+    return dict(read_json(run.spec.folder / COST_FOLDER / STEP)["summary"])
 
 
 def _walk(at: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[dict[str, Any]]:

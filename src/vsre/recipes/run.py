@@ -36,7 +36,7 @@ from vsre.recipes.facts import data_rows, hardware, model_rows, source_rows, sta
 from vsre.recipes.files import RecipeFaults
 from vsre.recipes.general import described, general_ability
 from vsre.recipes.schema import LayoutSource, ModelSpec, Recipe, SceneSource
-from vsre.recipes.steps import Steps, alone, digests, folder_name
+from vsre.recipes.steps import Steps, alone, digests, folder_name, is_made
 from vsre.recipes.training import ends_with, model_folder, processes_of, train_here, train_in_processes
 from vsre.recipes.validate import check
 from vsre.report import ReportMeta, ReportRun, as_json, write_report
@@ -131,8 +131,7 @@ def make_model(
 
 def _check(recipe: Recipe, out: Path, console: Console, gpus: int) -> None:
     """Everything that can be known before any work is done: faults stop the run, what may not fit is told."""
-    read = (out / "triplets" / "step.json").is_file()
-    found = check(recipe, online=True, gpus=gpus, paths=not read, to_run=True)
+    found = check(recipe, online=True, gpus=gpus, paths=not is_made(out / "triplets"), to_run=True)
     if found.faults:
         raise RecipeFaults(recipe.name, found.faults)
     if torch.cuda.is_available():

@@ -95,9 +95,7 @@ class Steps:
         if of is None or not (of / STEP).is_file():
             return None
         done = json.loads((of / STEP).read_text(encoding="utf-8"))
-        told = json.dumps(
-            [done["settings"], done.get("of"), *([done["reads"]] if "reads" in done else [])], sort_keys=True
-        )
+        told = json.dumps([done["settings"], done.get("of"), *filter(None, [done.get("reads")])], sort_keys=True)
         return hashlib.sha256(told.encode()).hexdigest()[:16]
 
     def _make(self, folder: Path, said: dict[str, Any], make: Callable[[], dict[str, Any]], say: str) -> None:
@@ -118,6 +116,11 @@ class Steps:
         done = {**said, "summary": summary, "seconds": round(time.perf_counter() - began, 1)}
         write_aside(folder / STEP, json.dumps(done, indent=1, default=str) + "\n")
         begun.unlink(missing_ok=True)
+
+
+def is_made(folder: Path) -> bool:
+    """Whether the step of this folder is done."""
+    return (folder / STEP).is_file()
 
 
 def digests(*paths: Path | str | None) -> dict[str, str]:
