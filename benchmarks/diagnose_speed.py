@@ -1,21 +1,21 @@
-"""How many prompts a second a diagnosis answers when many prompts ask about one picture.
+"""How many prompts per second a diagnosis answers when many prompts ask about one picture.
 
     python benchmarks/diagnose_speed.py [--json OUT] [--threads N] [--lmms-python PYTHON]
 
 A random model of LLaVA-1.5's shape (8 M parameters, 336-pixel pictures, 576 image tokens) is asked 20 templates about
 each of 40 pictures, 16 greedy tokens each, in one process:
 
-    one          the processor and `generate`, a prompt at a time
-    batched      the same, in the batch size that is fastest
-    prefix loop  what one writes by hand: an image's key-value cache once, copied for its 20 prompts, padded
-    vsre         the engine, its comparison with the plain way and the likelihoods of yes and no included
-    lmms-eval    its llava_hf backend, where PYTHON has it installed (this interpreter by default)
+    one          the processor and `generate`, one prompt at a time
+    batched      the same, at the fastest batch size
+    prefix loop  what one would write by hand: an image's key-value cache once, copied for its 20 prompts, padded
+    vsre         the engine, including its comparison with the plain way and the likelihoods of yes and no
+    lmms-eval    its llava_hf backend, if PYTHON has it installed (this interpreter by default)
 
 The first two and lmms-eval answer a part of the prompts, the others all; ways take turns, a figure is the median over
 rounds. `bound` is what cannot be left out: images encoded and their prefixes run once, prompts' own tokens once,
-answers' steps, as bare forward passes that attend to nothing outside; `share_of_bound` is the engine's rate over that
-one's. `answers_equal` is the share of whole answers that equal those of `one`, letter by letter (lmms-eval's may not:
-where torchvision is installed, its processor resizes pictures by it). `peak_mb` are the process's peaks after 8, 16 and
+answers' steps, as bare forward passes that attend to nothing outside; `share_of_bound` is the engine's rate over the
+bound's. `answers_equal` is the share of whole answers that equal those of `one`, letter by letter (lmms-eval's may not:
+if torchvision is installed, its processor resizes pictures with it). `peak_mb` are the process's peaks after 8, 16 and
 40 pictures. `first_prompt_s` is what `vsre diagnose` takes from the start of its process to the first answers.
 """
 
@@ -146,7 +146,7 @@ class Ways:
             ids = torch.full((len(some), (SIZE // PATCH) ** 2 + 4), self.model.config.image_token_id)
             ids[:, -4:] = 5
             self.model.model(input_ids=ids, pixel_values=pixels, use_cache=True)
-            width = 24  # about what the prompts have behind the picture
+            width = 24  # about what the prompts have after the picture
             for _ in range(0, len(some) * PROMPTS, 80):
                 rows = torch.full((80, width), 5)
                 self.model.lm_head(text(input_ids=rows, use_cache=False).last_hidden_state[:, -1])
@@ -251,7 +251,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def share(some: list[Any], plain: list[str]) -> float:
-    """How many of the answers equal the plain ones, of those that were asked plainly."""
+    """The share of answers that equal the plain way's, of those that it answered."""
     return round(sum(a == b for a, b in zip(some, plain, strict=False)) / len(plain), 4)
 
 

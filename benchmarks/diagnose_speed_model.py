@@ -30,7 +30,7 @@ RELATIONS = ["left of", "above", "touching", "in front of", "contains", "on"]
 
 
 def write_model(folder: Path, texts: list[str]) -> None:
-    """Weights are drawn wider than usual, so that the answers differ from prompt to prompt."""
+    """Write a model whose weights are drawn wider than usual, so that the answers differ from prompt to prompt."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()

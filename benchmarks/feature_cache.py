@@ -1,4 +1,4 @@
-"""What keeping the features of frozen encoders gains in training.
+"""What caching the features of frozen encoders gains in training.
 
     python benchmarks/feature_cache.py [--json OUT] [--threads N] [--steps N]
 
@@ -6,13 +6,13 @@ The same stage is trained three times from the same seed on pictures of the embe
 
     decode   every step decodes and processes its pictures and runs the encoders
     pixels   processed pictures stay in memory, the encoders run at every step (vsre with --no-feature-cache)
-    cache    the encoders run once a picture, features are read from the cache (vsre as it is)
+    cache    the encoders run once per picture, features are read from the cache (vsre by default)
 
-`ratio` is pixels' seconds a step over cache's, `ratio_to_decode` decode's over cache's; both from medians of a step's
-seconds once every picture has been seen. `break_even_epochs` is after how many passes over the pictures the filling has
-paid for itself. `losses_apart` is the largest relative difference between any two ways' losses of one step (they round
-features alike, so none is expected); `rounding` is what bf16 features themselves change in the loss of the first batch,
-against float32 features. `paper_bytes_per_image` adds up the four published encoders' grids.
+`ratio` is pixels' seconds per step over cache's, `ratio_to_decode` decode's over cache's; both from medians of a step's
+seconds once every picture has been seen. `break_even_epochs` says after how many passes over the pictures filling the
+cache has paid for itself. `losses_apart` is the largest relative difference between any two ways' losses of one step
+(they round features alike, so none is expected); `rounding` is what bf16 features themselves change in the loss of the
+first batch, against float32 features. `paper_bytes_per_image` adds up the four published encoders' grids.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def world(folder: Path) -> dict[str, Path]:
 
 @contextmanager
 def timed(found: dict[str, float]) -> Iterator[None]:
-    """Notes how long the cache took to be filled, and how many pictures that were."""
+    """Notes how long it took to fill the cache, and with how many pictures."""
     fill = features.FeatureCache.fill
 
     def measured(self: Any, *args: Any) -> int:
@@ -168,7 +168,7 @@ def main() -> None:
             print(label)
             for key, value in found.items():
                 print(f"{key:>22}  {value}")
-    print(f"four encoders of the paper's size: {result['paper_bytes_per_image'] / 1e6:.2f} MB an image")
+    print(f"four encoders of the paper's size: {result['paper_bytes_per_image'] / 1e6:.2f} MB per image")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
 

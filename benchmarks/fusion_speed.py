@@ -2,11 +2,11 @@
 
     python benchmarks/fusion_speed.py [--json OUT] [--threads N] [--rounds N]
 
-The zoo's language model and its four encoders, joined by each fusion with fresh adapters (their numbers do not change
+The zoo's language model and its four encoders, joined by each fusion with fresh adapters (their values do not affect
 what a pass costs). A batch of pictures with one question each is run
 
     from pixels     encoders, adapters, language model: what a first answer costs
-    from features   adapters and language model: a step of training on kept features, without its backward pass
+    from features   adapters and language model: a step of training on cached features, without its backward pass
 
 Ways take turns; a figure is the median over rounds, a ratio is that way's seconds over sequence's.
 """

@@ -2,9 +2,9 @@
 
     python benchmarks/geometry_speed.py --triplets FILE... --boxes FILE [--json OUT] [--rounds N]
 
-Each round calls `vsre.relations.photo_rules.judge` once a row, in one process, from boxes in memory; reading files and
-loading the rules are not counted. Wall time tells what a person waits, CPU time what it costs on a machine that does
-other things too. Exits with 1 where the fastest round takes longer than a second.
+Each round calls `vsre.relations.photo_rules.judge` once per row, in one process, from boxes in memory; reading files
+and loading the rules are not counted. Wall time is what a person waits, CPU time what it costs on a machine that does
+other things too. Exits with 1 if the fastest round takes longer than a second.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """lmms-eval's own rate on the prompts of diagnose_speed.py: a task folder is written and its command line run.
 
-Its start is left out: the task notes the time whenever a prompt's picture is asked for, and the rate is that between
-the first of them and the last. Used by diagnose_speed.py; nothing here needs vsre.
+Its start-up is left out: the task notes the time whenever a prompt's picture is requested, and the rate is that between
+the first request and the last. Used by diagnose_speed.py; nothing here needs vsre.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def heard(values):
 
 
 def version(python: str) -> str | None:
-    """The version of lmms-eval that this interpreter finds, None for none."""
+    """The version of lmms-eval that this interpreter finds; None if it finds none."""
     ask = "import importlib.metadata as m; print(m.version('lmms_eval'))"
     found = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=False)
     return found.stdout.strip() if found.returncode == 0 else None
@@ -79,9 +79,9 @@ def measure(
     tokens: int,
     threads: int,
 ) -> tuple[float, dict[int, str]]:
-    """(prompts a second, answers by the prompt's number) of the default LLaVA backend at its only batch size, 1.
+    """(prompts per second, answers by the prompt's number) of the default LLaVA backend at its only batch size, 1.
 
-    Raises RuntimeError with the end of its log where it fails; its exit status does not say so.
+    Raises RuntimeError with the end of its log if it fails; its exit status does not say so.
     """
     folder.mkdir(parents=True)
     rows = [{"number": n, "picture": p, "prompt": t, "answer": ""} for n, (p, t) in enumerate(asked)]

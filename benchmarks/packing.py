@@ -5,14 +5,14 @@
 Three ways to learn the same questions about the same pictures, forward and backward, on the same model and the same
 visual tokens (computed beforehand, so that encoders play no part):
 
-    single      one question a sequence, plain causal attention; the size of its batch that is fastest is found first
+    single      one question per sequence, plain causal attention; the fastest batch size is found first
     multi-turn  LLaVA's conversation: all questions of a picture in one causal sequence. Cheap, but each question also
                 sees the earlier ones with their answers, so it computes something else
-    packed      one sequence a picture, branches that do not see each other, as vsre trains
+    packed      one sequence per picture, branches that do not see each other, as vsre trains
 
-`ratio` is single's seconds over packed's. `bound` is what the number of tokens allows, V visual tokens and K questions
-of T tokens: K (V + T) / (V + K T); above it attention gains too, for pictures then attend to themselves once. Ways take
-turns; a figure is the median over rounds.
+`ratio` is single's seconds over packed's. `bound` is what the number of tokens allows, for V visual tokens and K
+questions of T tokens: K (V + T) / (V + K T); a ratio above it means that attention gains too, since pictures then
+attend to themselves only once. Ways take turns; a figure is the median over rounds.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def examples(images: int, questions: int, tokens: int) -> list[list[Example]]:
 
 
 class Ways:
-    """The three ways as functions that return the mean loss of a learnt token, gradients added up."""
+    """The three ways as functions that return the mean loss per learnt token and add up gradients."""
 
     def __init__(self, shape: dict[str, Any]) -> None:
         self.model = language_model(shape["hidden"], shape["layers"], shape["heads"])
@@ -110,11 +110,11 @@ class Ways:
             return self._step(batch, self.visual, position_ids=batch["position_ids"], **inputs)
 
     def multi_turn(self) -> float:
-        batch = self.packer.batch(self.packs)  # the same tokens, positions running on
+        batch = self.packer.batch(self.packs)  # the same tokens, with consecutive positions
         return self._step(batch, self.visual)
 
     def find_batch(self) -> None:
-        """Take the batch in which `single` is fastest."""
+        """Take the batch size at which `single` is fastest."""
         found = {}
         for size in sorted({1, 2, 4, 8, 16, 32, 64} | {len(self.rows)}):
             if size <= len(self.rows):

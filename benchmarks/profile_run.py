@@ -3,12 +3,12 @@
     pip install py-spy
     python benchmarks/profile_run.py [--json OUT] [--recipe demo] [--source CHECKOUT/src] [--hertz N]
 
-A recipe is run as `vsre run` runs it, while py-spy samples its main thread twice over without stopping it: all that
-it does, and only while it holds Python's lock. Kernels of PyTorch, NumPy and Pillow give the lock back, so the second
+A recipe is run as `vsre run` runs it, while two py-spy processes sample its main thread without stopping it: one all
+the time, one only while it holds Python's lock. Kernels of PyTorch, NumPy and Pillow release the lock, so the second
 share is what the interpreter itself costs. `--source` profiles the vsre of another checkout, for a before and after.
 
 A sample belongs to the first part of the tables below that one of its frames names; a part's seconds are its samples
-over the rate. Processes that a step starts beside its own (drawing, painting) are waited for, and count as such.
+over the rate. Other processes that a step starts (drawing, painting) count as the step's time spent waiting for them.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ COMMAND = "import sys; from vsre.cli import main; sys.argv = ['vsre', 'run', *sy
 
 
 def record(recipe: str, source: Path | None, folder: Path, hertz: int) -> tuple[float, dict[str, list[str]]]:
-    """Seconds of the run, and the main thread's sampled stacks: `all` of them, and those with Python's lock."""
+    """Seconds of the run, and the main thread's sampled stacks: `all` of them, and in `python` those with the lock."""
     py_spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if py_spy is None:
         sys.exit("py-spy is not installed here: pip install py-spy")
@@ -103,7 +103,7 @@ def record(recipe: str, source: Path | None, folder: Path, hertz: int) -> tuple[
 
 
 def main_thread(file: Path) -> list[str]:
-    """Stacks of the main thread, one for every sample; half-read ones, without a beginning, are left out."""
+    """Stacks of the main thread, one for every sample; incomplete ones, without a beginning, are left out."""
     stacks: list[str] = []
     for line in file.read_text().splitlines():
         stack, count = line.rsplit(" ", 1)
@@ -139,7 +139,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         seconds, stacks = record(options.recipe, options.source, Path(name), options.hertz)
-    second = len(stacks["all"]) / seconds  # samples that a second got: a busy machine misses some
+    second = len(stacks["all"]) / seconds  # samples actually taken per second: a busy machine misses some
     result: dict[str, Any] = {"seconds": round(seconds, 1), "samples": len(stacks["all"])}
     result["phases"] = table(stacks["all"], stacks["python"], PHASES, second)
     for phase, parts in PARTS.items():

@@ -2,12 +2,12 @@
 
     python benchmarks/repaint_plan.py [--jobs N] [--folder FOLDER] [--json OUT]
 
-The triplets and the ledger are made up first, by other processes, and not timed: rows without pictures, painted by
-SDXL on paper, each with its prompt, scheduler, weights, mask, verdicts and boxes, written by the code that writes real
-ones. Then one process plans (`make_plan`: reading the source, held-out captions, job ids, writing the plan) and reads
-the ledger (`ledger_tables`: every column of every row, checksums verified, a shard at a time). Its wall time, CPU time
-and peak memory are told; exits with 1 beyond the limits. Wall time tells what a person waits, CPU time what it costs
-where other things run too.
+The triplets and the ledger are made up first, by other processes, and not timed: rows without pictures, nominally
+painted by SDXL, each with its prompt, scheduler, weights, mask, verdicts and boxes, written by the code that writes
+real ones. Then one process plans (`make_plan`: reading the source, held-out captions, job ids, writing the plan) and
+reads the ledger (`ledger_tables`: every column of every row, checksums verified, one shard at a time). Its wall time,
+CPU time and peak memory are reported; exits with 1 beyond the limits. Wall time is what a person waits, CPU time what
+it costs on a machine that does other things too.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def measure(folder: Path) -> dict[str, object]:
 
 
 def make(folder: Path, jobs: int) -> None:
-    """The triplets, the plan of them, and a ledger as if all had been painted and verified."""
+    """Write the triplets, their plan, and a ledger as if all had been painted and verified."""
     rng = Random(0)
     rows = -(-jobs // len(SETTINGS))
     write_triplets(folder / "train", (triplet(rng, number, "train") for number in range(rows)), rows_per_file=50_000)
@@ -118,7 +118,7 @@ def make(folder: Path, jobs: int) -> None:
 
 
 class NoPictures:
-    """The painter that was planned with, for triplets that have no pictures."""
+    """Stands in for the painter of the plan, for triplets that have no pictures."""
 
     reads_images = False
 

@@ -1,8 +1,8 @@
-"""How fast and in how much memory 500,000 questions are written from 11,000 triplets.
+"""How fast, and with how much memory, 500,000 questions are written from 11,000 triplets.
 
     python benchmarks/rewrite_speed.py [--json OUT]
 
-The triplets are made up (COCO class names, relations of VSR); the pool of 50 templates is asked 46 at a time.
+The triplets are made up (COCO class names, relations of VSR); each is asked in 46 of the pool's 50 templates.
 Memory is the peak resident size of a fresh process that does the rewriting and nothing else.
 """
 
@@ -59,7 +59,7 @@ def triplets() -> Iterator[Triplet]:
 
 
 def measure(folder: Path) -> dict[str, float]:
-    """Seconds, processor seconds and peak megabytes of `rewrite`, in this process; called in a fresh one."""
+    """Seconds, CPU seconds and peak megabytes of `rewrite`, in this process; called in a fresh one."""
     start, start_cpu = time.perf_counter(), time.process_time()
     summary = rewrite(folder / "triplets", folder / "questions", "pool", per_triplet=PER_TRIPLET, seed=0)
     seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu

@@ -1,20 +1,20 @@
-"""Training VSRE at the paper's size with random weights: memory, tokens a second, and the share of a GPU's peak.
+"""Training VSRE at the paper's size with random weights: memory, tokens per second, and the share of a GPU's peak.
 
     python benchmarks/train_scale.py [--json OUT] [--model 7b 13b-lora ...] [--gpu h100]
     python benchmarks/train_scale.py --tiny              the same code on tiny shapes, for a machine without a GPU
 
     7b         stage 2 (arXiv 2412.18224): Vicuna-7B's shape, CLIP, SigLIP, DINOv2 and SAM, 1,817 visual tokens an
                image; adapters and language model train in bf16 with checkpointed activations and AdamW
-    7b-lora    the same by LoRA of rank 128
-    13b-lora   Vicuna-13B's shape by LoRA: does it stay below 80 GB?
+    7b-lora    the same with LoRA of rank 128
+    13b-lora   Vicuna-13B's shape with LoRA: does it stay below 80 GB?
 
-Each is trained in two ways on the same questions, 16 an image of 40 tokens: one question a sequence, and packed. The
-stage's own Trainer, attention and optimizer do it, on features that are random numbers, as a cache would give them. The
+Each is trained in two ways on the same questions, 16 per image of 40 tokens each: one question per sequence, and
+packed. It uses the stage's own Trainer, attention and optimizer, with random numbers for the features of a cache. The
 number of sequences in a pass is doubled while it gains and fits. A figure is the median over the steps after warm-up.
 
 `mfu` counts what the model needs (recipes/hours.py: sequence_flops), `hfu` also what checkpointing computes again, over
-PEAKS of recipes/hours.py. `estimated_gb` is what `vsre recipes validate` reckons for the same pass (recipes/memory.py).
-Where all weights of 7b do not fit with AdamW (about 110 GB), fewer layers are measured, and `layers` says how many.
+PEAKS of recipes/hours.py. `estimated_gb` is what `vsre recipes validate` estimates for that pass (recipes/memory.py).
+If all weights of 7b do not fit with AdamW (about 110 GB), fewer layers are measured, and `layers` says how many.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def stage_of(setting: Setting, questions: int) -> Stage:
 
 
 def build(setting: Setting, layers: int | None, device: torch.device) -> tuple[Any, Shape]:
-    """A model of a setting's shape, its weights random, and what the estimates know of it."""
+    """A model of a setting's shape with random weights, and the shape that estimates are made from."""
     known = Checkpoints(online=False)
     choices = [EncoderChoice(id=name) for name in setting.encoders]
     text = known.config(setting.llm).get_text_config(decoder=True)
@@ -107,7 +107,7 @@ def build(setting: Setting, layers: int | None, device: torch.device) -> tuple[A
 
 
 class Questions:
-    """So many questions about each of so many images, random tokens behind the image token, the last ones learnt."""
+    """A setting's questions about each of `images` images: random tokens after the image token, the last learnt."""
 
     def __init__(self, setting: Setting, images: int, vocabulary: int) -> None:
         random = np.random.default_rng(0)
@@ -124,7 +124,7 @@ class Questions:
 
 
 class Batches:
-    """Packs to a batch, with random features in the place of a cache's."""
+    """Turns packs into a batch, with random features in place of a cache's."""
 
     def __init__(self, model: Any, packer: Packer, image_size: int) -> None:
         self.packer = packer
@@ -138,7 +138,7 @@ class Batches:
 
 
 class Laps(TrainerCallback):
-    """The seconds and tokens a second of every step."""
+    """The seconds and tokens per second of every step."""
 
     def __init__(self) -> None:
         self.lines: list[dict[str, float]] = []
@@ -152,9 +152,9 @@ class Laps(TrainerCallback):
 
 
 def train(model: Any, stage: Stage, setting: Setting, batches: Batches, micro: int) -> dict[str, Any] | None:
-    """Some steps of one pass each; None where memory runs out."""
+    """Train for some steps of one pass each; None if memory runs out."""
     meter, laps, steps = Meter(), Laps(), WARM + MEASURED
-    each = -(-setting.questions // stage.questions_per_image)  # sequences an image
+    each = -(-setting.questions // stage.questions_per_image)  # sequences per image
     data = Questions(setting, -(-micro * steps // each), model.config.image_token_id + 1)
     cuda = model.device.type == "cuda"
     full = False
@@ -184,7 +184,7 @@ def train(model: Any, stage: Stage, setting: Setting, batches: Batches, micro: i
             if not (full := out_of_memory(error)):
                 raise
     trainer.optimizer = trainer.lr_scheduler = None
-    for mark in ("forward", "_original_forward", "_is_accelerate_prepared"):  # the next Trainer prepares it anew
+    for mark in ("forward", "_original_forward", "_is_accelerate_prepared"):  # the next Trainer prepares it again
         model.__dict__.pop(mark, None)
     model.zero_grad()
     gc.collect()
@@ -202,7 +202,7 @@ def train(model: Any, stage: Stage, setting: Setting, batches: Batches, micro: i
 
 
 def best(model: Any, shape: Shape, setting: Setting, questions: int, peak: float | None) -> dict[str, Any] | None:
-    """The fastest pass of one way, with its share of the peak and the memory that is reckoned for it."""
+    """The fastest pass of one way, with its share of the peak and the memory estimated for it."""
     stage = stage_of(setting, questions)
     batches = Batches(
         model,
@@ -233,7 +233,7 @@ def best(model: Any, shape: Shape, setting: Setting, questions: int, peak: float
 
 
 def measure(name: str, setting: Setting, peak: float | None, device: torch.device) -> dict[str, Any]:
-    """Both ways of a setting; with half the layers, and half again, while all weights do not fit."""
+    """Measure both ways of a setting; the layers are halved, and halved again, until the weights fit."""
     layers: int | None = None
     while True:
         torch.manual_seed(0)
@@ -273,7 +273,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--model", nargs="+", choices=SETTINGS, default=list(SETTINGS))
-    parser.add_argument("--gpu", choices=PEAKS, help="whose peak to reckon with; default: found by the device's name")
+    parser.add_argument("--gpu", choices=PEAKS, help="whose peak to use; default: by the device's name")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,9 +1,9 @@
-"""How often a verifier is right on drawn scenes, beside the same rules on the scenes' true boxes.
+"""How often a verifier is right on drawn scenes, compared with the same rules on the scenes' true boxes.
 
     python benchmarks/verifier_on_scenes.py --units 200 --verifier scenes --json verifier.json
 
-Both judge the same statements about the same held-out pictures; what true boxes get wrong or leave open is the rules'
-share, the difference the detector's.
+Both judge the same statements about the same held-out pictures; what is wrong or left open with true boxes is due to
+the rules, the difference is due to the detector.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m vsre`: the command line, as launchers of several processes want it."""
+"""`python -m vsre`: the command line, in the form that multi-process launchers call."""
 
 from vsre.cli import main
 

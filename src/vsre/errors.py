@@ -1,4 +1,4 @@
-"""The one exception that reaches a person as a message instead of a traceback, and what it says of others."""
+"""The one exception shown to a person as a message instead of a traceback, and summaries of other errors for it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class VsreError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what another library said, short enough for a message; the error's kind if it said nothing."""
+    """The first line of an error's text, cut to fit into a message; the error's type if it has no text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def kind_and_line(error: BaseException) -> str:
-    """The error's kind and its first line: "ValueError: no such thing"."""
+    """The error's type and its first line: "ValueError: no such thing"."""
     kind, line = type(error).__name__, first_line(error)
     return kind if line == kind else f"{kind}: {line}"

@@ -1,4 +1,4 @@
-"""Writing aside and renaming, so that a kill leaves a whole file or none, and locks that a kill releases."""
+"""Atomic file writes (write aside, then rename), and locks that the system releases when a process is killed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from filelock import FileLock, Timeout
 from vsre.errors import VsreError
 
 LOCKS = "locks"
-"""The folder in OUT; its files are empty, and may be deleted where no process works on OUT."""
+"""The lock folder in OUT. Its files are empty and may be deleted while no process works on OUT."""
 
 
 def write_aside(path: Path, content: str | bytes) -> None:
-    """Write the whole of a file, text as UTF-8, or, where that fails, nothing."""
+    """Write a whole file or, if that fails, nothing; text is encoded as UTF-8."""
     data = content if isinstance(content, bytes) else content.encode()
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        path.write_bytes(data)  # what is linked to, or a device such as /dev/stdout, is not to be replaced by a file
+        path.write_bytes(data)  # a symlink, or a device such as /dev/stdout, must not be replaced by a regular file
         return
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -37,8 +37,8 @@ def write_aside(path: Path, content: str | bytes) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is such a file. A name that no file can have, such as one too long for the disk, is not an error
-    here: rows bring any."""
+    """Whether the file exists. A name that no file can have, such as one too long for the disk, gives False, not an
+    error: names read from rows may be anything."""
     try:
         return path.is_file()
     except OSError:
@@ -46,21 +46,21 @@ def is_file(path: Path) -> bool:
 
 
 Lock = Literal["held", "elsewhere", "unknown"]
-"""Ours; another process's; or a disk without locks, where nobody can tell."""
+"""Held by us; held by another process; or unknown, on a disk without locks."""
 
 FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
-"""What the system says of a full disk, or of one's share of it."""
+"""Error numbers of a full disk or an exhausted quota."""
 
 _NO_LOCKS = frozenset((errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP))
-"""What the system says where a disk has no locks, or has them no more."""
+"""Error numbers of a disk that has no locks, or no longer has them."""
 
 
 @contextmanager
 def locked(out: Path, name: str, *, wait: bool) -> Iterator[Lock]:
-    """Hold OUT's lock of this name against other processes, on this machine and on those that share the disk; where
-    another process holds it, wait or tell. The system releases it when its process dies.
+    """Hold OUT's lock of this name against other processes, on this machine and on others that share the disk. If
+    another process holds it, wait, or yield "elsewhere". The system releases it when its process dies.
 
-    On a disk without locks nobody waits; shards are renamed whole, so that costs time and nothing else.
+    On a disk without locks nobody waits; shards are renamed whole, so the only cost is time.
     """
     folder = out / LOCKS
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,13 +85,13 @@ def locked(out: Path, name: str, *, wait: bool) -> Iterator[Lock]:
 
 
 def _has_locks(folder: Path) -> bool:
-    """Whether the disk has locks. Tried before filelock does, which without them waits: older versions take every
-    refusal for somebody else's lock, newer ones wait for a marker file that a killed process left."""
+    """Whether the disk has locks. Checked before filelock is used, which would wait without them: older versions take
+    every refusal for somebody else's lock, newer ones wait for a marker file that a killed process left."""
     try:
         import fcntl
-    except ImportError:  # Windows, whose locks are of another kind
+    except ImportError:  # Windows, which has another kind of lock
         return True
-    with tempfile.TemporaryFile(dir=folder) as file:  # one of our own: nobody is kept from a lock meanwhile
+    with tempfile.TemporaryFile(dir=folder) as file:  # a file of our own, so that nobody is locked out meanwhile
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -101,13 +101,13 @@ def _has_locks(folder: Path) -> bool:
 
 @contextmanager
 def full_disk_told(out: Path) -> Iterator[None]:
-    """A full disk as a message for people."""
+    """Turn a full-disk error into a VsreError that says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno in FULL:
             raise VsreError(
-                f"{out}: no space left on the disk. Shards that are done are kept; free some space and run the same "
+                f"{out}: no space left on the disk. Finished shards are kept; free some space and run the same "
                 "command again."
             ) from error
         raise

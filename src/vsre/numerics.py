@@ -9,11 +9,11 @@ HALF_TOLERANCE = 3e-2
 
 
 def tolerance(dtype: torch.dtype) -> float:
-    """How far logits of two ways may lie apart in a model of this dtype, as `apart` measures it."""
+    """The largest difference allowed between two ways' logits in a model of this dtype, as `apart` measures it."""
     return TOLERANCE.get(dtype, HALF_TOLERANCE)
 
 
 def apart(logits: torch.Tensor, reference: torch.Tensor) -> float:
-    """The largest difference as a share of the reference's largest logit (at least 1); nan where one is no number."""
+    """The largest difference as a share of the reference's largest logit (at least 1); nan if a logit is nan."""
     scale = max(1.0, float(reference.abs().max()))
     return float((logits - reference).abs().max()) / scale

@@ -8,10 +8,10 @@ from multiprocessing import parent_process
 
 
 def end_with_parent() -> None:
-    """From now on end this process once its parent is gone.
+    """From now on, end this process when its parent dies.
 
-    A killed parent closes no queue, so its workers would wait for ever, each with a model in memory; and a run that is
-    started again would find an old worker at its work.
+    A killed parent closes no queue, so its workers would wait for ever, each with a model in memory, and a restarted
+    run would find the old workers still running.
     """
     threading.Thread(target=_wait, daemon=True).start()
 

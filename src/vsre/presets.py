@@ -1,7 +1,7 @@
 """Named configurations: presets that a package ships in its `presets.yaml`, and YAML files of the same form.
 
-Either may say `extends: PRESET` and then only what is other. Where it names another `model`, what was said of the first
-one (its revision ...) is not inherited.
+Either may say `extends: PRESET` and then only what differs. If it names another `model`, what the preset says about its
+own model (its revision ...) is not inherited.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Config = TypeVar("Config", bound=BaseModel)
 class Presets(Generic[Config]):
     """The presets of `package`, each a `config`.
 
-    Messages call one a `what`, with `parts` as some of its keys and `beside` as names that are known elsewhere.
-    `of_a_model` are the keys that another model does not inherit.
+    Error messages call a preset a `what`, give `parts` as examples of its keys, and also list `beside`, names that are
+    known elsewhere. `of_a_model`: the keys that are not inherited when `model` changes.
     """
 
     config: type[Config]
@@ -38,7 +38,7 @@ class Presets(Generic[Config]):
 
     @cached_property
     def shipped(self) -> Mapping[str, Any]:
-        """Name -> what `presets.yaml` says, unchecked."""
+        """Name -> its entry in `presets.yaml`, not validated."""
         text = resources.files(self.package).joinpath("presets.yaml").read_text(encoding="utf-8")
         shipped: Mapping[str, Any] = yaml.safe_load(text)
         return shipped
@@ -47,7 +47,7 @@ class Presets(Generic[Config]):
         return list(self.shipped)
 
     def load(self, name_or_path: str) -> Config:
-        """A preset by name or a YAML file by path. Raises VsreError with the place of a mistake."""
+        """The configuration of a preset (by name) or a YAML file (by path). Raises VsreError that locates a mistake."""
         path = Path(name_or_path)
         if path.suffix in {".yaml", ".yml"}:
             raw = self._read(path)
@@ -59,8 +59,8 @@ class Presets(Generic[Config]):
         return self._checked(self._extended(raw, name_or_path), name_or_path)
 
     def changed(self, config: Config, values: Mapping[str, Any]) -> Config:
-        """The configuration with those of the values that are not None; mappings change only what they name. Raises
-        VsreError."""
+        """The configuration updated with all values that are not None; a mapping changes only the keys it names.
+        Raises VsreError if the result is not valid."""
         raw = config.model_dump(mode="json", exclude_none=True)
         given = {key: value for key, value in values.items() if value is not None}
         return self._checked(self._merged(raw, given), f"the {self.what}")
@@ -86,7 +86,7 @@ class Presets(Generic[Config]):
         return self._merged(self._extended(self.shipped[base], where), rest)
 
     def _merged(self, base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-        """`base` with what `over` names; null takes a part away."""
+        """`base` updated with `over`; null removes a part."""
         other = over.get("model", base.get("model")) != base.get("model")
         merged = {key: value for key, value in base.items() if not (other and key in self.of_a_model)}
         for key, value in over.items():

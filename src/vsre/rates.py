@@ -1,4 +1,4 @@
-"""A share with its interval: the one way in which vsre reports how often something happened."""
+"""A share with its interval: the one way vsre reports how often something happened."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from scipy import stats  # type: ignore[import-untyped]
 
 
 def share(part: int, whole: int) -> dict[str, Any] | None:
-    """{"value", "low", "high", "n"}: part / whole with Wilson's 95 % interval, as JSON; None of nothing."""
+    """part / whole with its 95 % Wilson interval: {"value", "low", "high", "n"}, as JSON; None if `whole` is 0."""
     if not whole:
         return None
     low, high = stats.binomtest(part, whole).proportion_ci(method="wilson")
@@ -16,7 +16,7 @@ def share(part: int, whole: int) -> dict[str, Any] | None:
 
 
 def share_text(figure: dict[str, Any] | None) -> str:
-    """ "74 % [62, 83] of 58", a dash of nothing."""
+    """A share as text: "74 % [62, 83] of 58"; a dash for None."""
     if figure is None:
         return "–"
     value, low, high = (f"{100 * figure[name]:.0f}" for name in ("value", "low", "high"))

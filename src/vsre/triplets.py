@@ -1,7 +1,7 @@
-"""The one row type: a triplet (subject, relation, object) said of an image, true or false.
+"""The one row type: a triplet (subject, relation, object) stated about an image, true or false.
 
-A data set is a folder with one sub-folder a split, each holding Parquet files that any reader of Hugging Face
-image features opens: `datasets.load_dataset("parquet", data_dir="data/scenes")` shows pictures, not bytes.
+A data set is a folder with one sub-folder per split, each holding Parquet files that any reader of Hugging Face
+image features can open: `datasets.load_dataset("parquet", data_dir="data/scenes")` gives pictures, not bytes.
 Writing and reading stream: no function here holds a data set in memory.
 """
 
@@ -30,9 +30,9 @@ Box = tuple[float, float, float, float]
 
 @cache
 def triplet_schema() -> pa.Schema:
-    """The columns on disk, with Hugging Face's image feature. `provenance` is a JSON object; boxes are null where they
-    are not known."""
-    from datasets import Features, Image, Value  # takes half a second, and reading does without
+    """The columns on disk, with Hugging Face's image feature. `provenance` is a JSON object; boxes are null where
+    unknown."""
+    from datasets import Features, Image, Value  # takes half a second, and reading does not need it
     from datasets import List as ListFeature
 
     features = Features(
@@ -59,12 +59,12 @@ def triplet_schema() -> pa.Schema:
 
 
 def image_content_id(data: bytes) -> str:
-    """The id of an image known by its encoded bytes."""
+    """The id of an image, a hash of its encoded bytes."""
     return "sha256:" + hashlib.sha256(data).hexdigest()[:24]
 
 
 def triplet_key(image_id: str, caption: str) -> str:
-    """16 hex digits: the same image and caption give the same key, wherever the row came from."""
+    """A hash, 16 hex digits: the same image and caption give the same key, wherever the row came from."""
     return hashlib.sha256(f"{image_id}\n{caption}".encode()).hexdigest()[:16]
 
 
@@ -72,7 +72,7 @@ def triplet_key(image_id: str, caption: str) -> str:
 class Triplet:
     """One image, one statement about it, and whether the statement is true.
 
-    `image` holds the encoded file (JPEG, PNG); it is None where only annotations are at hand, and `image_id` is
+    `image` holds the encoded file (JPEG, PNG); it is None if only annotations are available, and `image_id` is
     then "name:FILE" instead of the content's hash. `provenance` says where the row came from: votes for a VSR row,
     the scene for a drawn one, painter, setting and kind of negative for a repainted one. It must be JSON.
     """
@@ -102,7 +102,7 @@ class Triplet:
 
 
 def to_row(triplet: Triplet) -> dict[str, Any]:
-    """One dictionary in the columns of `triplet_schema`."""
+    """The triplet as a dictionary with the columns of `triplet_schema`."""
     row = {f.name: getattr(triplet, f.name) for f in dataclasses.fields(triplet)}
     row["key"] = triplet.key
     row["image"] = None if triplet.image is None else {"bytes": triplet.image, "path": triplet.image_name}
@@ -124,8 +124,8 @@ def from_row(row: dict[str, Any]) -> Triplet:
 class ParquetShards:
     """Writes rows to PREFIX-00000.parquet, PREFIX-00001.parquet ... in a folder, in constant memory.
 
-    All files are written aside and renamed when the last is complete: a reader never meets half of them, and earlier
-    ones of the prefix stay until then. Equal images that follow one another are stored once (dictionary encoding), so
+    All files are written aside and renamed when the last is complete: a reader never sees only some of them, and
+    earlier files with the prefix stay until then. Consecutive equal images are stored once (dictionary encoding), so
     keep the rows of an image together. Raises VsreError for a prefix that names another folder.
     """
 
@@ -147,7 +147,7 @@ class ParquetShards:
         return self.folder / f"{self.prefix}-{number:05d}.{kind}"
 
     def _remove(self, kind: str) -> None:
-        """Files of this prefix, and none of a longer one such as PREFIX-b."""
+        """Delete the files of this kind with this prefix, but none with a longer one such as PREFIX-b."""
         ours = re.compile(rf"{re.escape(self.prefix)}-[0-9]{{5,}}\.{kind}")
         for file in [file for file in self.folder.iterdir() if ours.fullmatch(file.name)]:
             file.unlink()
@@ -184,7 +184,7 @@ class ParquetShards:
             self._writer, self._in_file, self._file = None, 0, self._file + 1
 
     def __enter__(self) -> ParquetShards:
-        self._remove("tmp")  # what a kill left
+        self._remove("tmp")  # left by a killed process
         return self
 
     def __exit__(
@@ -211,7 +211,7 @@ def write_triplets(folder: Path | str, triplets: Iterable[Triplet], *, rows_per_
 
 
 def parquet_files(path: Path | str) -> list[Path]:
-    """The Parquet files behind a file or folder (its own and those of its split folders), in order."""
+    """The Parquet files behind a file or folder (its own or, if it has none, those of its split folders), in order."""
     path = Path(path)
     if path.is_file():
         return [path]
@@ -222,13 +222,13 @@ def parquet_files(path: Path | str) -> list[Path]:
 
 
 def parquet_schema(file: Path) -> pa.Schema:
-    """The columns of a Parquet file; raises VsreError where it cannot be read as one."""
+    """The columns of a Parquet file; raises VsreError if it cannot be read as one."""
     with _as_parquet(file):
         return pq.read_schema(file)
 
 
 def parquet_batches(file: Path, columns: Sequence[str] | None = None, *, size: int = 256) -> Iterator[pa.RecordBatch]:
-    """Stream a Parquet file, or some of its columns; raises VsreError where it cannot be read as one."""
+    """Stream a Parquet file, or some of its columns; raises VsreError if it cannot be read as one."""
     with _as_parquet(file), pq.ParquetFile(file) as parquet:
         yield from parquet.iter_batches(batch_size=size, columns=columns)
 
@@ -244,8 +244,8 @@ def _as_parquet(file: Path) -> Iterator[None]:
 
 
 def source_files(source: Path | str, out: Path | str) -> list[Path]:
-    """The Parquet files behind a file or folder of which something is to be made in OUT. Raises VsreError where there
-    are none, and where OUT is their folder: what is written there would replace them."""
+    """The Parquet files behind a file or folder from which something is to be made in OUT. Raises VsreError if there
+    are none, and if OUT is their folder, where the output would replace them."""
     files = parquet_files(source)
     folders = {Path(source).resolve()} | {folder for f in files for folder in (f.parent.resolve(), f.resolve().parent)}
     if Path(out).resolve() in folders:
@@ -257,8 +257,8 @@ _SPLIT = re.compile(r"\w[\w.-]{0,59}")
 
 
 def is_split_name(split: object) -> bool:
-    """Whether a split may name files: letters, digits and "_", behind the first also "." and "-", 60 at most (a file's
-    name has 255 bytes). Splits from elsewhere may be anything, paths among them."""
+    """Whether a split's name may be used in file names: letters, digits and "_", after the first character also "." and
+    "-", at most 60 (a file name holds 255 bytes). Splits from elsewhere may be called anything, even a path."""
     return isinstance(split, str) and _SPLIT.fullmatch(split) is not None
 
 

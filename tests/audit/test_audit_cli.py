@@ -44,7 +44,7 @@ def test_a_leak_is_shown_and_written(files: list[Path], tmp_path: Path) -> None:
     result = run.invoke(app, [*arguments, "--write-clean", str(clean)])
     assert result.exit_code == 0, result.output
     text = " ".join(result.output.split())
-    assert text.startswith("LEAKS: 2 of 5 test rows (40.0 %) stand in the training files")
+    assert text.startswith("LEAKS: 2 of 5 test rows (40.0 %) are in the training files")
     assert "3 clean rows in" in text and "the commonest label of training" in text
     assert json.loads(out.read_text())["train"]["files"] == [f"{f.parent.name}/{f.name}" for f in files[:2]]
     assert [row["image"] for row in lines(clean)] == ["3.jpg", "4.jpg", "5.jpg"]

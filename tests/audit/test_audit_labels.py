@@ -43,7 +43,7 @@ def test_a_field_that_says_the_label(tmp_path: Path) -> None:
     assert entry(found, "hint")["tells_label"] and entry(found, "hint")["accuracy"]["value"] == 1
     assert entry(found, "hint")["one_label"] == {"rows": 240, "right": 240}
     assert not entry(found, "noise")["tells_label"]
-    assert found["verdict"]["leaks"] and "the field `hint` tells the label" in found["verdict"]["line"]
+    assert found["verdict"]["leaks"] and "the field `hint` reveals the label" in found["verdict"]["line"]
 
 
 def test_a_field_set_on_some_true_rows_only(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_captions_that_tell_the_opposite(tmp_path: Path) -> None:
         found["findings"]["one_label_captions"] | {"label_repeated": 0, "label_reversed": 120}
         == (found["findings"]["one_label_captions"])
     )
-    assert "captions tell the label" in found["verdict"]["line"] and found["clean"]["rows"] == 120
+    assert "captions reveal the label" in found["verdict"]["line"] and found["clean"]["rows"] == 120
 
 
 def test_one_row_without_words_hides_no_leak(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_one_row_without_words_hides_no_leak(tmp_path: Path) -> None:
     empty = train[0] | {"caption": " . "}
     found = audit(write(tmp_path / "a.jsonl", [*train, empty]), write(tmp_path / "b.jsonl", test), resamples=50).figures
     assert found["train"]["set_aside"]["reasons"] == {"caption empty": 1}
-    assert found["floors"]["ngrams"]["value"] == 1 and "captions tell the label" in found["verdict"]["line"]
+    assert found["floors"]["ngrams"]["value"] == 1 and "captions reveal the label" in found["verdict"]["line"]
 
 
 @pytest.mark.parametrize("true_beta", [(0.15, 0.13), (1.0, 1.5)])

@@ -188,7 +188,7 @@ def test_code_of_a_checkpoint_is_run_only_on_request(
         "AutoModelForImageTextToText": "own.OwnForConditionalGeneration",
     }
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(VsreError, match="code from a checkpoint is run only on your word"):
+    with pytest.raises(VsreError, match="code from a checkpoint is run only if you allow it"):
         load_model(folder)
     assert type(load_model(folder, trust_remote_code=True).model).__name__ == "OwnForConditionalGeneration"
     (weights,) = folder.glob("*.safetensors")

@@ -64,19 +64,19 @@ def test_errors_and_cut_answers_on_the_console(data: Path, tmp_path: Path) -> No
     assert (
         "warning: 12 questions ended in an error" in before.output and "vsre diagnose --retry-errors" in before.output
     )
-    assert "12 of 108 answers (11.1 %) were cut at the limit of tokens" in before.output
+    assert "12 of 108 answers (11.1 %) were cut at the token limit" in before.output
     assert "ended in an error" not in after.output and len(server.requests) == asked + 12
 
 
 @pytest.mark.parametrize(
     ("server", "options", "words"),
     [
-        (False, ["--body", "{}"], r"--body: said to a server, and none is named"),
-        (False, ["--no-key", "--temperature", "0"], r"--temperature, --no-key: said to a server"),
-        (False, ["--no-logprobs"], r"--no-logprobs: said to a server"),
+        (False, ["--body", "{}"], r"--body: only for a server, but none is named"),
+        (False, ["--no-key", "--temperature", "0"], r"--temperature, --no-key: only for a server"),
+        (False, ["--no-logprobs"], r"--no-logprobs: only for a server"),
         (False, ["--max-tokens", "0"], r"--max-tokens 0"),
         (True, ["--body", "{'a': 1}"], r"--body: not JSON \(.*in single quotes"),
-        (True, ["--body", "[1]"], r"no object of fields \(list\)"),
+        (True, ["--body", "[1]"], r"not an object of fields \(list\)"),
         (True, ["--body", '{"model": "x"}'], r"body: model cannot be set here"),
         (True, ["--temperature", "warm"], r"--temperature warm: give a number"),
         (True, ["--temperature", "-1"], r"--temperature -1"),

@@ -66,8 +66,8 @@ def _rows(file: Path) -> list[dict[str, Any]]:
     [
         ("https://me:hunter2@example.com/v1", "carries a name or password"),
         ("https://hunter2@example.com/v1", "carries a name or password"),
-        ("https://example.com/v1?key=hunter2", "carries key behind the question mark"),
-        ("https://example.com/v1?api-version=1&sig=hunter2", "carries sig behind"),
+        ("https://example.com/v1?key=hunter2", "carries key after the question mark"),
+        ("https://example.com/v1?api-version=1&sig=hunter2", "carries sig after"),
         ("localhost:8000", "not the address of a server"),
         ("file:///etc/passwd", "not the address of a server"),
         ("http://", "not the address of a server"),

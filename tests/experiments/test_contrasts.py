@@ -88,7 +88,7 @@ def test_comparisons_of_parts_are_made_together(tmp_path: Path) -> None:
     """As one over all their statements, each answered by the arm that its part names."""
     parts = {"left of": "clean: tuned", "on": "paper: tuned"}
     compare = [
-        {"before": "clean: plain", "after": after, "relations": [relation], "beside": True, "together": "either"}
+        {"before": "clean: plain", "after": after, "relations": [relation], "secondary": True, "together": "either"}
         for relation, after in parts.items()
     ]
     plan = fake_plan(tmp_path, compare=compare, primary=["test_g"])
@@ -97,7 +97,7 @@ def test_comparisons_of_parts_are_made_together(tmp_path: Path) -> None:
     rows = [row for row in write_report(plan, out)["contrasts"] if row["figure"] == "Test-S"]
     joined, *single = rows
     assert len(rows) == 3 and joined["after"] == "either" and joined["relations"] == list(parts)
-    assert joined["beside"] is False and all(row["beside"] for row in single)
+    assert joined["secondary"] is False and all(row["secondary"] for row in single)
     sizes = [row["statements"] for row in single]
     assert joined["statements"] == sum(sizes) and min(sizes) > 0
     for end in ("from", "to", "value"):
@@ -114,7 +114,10 @@ def test_figures_that_decide_are_corrected_apart(tmp_path: Path) -> None:
     for family in ({"Test-G"}, {"Test-S", "Unseen"}):
         mine = [row for row in rows if row["figure"] in family]
         assert [row["p_holm"] for row in mine] == pytest.approx(holm([row["p"] for row in mine]))
-    assert "the rows of Test-G, by which the question is decided" in (tmp_path / "out" / "report.md").read_text()
+    assert (
+        "the primary rows (Test-G), and separately for the secondary ones"
+        in (tmp_path / "out" / "report.md").read_text()
+    )
 
 
 def test_seeds_on_the_same_pictures_are_resampled_together(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_set_of_encoders_is_compared_with_its_parts_and_all_that_have_one_less
         alone = [] if after == f"clip{tail}" else [f"clip{tail}"]
         assert sorted(before) == sorted(below or alone), after
         assert {k for k in ("clip", "siglip", "dinov2", "sam") if models[after].factors[k]} == mine
-    assert all(contrast.beside for contrast in found.experiment.compare)
+    assert all(contrast.secondary for contrast in found.experiment.compare)
 
 
 def test_set_takes_the_place_of_what_variants_share(tmp_path: Path) -> None:
@@ -137,9 +137,9 @@ def part(*relations: str, **how: Any) -> dict[str, Any]:
             "scales: embedded: variants: give a mapping for each",
         ),
         ({"scales": {"embedded": {"variants": ["clean"]}}}, "scales: embedded: variants: give a mapping for each"),
-        ({"plots": [{"kind": "dots", "name": "../a", "title": "A"}]}, "plots.0.name: '../a' is to name a file"),
-        ({"plots": [{"kind": "dots", "name": "..", "title": "A"}]}, "'..' is to name a file"),
-        ({"plots": [{"kind": "dots", "name": "a/b", "title": "A"}]}, "'a/b' is to name a file"),
+        ({"plots": [{"kind": "dots", "name": "../a", "title": "A"}]}, "plots.0.name: '../a' has to name a file"),
+        ({"plots": [{"kind": "dots", "name": "..", "title": "A"}]}, "'..' has to name a file"),
+        ({"plots": [{"kind": "dots", "name": "a/b", "title": "A"}]}, "'a/b' has to name a file"),
         ({"plots": [{"kind": "dots", "name": "a", "title": title} for title in "AB"]}, "2 plots are called 'a'"),
         ({"scales": {"embeded": {}}}, "no scale 'embeded'. Did you mean 'embedded'?"),
         ({"compare": [{"before": "clean: plan", "after": "paper: tuned"}]}, "Did you mean 'clean: plain'?"),
@@ -153,7 +153,7 @@ def part(*relations: str, **how: Any) -> dict[str, Any]:
         ),
         ({"compare": [compared(after="clean: plain")]}, "compare.0: 'clean: plain' is compared with itself"),
         (
-            {"compare": [compared(relations=["on", "above"]), compared(relations=["above", "on"], beside=True)]},
+            {"compare": [compared(relations=["on", "above"]), compared(relations=["above", "on"], secondary=True)]},
             "compare: 'clean: plain' and 'clean: tuned' are compared 2 times about the same",
         ),
         ({"compare": [part("on")]}, "together, parts: one comparison alone"),
@@ -254,7 +254,7 @@ def test_a_fault_of_all_variants_is_said_once_and_of_one_with_its_name(tmp_path:
     ("how", "says"),
     [
         ({"scale": "embeded"}, "no scale 'embeded'. Did you mean 'embedded'?"),
-        ({"scale": "no/such.yaml"}, "no such file of a scale"),
+        ({"scale": "no/such.yaml"}, "no such scale file"),
         ({"seeds": []}, "--seeds: give different whole numbers"),
         ({"seeds": [1, 1]}, "--seeds"),
         ({"seeds": [-1]}, "--seeds"),
@@ -280,8 +280,8 @@ def test_what_is_asked_for_wrongly_is_said(how: dict[str, Any], says: str) -> No
         (["protocol=clean"], ["Every variant has protocol of its own."]),
         (["data.unused.pack=pool"], ["No arm uses the data 'unused'. There are: general, original, rewritten."]),
         (["data.orignal.pack=pool"], ["No arm uses the data 'orignal'. Did you mean 'original'?"]),
-        (["stages.tun.max_steps=3"], ["No arm uses stages.tun, or each says this itself."]),
-        (["stages.tune.max_steps=3", "stages.tune.max_steps=4"], ["--set stages.tune.max_steps=4 takes its place."]),
+        (["stages.tun.max_steps=3"], ["No arm uses stages.tun, or each sets this itself."]),
+        (["stages.tune.max_steps=3", "stages.tune.max_steps=4"], ["--set stages.tune.max_steps=4 overrides it."]),
         (["source.train_units=3", "source.size=192", "protocol=paper"], ["", "Every variant has protocol of its own."]),
     ],
 )

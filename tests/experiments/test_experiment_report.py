@@ -190,10 +190,10 @@ def test_seeds_of_models_that_are_not_trained_are_one_on_the_same_pictures(tmp_p
         found["seeds"] == [0] and found["one"] == [1] and not found["left_out"] and found["contrasts"][0]["p"] is None
     )
     text = (same / "report.md").read_text()
-    assert "Seeds of the same models on the same pictures tell nothing new and are left out: 1." in text
+    assert "Other seeds run the same models on the same pictures and are left out: 1." in text
     fake_runs(plan, tmp_path / "drawn")
     assert write_report(plan, tmp_path / "drawn")["seeds"] == [0, 1]
-    assert "seeds differ by their test pictures alone" in (tmp_path / "drawn" / "report.md").read_text()
+    assert "seeds differ only in their test pictures" in (tmp_path / "drawn" / "report.md").read_text()
 
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
@@ -213,9 +213,9 @@ def test_a_fraction_tells_what_each_factor_adds(tmp_path: Path, seeds: list[int]
     assert row["degrees"] == 8 - 4, "a seed more is no arm more"
     assert len(row["seeds"]) == len(seeds) and np.mean(row["seeds"]) == pytest.approx(row["value"], abs=1e-4)
     families = {True: ["a", "b"], False: ["a x b"]}
-    for decides, names in families.items():
-        some = [r for r in found["effects"] if r["decides"] is decides]
-        assert [*dict.fromkeys(r["effect"] for r in some)] == names, "interactions are looked at beside"
+    for primary, names in families.items():
+        some = [r for r in found["effects"] if r["primary"] is primary]
+        assert [*dict.fromkeys(r["effect"] for r in some)] == names, "interactions are secondary"
         assert [r["p_holm"] for r in some] == pytest.approx(holm([r["p"] for r in some]))
     text = (out / "report.md").read_text()
     assert "## Effects" in text and "| a x b | Test-G |" in text and "8 arms" in text
@@ -270,8 +270,8 @@ def test_comparisons_and_effects_are_corrected_together(tmp_path: Path) -> None:
     fake_runs(plan, tmp_path / "out")
     found = write_report(plan, tmp_path / "out")
     rows = [*found["contrasts"], *found["effects"]]
-    for decides in (True, False):
-        mine = [row for row in rows if row["decides"] is decides]
+    for primary in (True, False):
+        mine = [row for row in rows if row["primary"] is primary]
         assert len(mine) > 1 and [row["p_holm"] for row in mine] == pytest.approx(holm([row["p"] for row in mine]))
 
 
@@ -279,7 +279,7 @@ def test_plots_without_their_figures_are_named(tmp_path: Path) -> None:
     plots = [{"kind": "dots", "name": "typo", "title": "A", "y": ["test_g.acct"]}]
     fake_runs(plan := fake_plan(tmp_path, plots=plots, seeds=[0]), tmp_path / "out")
     write_report(plan, tmp_path / "out")
-    assert "Not drawn, for these runs have no such figures: typo." in (tmp_path / "out" / "report.md").read_text()
+    assert "Not drawn, as these runs lack the figures: typo." in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_what_stands_in_the_tables_is_counted_by_hand(tmp_path: Path) -> None:

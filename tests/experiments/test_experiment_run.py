@@ -139,7 +139,7 @@ def test_an_option_that_is_new_since_the_first_run_is_no_change(tmp_path: Path) 
     plan = fake_plan(tmp_path)
     _claim(plan, tmp_path)
     now = plan.experiment.model_dump(mode="json")
-    compare = [{k: v for k, v in contrast.items() if k not in ("beside", "together")} for contrast in now["compare"]]
+    compare = [{k: v for k, v in contrast.items() if k not in ("secondary", "together")} for contrast in now["compare"]]
     stored(tmp_path, first={"reading": "As it was.", "primary": now["primary"], "compare": compare})
     assert read_plan(tmp_path).first == {name: now[name] for name in ("primary", "compare")} | {"reading": "As it was."}
     odd = [*compare[:1], {"before": "a", "after": "a"}]  # refused today, so it cannot have stayed as it was
@@ -314,7 +314,7 @@ def test_a_worker_that_dies_is_said_once_with_what_failed_before(
     failing(monkeypatch, "_make_data", "clean", VsreError("no such pictures"))
     failing(monkeypatch, "_make_chain", "paper", BrokenExecutor("abrupt"))
     said = run_here(fake_plan(tmp_path), tmp_path / "out")
-    assert said.count("killed or crashed") == 1 and "want of memory" in said and "log.txt" in said
+    assert said.count("killed or crashed") == 1 and "lack of memory" in said and "log.txt" in said
     assert said.count("\n  - ") == said.count("\n  - data: no such pictures") == 2
 
 

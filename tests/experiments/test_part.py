@@ -30,7 +30,7 @@ def test_arms_by_pattern_with_what_belongs_to_them(tmp_path: Path) -> None:
     assert [(c.before, c.after) for c in tuned.experiment.compare] == [("clean: tuned", "paper: tuned")]
     assert part_of(plan, named(plan, "paper: *")).recipes.keys() == {"paper"}
     assert part_of(plan, named(plan, "*")) == plan
-    with pytest.raises(VsreError, match=r"--only turned: no arm is called so.*clean: plain; clean: tuned"):
+    with pytest.raises(VsreError, match=r"--only turned: no arm has this name.*clean: plain; clean: tuned"):
         part_of(plan, named(plan, "turned"))
 
 
@@ -95,7 +95,7 @@ def test_the_report_of_a_part_while_others_are_not_done(tmp_path: Path) -> None:
     assert [row["arm"] for row in found["arms"]] == ["clean: tuned", "paper: tuned"] and len(found["contrasts"]) == 3
     text = Path(found["file"]).read_text()
     assert (
-        "Only arms called `*: tuned`: 4 of 8 runs. What is tested is corrected for this part alone." in text
+        "Only arms called `*: tuned`: 4 of 8 runs. Tests are corrected within this part only." in text
         and "Changed after" not in text
     )
     assert found["effects_left_out"] == []
@@ -152,4 +152,4 @@ def test_main_effects_alone_while_a_fraction_is_under_way(tmp_path: Path) -> Non
     found = write_report(read_plan(out), out, so_far=True)
     assert [row["effect"] for row in found["effects"] if row["figure"] == "Test-G"] == ["a", "b"]
     assert found["effects_left_out"] == ["a x b"] and (out / "so-far" / "effects.png").is_file()
-    assert "**Not told by these arms: a x b.** What" in Path(found["file"]).read_text()
+    assert "**Not estimable from these arms: a x b.** What" in Path(found["file"]).read_text()

@@ -100,7 +100,7 @@ def test_a_plot_without_figures_is_no_file(tmp_path: Path) -> None:
 
 
 def a_row(after: str, value: float, figure: str = "Test-G", **more: Any) -> dict[str, Any]:
-    one_seed = {"low": None, "high": None, "pictures": [value - 0.1, value + 0.2], "decides": True}
+    one_seed = {"low": None, "high": None, "pictures": [value - 0.1, value + 0.2], "primary": True}
     about: dict[str, Any] = {"relations": [], "but": [], "trained": None}
     return {"before": "a", "after": after, "figure": figure, "value": value} | one_seed | about | more
 
@@ -119,7 +119,7 @@ def test_differences_with_their_bounds_over_seeds_or_pictures() -> None:
     rows = [
         a_row("b", 0.1),
         a_row("b", -0.2, "Test-S", low=-0.3, high=-0.15),
-        a_row("c", 0.05, decides=False, relations=["near"], but=[]),
+        a_row("c", 0.05, primary=False, relations=["near"], but=[]),
         a_row("d", 0.0, "Unseen"),
     ]
     at = axes()
@@ -130,12 +130,12 @@ def test_differences_with_their_bounds_over_seeds_or_pictures() -> None:
         (0.125, -20, -30, -15, "C1"),
         (0.875, 5, -5, 25, "white"),
     ]
-    assert at.get_legend_handles_labels()[1] == ["Test-G", "Test-G, looked at beside", "Test-S"]
+    assert at.get_legend_handles_labels()[1] == ["Test-G", "Test-G, secondary", "Test-S"]
 
 
 def test_effects_in_their_order_and_long_names_in_lines() -> None:
     rows = [
-        {"effect": e, "figure": "Test-G", "value": v, "low": v - 0.1, "high": v + 0.1, "decides": True}
+        {"effect": e, "figure": "Test-G", "value": v, "low": v - 0.1, "high": v + 0.1, "primary": True}
         for e, v in (("b", 1), ("a", 2))
     ]
     assert draw_forest("effects", ["test_g.acc_t"], rows, axes()) == ["b", "a"]

@@ -65,5 +65,5 @@ def test_a_stage_that_is_nowhere_is_a_mistake_and_not_left_out() -> None:
 
 
 def test_starts_are_a_mapping() -> None:
-    with pytest.raises(VsreError, match="starts: a mapping from names to starts"):
+    with pytest.raises(VsreError, match="starts: expected a mapping from names to starts"):
         expanded(starts=["merged"])

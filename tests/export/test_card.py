@@ -141,7 +141,7 @@ def test_limitations_come_from_the_figures(model: nn.Module, tmp_path: Path) -> 
     assert not any("leans" in line for line in good)
     leaning = write_run(tmp_path / "leaning", model, bias=figure(0.4, 0.3, 0.5), blind_floor={})
     bad = limitations(facts(results=measured([leaning], model)))
-    assert any("accuracy on true and on false lie 40 points apart" in line for line in bad)
+    assert any("accuracies on true and on false are 40 points apart" in line for line in bad)
     assert any("No blind floor was measured" in line for line in bad)
     other = limitations(facts(results=measured([write_run(tmp_path / "other")], model)))
     assert other[0].startswith("Nothing was measured on these weights")

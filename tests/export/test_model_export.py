@@ -139,7 +139,7 @@ def test_replaces_an_export_and_nothing_else(tiny_llava_folder: Path, tmp_path: 
     assert not (out / "model-00001-of-00002.safetensors").exists() and not (tmp_path / "out.part").exists()
     assert {tensor.dtype for tensor in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
     for taken in (tiny_llava_folder, tmp_path):
-        with pytest.raises(VsreError, match="something else than an export"):
+        with pytest.raises(VsreError, match="something other than an export"):
             export_model(tiny_llava_folder, taken)
     with pytest.raises(VsreError, match=r"no metrics\.json here"):
         export_model(tiny_llava_folder, tmp_path / "new", results=[tmp_path])

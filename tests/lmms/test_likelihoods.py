@@ -42,7 +42,7 @@ def test_a_question_without_every_loss_has_none(reply: Reply) -> None:
 def test_a_task_with_more_than_a_hundredth_failed_is_refused() -> None:
     with pytest.raises(VsreError, match=r"^b: 2 of 199 likelihood questions could not be answered \(out of memory\)"):
         tally(a=(0, 1000), b=(2, 197)).check()
-    with pytest.raises(VsreError, match=r"up to 1 % is let pass\. Mend what the reason names"):
+    with pytest.raises(VsreError, match=r"up to 1 % is tolerated\. Fix what the reason names"):
         tally(a=(1, 1)).check()
 
 

@@ -187,7 +187,7 @@ def test_a_head_is_tied_where_that_of_the_whole_model_is(top: bool, text: bool, 
 def test_a_language_model_that_does_not_stand_alone_is_told(tmp_path: Path) -> None:
     Qwen2_5_VLConfig().save_pretrained(tmp_path)
     clip = spec_from_checkpoint(tiny_encoders(tmp_path / "encoders")["clip"])
-    with pytest.raises(VsreError, match=r"the kind 'qwen2_5_vl_text' does not stand alone.*Take a model of text alone"):
+    with pytest.raises(VsreError, match=r"the kind 'qwen2_5_vl_text' does not stand alone.*Take a text-only model"):
         plan_checkpoints(tmp_path, [clip])
 
 

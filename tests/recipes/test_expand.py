@@ -197,12 +197,12 @@ def test_every_mistake_is_named_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ({"grid": {"size": []}}, "grid: a list"),
-        ({"grid": [["a"]]}, "grid 1: a mapping"),
-        ({"grid": [{"size": {"name": "x"}}]}, "grid 1, size: a list"),
-        ({"stages": ["align"]}, "stages: a mapping"),
-        ({"extends": ["a", "b"]}, "extends: the name or path of one recipe"),
-        ({"models": {"name": "x"}}, "models: a list"),
+        ({"grid": {"size": []}}, "grid: expected a list"),
+        ({"grid": [["a"]]}, "grid 1: expected a mapping"),
+        ({"grid": [{"size": {"name": "x"}}]}, "grid 1, size: expected a list"),
+        ({"stages": ["align"]}, "stages: expected a mapping"),
+        ({"extends": ["a", "b"]}, "extends: expected the name or path of one recipe"),
+        ({"models": {"name": "x"}}, "models: expected a list"),
     ],
 )
 def test_parts_of_the_wrong_kind_are_named(tmp_path: Path, content: dict[str, Any], says: str) -> None:

@@ -80,7 +80,7 @@ def test_a_killed_process_leaves_its_step_to_the_next(tmp_path: Path) -> None:
 def test_what_no_step_put_there_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "world").mkdir()
     (tmp_path / "world" / "mine.txt").write_text("weeks of work")
-    with pytest.raises(VsreError, match="world: is to be made here, but holds files that no step put there"):
+    with pytest.raises(VsreError, match="world: a step writes here, but there are files that no step put there"):
         Steps(tmp_path, QUIET).once(tmp_path / "world", {}, dict, "draw")
     assert (tmp_path / "world" / "mine.txt").is_file()
 
@@ -101,7 +101,7 @@ def test_what_was_made_of_another_is_not_used(tmp_path: Path) -> None:
     assert made(0) == [{"of": 0}] * 3, "made anew as it was"
     shutil.rmtree(folders[0])
     for at in (1, 2):
-        with pytest.raises(VsreError, match=f"{folders[at]}: made from what {folders[at - 1]} was before"):
+        with pytest.raises(VsreError, match=f"{folders[at]}: made from an earlier {folders[at - 1]}"):
             made(1)
         shutil.rmtree(folders[at])
     assert made(1) == [{"of": 1}] * 3
@@ -120,7 +120,7 @@ def test_what_a_step_reads_must_be_what_it_was(tmp_path: Path) -> None:
 
     assert once() == once() == {"n": 1}
     pack.write_text("mended")
-    with pytest.raises(VsreError, match=r"made when .*mine\.yaml read otherwise"):
+    with pytest.raises(VsreError, match=r"made before .*mine\.yaml changed"):
         once()
     pack.unlink()
     assert once() == {"n": 1}, "what is gone is not needed any more"
@@ -156,6 +156,6 @@ def test_names_are_no_markup(tmp_path: Path) -> None:
 def test_what_differs_is_named(tmp_path: Path, now: dict[str, Any], said: str) -> None:
     steps = Steps(tmp_path, QUIET)
     steps.once(tmp_path / "a", {"seed": 0, "source": {"units": 4, "kind": "scenes"}}, dict, "a")
-    with pytest.raises(VsreError, match="made by other settings than this recipe's") as error:
+    with pytest.raises(VsreError, match="made with other settings than this recipe's") as error:
         steps.once(tmp_path / "a", now, dict, "a")
     assert said in str(error.value)

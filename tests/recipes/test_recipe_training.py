@@ -73,7 +73,7 @@ def test_data_are_found_where_they_are_made() -> None:
 
 def test_a_recipe_trains_on_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = recipe([{"name": "m", "start": {"checkpoint": "zoo:base"}, "stages": [stage("tune")]}])
-    with pytest.raises(VsreError, match="8 GPUs a machine are asked for, 0 are here"):
+    with pytest.raises(VsreError, match="asks for 8 GPUs per machine, 0 are here"):
         processes_of("fsdp2-8", whole)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     assert processes_of("fsdp2-8", whole) == 8
@@ -97,7 +97,7 @@ def test_what_needs_whole_weights_is_not_spread(
     monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
     one = recipe([{"name": "m", "start": start, "stages": [stage("tune", **more)]}])
     assert processes_of("ddp-8", one) == 8
-    with pytest.raises(VsreError, match=f"m, stage tune: {whole} needs whole weights.*Take ddp-8"):
+    with pytest.raises(VsreError, match=f"m, stage tune: {whole} needs whole weights.*Use ddp-8"):
         processes_of("fsdp2-8", one)
 
 

@@ -81,7 +81,7 @@ def changed(tmp_path: Path, change: object) -> Path:
         (lambda r: r["models"][1].update(name="VSRE"), "same name"),
         (lambda r: r["models"][0]["start"].update(llm="x"), "either `checkpoint`"),
         (lambda r: r["models"][2]["start"].update(encoders=[]), "needs `encoders`"),
-        (lambda r: r["models"][1].update(start={"model": "VSRE"}), "no model before it"),
+        (lambda r: r["models"][1].update(start={"model": "VSRE"}), "not an earlier model"),
         (lambda r: r["data"]["turn-s"].update(general={"pictures": 3}), "either `pack`"),
         (lambda r: r["source"].update(kind="coco"), "source"),
         (lambda r: r.pop("data"), "data"),
@@ -140,7 +140,7 @@ def test_a_data_set_stays_in_its_folder(name: str, tmp_path: Path) -> None:
     def change(raw: Any) -> None:
         raw["data"][name] = {"pack": "pool"}
 
-    with pytest.raises(RecipeFaults, match=r"data: .* must do as the name of a folder") as error:
+    with pytest.raises(RecipeFaults, match=r"data: .* must work as a folder name") as error:
         load_recipe(str(changed(tmp_path, change)))
     assert len(error.value.faults) == 1 and repr(name) in error.value.faults[0]
 

@@ -31,7 +31,7 @@ from vsre.recipes.validate import check
 from vsre.recipes.workload import question_lengths
 
 RUN = CliRunner()
-MISSING = re.compile(r"source: .* is not there\. ")
+MISSING = re.compile(r"source: .* does not exist\. ")
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -56,7 +56,7 @@ def test_a_shipped_recipe_is_sound_on_eight_gpus(name: str) -> None:
 
 def test_what_a_vlm_cannot_is_said_before_any_work() -> None:
     found = found_in(model({"vlm": "llava-hf/llava-1.5-7b-hf"}, questions_per_image=8, lora={}))
-    assert any("a `vlm` is asked one question a sequence" in fault for fault in found.faults)
+    assert any("a `vlm` is asked one question per sequence" in fault for fault in found.faults)
     sound = recipe([model({"vlm": "llava-hf/llava-1.5-7b-hf"}, train=["adapters"])])
     rows = estimate(sound, check(sound, online=False, gpus=8), Machine(gpus=8, gpu="h100"))
     assert [row.sharding for row in rows] == ["none"], "and it is not spread over devices"
@@ -124,7 +124,7 @@ def test_some_encoders_of_a_checkpoint() -> None:
         "m: encoder 'dino': the model has clip, siglip, dinov2, sam."
     ]
     for start, said in (
-        ({"vlm": "zoo:base", "encoders": ["clip"]}, "of which it keeps some"),
+        ({"vlm": "zoo:base", "encoders": ["clip"]}, "to keep some of its encoders"),
         (
             {"checkpoint": "zoo:merged", "encoders": [{"id": "clip", "tokens": 4}]},
             "image_size and tokens go with `llm`",
@@ -147,7 +147,7 @@ def test_a_gguf_file_is_not_fetched_to_look_at_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(HfApi, "model_info", lambda *_, **__: None)
     start = {"llm": "some/model/file.gguf", "encoders": ["zoo:clip"]}
     found = check(recipe([model(start)]), online=True, to_run=True)
-    assert not found.faults and any("nothing can be reckoned" in note for note in found.notes)
+    assert not found.faults and any("nothing can be estimated" in note for note in found.notes)
     away = check(recipe([model(start)]), online=False, to_run=True)
     assert away.faults == ["m: some/model/file.gguf is not in the local cache, and the hub cannot be reached."]
 
@@ -275,7 +275,7 @@ def test_a_processor_is_tried_for_its_visual_tokens(tmp_path: Path) -> None:
     for file in (tmp_path / "m").glob("*processor*"):
         file.unlink()
     guessed = found_in(model({"vlm": str(tmp_path / "m")}))
-    assert guessed.shapes["m"].guessed and any("1,024 are reckoned" in note for note in guessed.notes)
+    assert guessed.shapes["m"].guessed and any("1,024 are assumed" in note for note in guessed.notes)
 
 
 def test_a_run_stops_before_any_work(tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_the_verbs(tmp_path: Path) -> None:
         model({"llm": "zoo:base", "encoders": ["clp"]}) | {"name": "p"},
     ]
     path.write_text(yaml.safe_dump(raw))
-    with pytest.raises(RecipeFaults, match=r"(?s)2 things to mend.*zoo:base.*'clip'"):
+    with pytest.raises(RecipeFaults, match=r"(?s)2 things to fix.*zoo:base.*'clip'"):
         RUN.invoke(app, ["recipes", "validate", str(path), "--offline"], catch_exceptions=False)
     # What is misspelt in one part does not hide what is wrong in another.
     raw["models"].append({"name": "q", "strat": {}})

@@ -59,7 +59,7 @@ def test_a_model_that_inpaints_only_does_nothing_else(inpainting_folder: Path) -
     pipelines = Pipelines(tiny_config(inpainting_folder))
     assert paint(pipelines, "inpaint", **photo_and_mask()).shape == (1, 48, 64, 3)
     for setting in ("t2i", "i2i"):
-        with pytest.raises(VsreError, match=f"9 channels, it inpaints only. Leave out {setting}"):
+        with pytest.raises(VsreError, match=f"9 channels and can only inpaint. Leave out {setting}"):
             paint(pipelines, setting, images=photo_and_mask()["images"])
 
 

@@ -132,7 +132,7 @@ def test_an_export_is_whole_or_not_there(out: Path, tmp_path: Path, monkeypatch:
     assert not list(tmp_path.glob("dest*")), "nor is half of it left"
     monkeypatch.undo()
     export(out, tmp_path / "dest", "webdataset")
-    with pytest.raises(VsreError, match="is there already"):
+    with pytest.raises(VsreError, match="exists already"):
         export(out, tmp_path / "dest", "webdataset")
     with pytest.raises(VsreError, match="no finished repaint"):
         export(tmp_path, tmp_path / "more", "webdataset")

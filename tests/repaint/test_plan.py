@@ -123,7 +123,7 @@ def test_a_source_that_changed_behind_the_plan_is_found(tmp_path: Path) -> None:
     made = plan(source, tmp_path / "out")
     rows = list(read_triplets(source))
     write_triplets(source, [rows[0], rows[1].replace(provenance={"boxes": "others"}), *rows[2:]])
-    with pytest.raises(VsreError, match="row 1: not the triplet that was planned with"):
+    with pytest.raises(VsreError, match="row 1: not the triplet that the plan was made with"):
         list(made.batches(0, SourceRows(source), QuickPainter(Vocabulary((), frozenset()))))
 
 

@@ -171,7 +171,7 @@ def test_bad_arguments_are_told(tmp_path: Path) -> None:
         repaint(tmp_path / "train", tmp_path / "train")
     with pytest.raises(VsreError, match="no setting"):
         repaint(tmp_path / "train", tmp_path / "out", settings=())
-    with pytest.raises(VsreError, match="start at 1"):
+    with pytest.raises(VsreError, match="must be at least 1"):
         repaint(tmp_path / "train", tmp_path / "out", limit=0)
     with pytest.raises(VsreError, match="no such file"):
         repaint(tmp_path / "train", tmp_path / "out", scenes=tmp_path / "none.jsonl")

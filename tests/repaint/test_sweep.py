@@ -182,7 +182,7 @@ def test_a_picture_passes_only_with_everything_that_is_said_of_it(small_world: P
 def test_bad_arguments(four: Path, tmp_path: Path) -> None:
     with pytest.raises(VsreError, match="at least one row"):
         sweep(four, tmp_path / "out", [])
-    with pytest.raises(VsreError, match="'x2i' is none of"):
+    with pytest.raises(VsreError, match="'x2i' is not one of"):
         sweep(four, tmp_path / "out", [flat("dark", shade=40)], setting="x2i")
     with pytest.raises(VsreError, match="inpaint: the painter flat/1 has"):
         sweep(four, tmp_path / "out", [flat("dark", shade=40)], setting="inpaint")
@@ -197,7 +197,7 @@ def test_a_grid_is_checked_before_anything_is_loaded() -> None:
     assert [v.label for v in grid(models, "t2i")] == ["sdxl", "sdxl-turbo"]
     with pytest.raises(VsreError, match=r"4 steps x strength 0.2"):
         grid(models, "i2i", strength=[0.2])
-    with pytest.raises(VsreError, match="t2i begins with no photo"):
+    with pytest.raises(VsreError, match="t2i does not start from a photo"):
         grid(models, "t2i", strength=[0.5])
     with pytest.raises(VsreError, match="i2i has no mask"):
         grid(models, "i2i", dilation=[0.1])

@@ -64,7 +64,7 @@ def test_the_page_says_it_on_its_first_screen(run: Run, tmp_path: Path) -> None:
     html = write_report(tmp_path / "report.html", [run.spec], ReportMeta()).read_text()
     first_screen = html.split('<section id="templates">')[0]
     assert "no sign that it looks" in first_screen and "<b>blind" not in html
-    assert "What the answers hang on" in html and "Said, or likelier" in html
+    assert "What the answers depend on" in html and "Said, or likelier" in html
 
 
 def test_without_probes_nothing_is_said(run: Run) -> None:

@@ -133,9 +133,9 @@ def test_a_bad_scene_says_what_is_wrong() -> None:
     cat = Placed("cat", x=0.5, y=0.9, z=1.0, size=0.3)
     with pytest.raises(VsreError, match="each class once"):
         Scene("meadow", 1, (cat, cat))
-    with pytest.raises(VsreError, match="no background"):
+    with pytest.raises(VsreError, match="not a background"):
         Scene("moon", 1, (cat,))
-    with pytest.raises(VsreError, match="no scene"):
+    with pytest.raises(VsreError, match="Not a scene"):
         Scene.from_json({"kind": "meadow"})
     with pytest.raises(VsreError, match="not in the embedded world"):
         _ = Placed("hair drier", x=0.5, y=0.9, z=1.0, size=0.3).box

@@ -130,7 +130,7 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
         write_llava_json(tmp_path / "asked", tmp_path / "blind", tmp_path / "more")
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "notes.txt").touch()
-    with pytest.raises(VsreError, match="something else"):
+    with pytest.raises(VsreError, match="something other"):
         write_llava_json(tmp_path / "questions", tmp_path / "triplets", tmp_path / "taken")
 
 
@@ -266,7 +266,7 @@ def test_files_that_cannot_be_read(pictures: Path, tmp_path: Path) -> None:
         read_llava_json(tmp_path / "none.json", tmp_path / "out", images=pictures)
     with pytest.raises(VsreError, match="no such picture folder"):
         read_llava_json(file, tmp_path / "out", images=tmp_path / "none")
-    with pytest.raises(VsreError, match="something else"):
+    with pytest.raises(VsreError, match="something other"):
         read_llava_json(file, pictures, images=pictures)
     assert (pictures / "a.png").is_file()
 

@@ -91,5 +91,5 @@ def test_no_limit_and_a_bad_one(tmp_path: Path) -> None:
     summary = write_subset(tmp_path / "all", tmp_path / "part", without=["near"])
     assert summary["triplets"] == 15 and summary["without"] == {"near": 5} and summary["of"] == 20
     assert keys(tmp_path / "part") == [t.key for t in read_triplets(tmp_path / "all") if t.relation != "near"]
-    with pytest.raises(VsreError, match="limit starts at 1"):
+    with pytest.raises(VsreError, match="limit must be at least 1"):
         write_subset(tmp_path / "all", tmp_path / "x", limit=0)

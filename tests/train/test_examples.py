@@ -91,7 +91,7 @@ def test_a_template_that_tokenizes_prompts_differently_is_refused(processor: Any
     encoder.template = encoder.template.replace(
         "{{ 'ASSISTANT:' }}\n        {%- gen", "{{ 'ASSISTANT: ' }}\n        {%- gen"
     )
-    with pytest.raises(VsreError, match="question q7: the prompt is cut into other tokens"):
+    with pytest.raises(VsreError, match="question q7: the prompt is tokenized differently"):
         encoder.encode(["q7"], PROMPTS[:1], ANSWERS[:1])
 
 

@@ -103,7 +103,7 @@ def test_what_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(VsreError, match="not set: NODE_RANK"):
         launch_command(config_file("ddp-4x8"), [])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    with pytest.raises(VsreError, match="8 GPUs a machine are asked for, 4 are here"):
+    with pytest.raises(VsreError, match="asks for 8 GPUs per machine, 4 are here"):
         launch_command(config_file("ddp-8"), [])
 
 

@@ -241,7 +241,7 @@ def test_another_picture_in_a_triplets_place_is_named(source: DataSource, proces
     other = triplets[-1].image
     write_triplets(tmp_path / "t", [triplets[0].replace(image=other), *triplets[1:]])
     changed = DataSource(triplets=tmp_path / "t", questions=source.questions)
-    with pytest.raises(VsreError, match=rf"image of triplet {triplets[0].key} \(0\.png\) is another one"):
+    with pytest.raises(VsreError, match=rf"image of triplet {triplets[0].key} \(0\.png\) is not the one"):
         open_store(changed, ChatEncoder(processor), tmp_path / "c")
     assert not (tmp_path / "c").exists()
 

@@ -368,7 +368,7 @@ def test_a_filler_teaches_nothing(world: dict[str, Path], tmp_path: Path) -> Non
 
 def test_what_cannot_be_trained_says_why(world: dict[str, Path], tmp_path: Path) -> None:
     model, processor = opened(tiny_llava, tmp_path)
-    with pytest.raises(VsreError, match="one question a sequence"):
+    with pytest.raises(VsreError, match="one question per sequence"):
         run(model, processor, world, tmp_path / "a", questions_per_image=4)
     ours, its = opened(partial(tiny_vsre, encoders=("clip",)), tmp_path)
     with pytest.raises(VsreError, match="trains as a `checkpoint`"):

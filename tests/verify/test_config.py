@@ -57,7 +57,7 @@ def test_a_file_is_as_good_as_a_preset(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("extends: cocoa", "none of coco"),
-        ("closed: {model: a/b, present: 0.3, absent: 0.5}", "absent 0.5 lies over present 0.3"),
+        ("closed: {model: a/b, present: 0.3, absent: 0.5}", "absent 0.5 is above present 0.3"),
         ("open: {model: a/b, present: 0.3, absent: 0.1, prompt: cat}", "the prompt needs {} once"),
         ("depth: {model: a/b, relations: [betwixt]}", "betwixt: no relation of VSR"),
         ("judge: {model: a, server: 'http://localhost', revision: x}", "the server's own business"),

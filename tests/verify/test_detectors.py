@@ -187,7 +187,7 @@ def test_weights_that_are_not_safetensors_are_refused(lookers: dict[str, Path], 
 def test_another_kind_of_model_is_refused(lookers: dict[str, Path]) -> None:
     with pytest.raises(VsreError, match="cannot be loaded as an object detector"):
         closed(lookers["sam"]).detect(pictures()[:1], [["cat"]])
-    with pytest.raises(VsreError, match=r"rt_detr_v2 model; known are owlv2"):
+    with pytest.raises(VsreError, match=r"rt_detr_v2 models are not supported, only owlv2"):
         opened(lookers["rt"]).words("cat")
     with pytest.raises(VsreError, match="no such model in the zoo"):
         closed(Path("zoo:nothing"))

@@ -161,7 +161,7 @@ def test_more_triplets_later_and_less_at_first(data: Path, tmp_path: Path) -> No
 
 def test_verdicts_do_not_go_among_the_triplets(data: Path) -> None:
     for path, out in ((data, data), (data, data / "verdicts"), (data / "part-00000.parquet", data)):
-        with pytest.raises(VsreError, match="lies where the triplets are"):
+        with pytest.raises(VsreError, match="lies in the triplets' folder"):
             verify_set(path, out, Dies(99))
 
 

@@ -280,7 +280,7 @@ def test_a_killed_training_ends_in_the_same_files(
             train_detector(tiny, tmp_path / "killed", tmp_path / "two", say=said.append)
     assert (tmp_path / "killed" / "detector" / "checkpoint-2").is_dir()
     assert not train_detector(tiny, tmp_path / "killed", tmp_path / "two", seconds=0, say=said.append)
-    assert "call again" in said[-1] and not (tmp_path / "two").exists()
+    assert "run again" in said[-1] and not (tmp_path / "two").exists()
     assert train_detector(tiny, tmp_path / "killed", tmp_path / "two", say=said.append)
     assert train_detector(tiny, tmp_path / "killed", tmp_path / "two", say=said.append), (
         "again, with nothing left to do"

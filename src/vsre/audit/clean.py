@@ -1,4 +1,4 @@
-"""The test rows that an audit leaves, written so that the next step reads them."""
+"""Writing the test rows that an audit leaves, so that the next step can read them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from vsre.triplets import parquet_batches, parquet_schema
 
 
 def write_clean(side: Side, rows: Sequence[Row], path: Path | str) -> int:
-    """Write rows of a side to FILE.jsonl, or to FILE.parquet where the side is triplets; returns how many.
+    """Write rows of a side to FILE.jsonl, or to FILE.parquet if the side is triplets; return how many.
 
-    JSONL holds the rows of VSR files as they stand there; of triplets it holds the fields of VSR's format and their
-    key, of questions the key. Parquet holds the triplets as they are, pictures included. The file appears when it is
-    whole. Raises VsreError as `check_clean` does.
+    JSONL holds the rows of VSR files unchanged; for triplets it holds the fields of VSR's format and their key, for
+    questions the key. Parquet holds the triplets as they are, pictures included. The file appears only once complete.
+    Raises VsreError as `check_clean` does.
     """
     path = Path(path)
     check_clean(path, side.files)
@@ -42,8 +42,8 @@ def write_clean(side: Side, rows: Sequence[Row], path: Path | str) -> int:
 
 
 def check_clean(path: Path, files: Iterable[Path]) -> None:
-    """Whether the clean rows of these files can be written there; raises VsreError for an ending but .jsonl and
-    .parquet, and for .parquet where a file holds anything but triplets."""
+    """Check that the clean rows of these files can be written there; raises VsreError for a suffix other than .jsonl
+    and .parquet, and for .parquet if a file holds anything but triplets."""
     if path.suffix not in (".jsonl", ".parquet"):
         raise VsreError(f"{path}: clean rows are written to a .jsonl file, or triplets to a .parquet file.")
     others = [file for file in files if kind_of(file) != TRIPLETS] if path.suffix == ".parquet" else []

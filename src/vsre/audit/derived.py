@@ -1,20 +1,20 @@
-"""What training rows say of a picture without saying it: the test rows that follow from them by the relation algebra.
+"""What training rows imply about a picture: the test rows that follow from them by the relation algebra.
 
 "The cat is left of the dog." true in training gives "The dog is right of the cat." (true, by the inverse), "The cat is
-right of the dog." (false, by the opposite) and "The dog is left of the cat." (false, by both). How far a rule may be
-trusted is its grade:
+right of the dog." (false, by the opposite) and "The dog is left of the cat." (false, by both). A rule's grade says how
+far it can be trusted:
 
 - sound   strict inverses, symmetric relations, and opposites that exclude each other, from true to false
-- frame   inverses that hold in the viewer's frame only: left and right, in front of and behind
+- frame   inverses that hold only in the viewer's frame: left and right, in front of and behind
 - loose   what holds mostly: the other inverses and opposites, opposites of frame inverses, and opposites from false to
           true (what is not inside should be outside)
 
-`vsre.relations.algebra` makes the statements that probes ask, by sound and frame rules alone; here every relation that
-leads to another counts, whichever of the two the ontology says it of: a leak need not be a proof. What the ontology
-says of the other one only is loose, but for strict inverses.
+`vsre.relations.algebra` makes the statements that probes ask, using only sound and frame rules; here every relation
+that leads to another counts, whichever of the two the ontology says it of: a leak need not be a proof. What the
+ontology says only of the other one is loose, except for strict inverses.
 
-On VSR's own labels, wherever both rows are there, sound rules are right for 829 of 837 ordered pairs, frame for 172 of
-178, loose for 241 of 276.
+On VSR's own labels, wherever both rows exist, sound rules are right for 829 of 837 ordered pairs, frame for 172 of 178,
+loose for 241 of 276.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _GRADE = {"strict": 0, "frame": 1, "approx": _LOOSE, "contrary": 0, "complementa
 
 
 class Step(NamedTuple):
-    """One way from a relation to another: the rule, the index of its grade in GRADES, whether subject and object change
-    places, the relation reached, and the label it has there."""
+    """One way from a relation to another: the rule, the index of its grade in GRADES, whether subject and object are
+    swapped, the relation reached, and the label it has there."""
 
     rule: str
     grade: int
@@ -48,7 +48,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """A row that follows from another one: `label` is what it must be."""
+    """A row that follows from another one; `label` is what its label must be."""
 
     row: Row
     source: Row
@@ -59,8 +59,8 @@ class Derived:
 
 @cache
 def steps(relation: str, label: bool) -> tuple[Step, ...]:
-    """Every relation that a true or false statement tells about, the surest way to each first; none where the relation
-    is not one of VSR's."""
+    """Return the steps from a true or false statement to other relations, surest first; none if the relation is not one
+    of VSR's."""
     found = [Step("", 0, False, relation, label), *_inverses(relation, label)]
     for step in tuple(found):
         found += _opposites(step)
@@ -69,7 +69,7 @@ def steps(relation: str, label: bool) -> tuple[Step, ...]:
 
 def _inverses(name: str, label: bool) -> Iterator[Step]:
     for other in RELATIONS.values():
-        # What is false carries over where the other relation, were it true, would give this one.
+        # Falsehood carries over if the other relation, were it true, would imply this one.
         soundness = algebra.inverse_soundness(*(name, other.name) if label else (other.name, name))
         if soundness is not None:
             rule = "symmetric" if other.name == name else "inverse"
@@ -86,8 +86,8 @@ def _opposites(step: Step) -> Iterator[Step]:
 
 
 def _antonym_soundness(name: str, other: str) -> str | None:
-    """How sound it is to call one the antonym of the other, whichever of the two the table says it of: what excludes
-    another relation is excluded by it."""
+    """Return how sound it is to call one the antonym of the other, whichever of the two the table says it of, since
+    exclusion is mutual."""
     found = [
         str(RELATIONS[a].antonym_soundness)
         for a, b in ((name, other), (other, name))
@@ -97,10 +97,10 @@ def _antonym_soundness(name: str, other: str) -> str | None:
 
 
 def derive(train: Iterable[Row], test: Iterable[Row]) -> tuple[list[Derived], int]:
-    """For each test row that follows from a training row about the same picture, its surest derivation; and how many
-    test rows are left out because their surest derivations contradict each other.
+    """Return the surest derivation of each test row that follows from a training row about the same picture, and how
+    many test rows are left out because their surest derivations contradict each other.
 
-    Rows that stand in training themselves are not looked at.
+    Rows that are in training themselves are not considered.
     """
     asked: dict[tuple[int, str, str, str], list[int]] = {}
     rows = list(test)

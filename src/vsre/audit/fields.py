@@ -1,8 +1,8 @@
-"""Whether a field other than the label tells the label: learnt on training rows one field at a time, tried on the test.
+"""Whether a field other than the label reveals it: learnt on training rows one field at a time, tried on the test.
 
-A field's guess is the commonest label that its value has in training (the commonest of all for a value never seen). A
-field also tells the label where some of its values come with one label only: `reference_frame` in VSR is set on true
-rows alone, which a majority over all rows hardly shows.
+A field's guess is the most common label of its value in training (the most common overall for a value never seen). A
+field also reveals the label if some of its values come with only one label: `reference_frame` in VSR is set only on
+true rows, which a majority over all rows hardly shows.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from vsre.audit.rows import Row, Side
 from vsre.diagnose.bootstrap import Array, Bootstrap
 
 IDENTITY, CONTENT, VOTES, PROVENANCE, OTHER = "identity", "content", "votes", "provenance", "other"
-"""What a field is: which picture or row this is; what the row says; the votes its label was made of; what a model is
+"""What a field is: which picture or row this is; what the row says; the votes its label was made from; what a model is
 never shown; anything else."""
 
 SEEN = 10
-"""Training rows a value needs with one label before it is taken to mean that label."""
+"""Training rows with one label that a value needs before it is taken to mean that label."""
 
 GAIN = 0.02
 LEVEL = 0.05
@@ -41,12 +41,12 @@ def kind_of(name: str) -> str:
 
 
 def fields(train: Side, test: Side, *, seed: int = 0, resamples: int = 1000) -> list[dict[str, Any]]:
-    """One entry a field of both sides that has at least two values in training, the most telling first.
+    """Return one entry per field of both sides with at least two values in training, the most revealing first.
 
     `accuracy` of the field's guess and its `gain` over the better constant answer have 95 % intervals; `one_label`
     counts test `rows` whose value has one label in training, in at least SEEN rows, and those that have it (`right`).
-    `tells_label` is true where the gain passes GAIN and a one-sided test at LEVEL over all fields, or where one-label
-    values cover 1 % of the test rows (and five) and 95 % of those have that label.
+    `tells_label` is true if the gain passes GAIN and a one-sided test at LEVEL over all fields, or if one-label values
+    cover 1 % of the test rows (and at least five) and 95 % of those have that label.
     """
     known = {name: train.column(name) for name in train.fields if name in test.fields}
     names = [name for name, column in known.items() if len(set(column)) > 1]
@@ -85,7 +85,7 @@ def fields(train: Side, test: Side, *, seed: int = 0, resamples: int = 1000) -> 
 def _guesses(
     known: Sequence[str | None], labels: Sequence[bool], asked: Sequence[str | None], majority: bool
 ) -> tuple[Array, list[bool | None]]:
-    """The commonest label of each value asked; and the label of values that have one only, None elsewhere."""
+    """Return the most common label of each value asked, and the label of values that have only one, None elsewhere."""
     count: dict[str | None, Counter[bool]] = defaultdict(Counter)
     for value, label in zip(known, labels, strict=True):
         count[value][label] += 1
@@ -101,7 +101,7 @@ def _hits(guesses: Sequence[bool | None], rows: Sequence[Row]) -> int:
 
 
 def _draws(right: Array, truth: Array, rows: Sequence[Row], seed: int, resamples: int) -> Any:
-    """Accuracy of each field (F, N) and the share of true rows (N,), on the data and on the same resamples."""
+    """Return accuracy of each field (F, N) and the share of true rows (N,), on the data and on the same resamples."""
     numbers = {image: i for i, image in enumerate(sorted({row.image for row in rows}))}
     image = np.array([numbers[row.image] for row in rows], np.int64)
     bootstrap = Bootstrap(len(numbers), resamples=resamples, seed=seed)

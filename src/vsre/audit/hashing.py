@@ -2,11 +2,12 @@
 
 The perceptual hash is the usual one: the picture in grey at 32 x 32, its cosine transform, the 63 lowest frequencies
 after the mean, each above their median or not. Two saves of one photo differ in a few of these bits, two photos in
-about 32. Drawn pictures with much empty ground come closer than photos do, so each candidate is confirmed on its
-16 x 16 grey picture: a thing that moved changes some cell much, another size or compression changes all cells little.
+about 32. Drawn pictures with a lot of empty background come closer than photos do, so each candidate is confirmed on
+its 16 x 16 grey picture: a thing that moved changes some cell a lot, another size or compression changes all cells a
+little.
 
-Found are pictures saved anew, resized, made brighter or duller, turned to grey or mirrored; cropped, rotated or redrawn
-ones are not.
+Pictures that were saved again, resized, made brighter or duller, turned to grey or mirrored are found; cropped, rotated
+or redrawn ones are not.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from vsre.sources.images import load_image
 Array = np.ndarray[Any, np.dtype[Any]]
 
 NEAR_BITS = 10
-"""Bits of 63 in which two near duplicates may differ."""
+"""Bits (of 63) in which two near duplicates may differ."""
 
 NEAR_TONES = 28.0
-"""Grey levels of 255 by which a cell of 16 x 16 may differ, brightness and contrast made equal."""
+"""Grey levels (of 255) by which a cell of the 16 x 16 may differ once brightness and contrast are equalised."""
 
 _SIDE, _KEPT, _CELLS = 32, 8, 16
 _EMPTY = 3.0  # grey levels of spread below which a picture shows nothing
@@ -62,7 +63,7 @@ class Prints:
 
 
 def fingerprint(data: bytes, *, name: str | None = None) -> Fingerprint:
-    """The fingerprint of an encoded picture; raises VsreError for what `load_image` refuses."""
+    """Return the fingerprint of an encoded picture; raises VsreError for what `load_image` refuses."""
     grey = load_image(data, name=name).convert("L")
     small = np.asarray(grey.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float64)
     cells = small.reshape(_CELLS, 2, _CELLS, 2).mean((1, 3)).round().astype(np.uint8)
@@ -72,9 +73,9 @@ def fingerprint(data: bytes, *, name: str | None = None) -> Fingerprint:
 def near_pairs(
     first: Prints, second: Prints, *, bits: int = NEAR_BITS, tones: float = NEAR_TONES
 ) -> Iterator[tuple[int, int, bool]]:
-    """(index in first, index in second, whether one is the mirror image) of all near duplicates.
+    """Yield (index in first, index in second, whether one is the mirror image) of all near duplicates.
 
-    Every pair is compared, n x m of them in blocks: a hundred thousand pictures with ten thousand take seconds.
+    All n x m pairs are compared, in blocks: a hundred thousand pictures against ten thousand take seconds.
     """
     if not len(first.bits) or not len(second.bits):
         return
@@ -86,7 +87,7 @@ def near_pairs(
 
 
 def _candidates(first: Array, second: Array, bits: int) -> Iterator[tuple[Array, Array]]:
-    """Indexes into both of the pairs at most so many bits apart, some thousands at a time."""
+    """Yield indices into both of the pairs at most so many bits apart, some thousands at a time."""
     columns = min(len(second), 1 << 12)
     rows = max(1, _BLOCK // columns)
     for start in range(0, len(first), rows):
@@ -98,31 +99,31 @@ def _candidates(first: Array, second: Array, bits: int) -> Iterator[tuple[Array,
 
 
 def near(first: Fingerprint, second: Fingerprint) -> bool:
-    """Whether two pictures are near duplicates, neither being mirrored."""
+    """Whether two pictures are near duplicates without mirroring."""
     return any(not mirror for *_, mirror in near_pairs(Prints.of([first]), Prints.of([second])))
 
 
 def _largest_difference(a: Array, b: Array) -> Array:
-    """The largest difference of a cell (n,), in grey levels, of pictures (n, 16, 16) made equally bright and rich."""
+    """Return the largest cell difference (n,), in grey levels, of pictures (n, 16, 16) of equalised tones."""
     a, b = a.astype(np.float32), b.astype(np.float32)
     (plain_a, deep_a), (plain_b, deep_b) = _standard(a), _standard(b)
     difference = np.abs(plain_a - plain_b).max((1, 2)) * np.sqrt(deep_a * deep_b)
-    # Empty sheets are alike only in what they are: made equally bright, white and black would be one picture.
+    # Empty pictures are compared as they are: once equalised, white and black would be the same picture.
     difference = np.where(np.maximum(deep_a, deep_b) < _EMPTY, np.abs(a - b).max((1, 2)), difference)
-    # What one of them has and the other lost is no duller copy.
+    # With far less contrast, the other one has lost content and is not just a duller copy.
     return np.where(np.maximum(deep_a, deep_b) > 3 * np.minimum(deep_a, deep_b), np.inf, difference)
 
 
 def _standard(cells: Array) -> tuple[Array, Array]:
-    """Cells of mean 0 and spread 1, and the spread (n,) in grey levels."""
+    """Return cells of mean 0 and spread 1, and the spread (n,) in grey levels."""
     depth = np.maximum(cells.std((1, 2)), 1.0)
     return (cells - cells.mean((1, 2), keepdims=True)) / depth[:, None, None], depth
 
 
 def _hash(grey: Array) -> int:
-    """63 bits of a grey picture (32, 32): the mean says nothing and is left out."""
+    """Return 63 bits of a grey picture (32, 32): the mean says nothing and is left out."""
     low = dctn(grey)[:_KEPT, :_KEPT].ravel()[1:] / 4  # the cosines' plain sums; SciPy doubles them along each side
-    low = low.round(6)  # an empty sheet gives nothing but noise
+    low = low.round(6)  # an empty picture gives nothing but noise
     return int.from_bytes(np.packbits(low > np.median(low), bitorder="big").tobytes(), "big")
 
 

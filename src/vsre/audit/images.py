@@ -1,8 +1,8 @@
 """Which rows show the same picture, across file names, contents, near copies and pictures made from pictures.
 
-A picture goes by its file name and, where it is at hand, by its content; both join rows to one picture. A file name
-that stands for several contents joins them only where they look the same: two drawn worlds number their pictures
-alike, and a photo saved again keeps its name. Where nobody looks, such contents count as different pictures.
+A picture is identified by its file name and, if available, by its content; both join rows to one picture. A file name
+with several contents joins them only if they look the same: two drawn worlds number their pictures alike, and a photo
+saved again keeps its name. Without looking (`look`), such contents count as different pictures.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _THREADS = 4  # decoding runs outside Python's lock
 _AT_ONCE = 64
 
 Progress = Callable[[int], None]
-"""Called with the number of pictures looked at."""
+"""Called with the number of pictures processed."""
 
 
 @dataclass
 class Images:
-    """What is known of the pictures of both sides after `number_images`.
+    """What is known about the pictures of both sides after `number_images`.
 
-    `same`: pictures of both sides. `near`: test picture, for those not in `same` -> all its near copies in training,
+    `same`: pictures on both sides. `near`: test picture, for those not in `same` -> all its near copies in training,
     each (train picture, mirrored), mirrored ones last.
     `made_from`: test pictures that a train picture was made from, or the other way round. `names`: a name for each.
     """
@@ -49,7 +49,7 @@ class Images:
 
     @property
     def trained(self) -> set[int]:
-        """Test pictures that training knows in one way or another."""
+        """Test pictures that training has seen in one form or another."""
         return self.same | self.near.keys() | self.made_from
 
 
@@ -62,8 +62,8 @@ def number_images(
 ) -> Images:
     """Set `image` of every row of train and test; `folders` holds the image folders of each side by its name.
 
-    With `look`, pictures at hand (in the folders or in the Parquet files) are fingerprinted and near copies are found.
-    A picture that is missing or cannot be opened is counted, its rows are still known by its name.
+    With `look`, available pictures (in the folders or in the Parquet files) are fingerprinted and near copies found. A
+    picture that is missing or cannot be opened is counted; its rows are still identified by its name.
     """
     images = Images()
     prints = _look(sides, folders, look, images, progress)
@@ -83,7 +83,7 @@ def number_images(
 
 
 class _Groups:
-    """Names joined to groups (union-find); `find` gives the name that stands for the group."""
+    """Names joined into groups (union-find); `find` returns the name that represents the group."""
 
     def __init__(self) -> None:
         self.parent: dict[str, str] = {}
@@ -111,7 +111,7 @@ def _name(row: Row) -> str | None:
 def _look(
     sides: Iterable[Side], folders: Mapping[str, Sequence[Path]], look: bool, images: Images, progress: Progress | None
 ) -> dict[str, Fingerprint]:
-    """Fingerprints by content; the contents of pictures found in a folder are added to their rows' names."""
+    """Return fingerprints by content; the contents of pictures found in a folder are added to their rows' names."""
     prints: dict[str, Fingerprint] = {}
     seen: set[str] = set()
     done = 0
@@ -172,7 +172,7 @@ def _in_parquet(side: Side, seen: set[str] | None) -> Iterator[tuple[str, Path |
 
 
 def _read(name: str, source: Path | bytes, look: bool) -> tuple[str, str | None, Fingerprint | None, str]:
-    """(name, content id, fingerprint, what is wrong with the picture)."""
+    """Return (name, content id, fingerprint, what is wrong with the picture)."""
     shown = name.removeprefix("name:")
     try:
         if isinstance(source, Path):
@@ -205,7 +205,7 @@ def _join(sides: Iterable[Side], prints: dict[str, Fingerprint] | None, groups: 
 
 
 def _alike(contents: Sequence[str], prints: dict[str, Fingerprint] | None) -> bool:
-    """Whether contents under one name look the same as the first; one that cannot be opened is taken for the same."""
+    """Whether contents under one name look the same as the first; one that cannot be opened counts as the same."""
     if prints is None:
         return False
     first, *others = (prints.get(content) for content in contents)

@@ -1,4 +1,4 @@
-"""What can be said of the labels: the blind floors, the ceiling that the people's votes leave, the balance."""
+"""What can be said about the labels: the blind floors, the ceiling set by people's votes, the balance."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from vsre.diagnose.blind import Statement, blind_floor
 from vsre.diagnose.bootstrap import Array, Bootstrap
 
 TOLD = ("per_relation", "ngrams", "leave_one_out")
-"""The guessers that know a test row by its words alone: above the better constant they show that captions tell."""
+"""The guessers that know only a test row's words: above the better constant they show that captions reveal labels."""
 
 
 def floors(train_side: Side, test_side: Side, *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
-    """`vsre.diagnose.blind.blind_floor` with three guessers more that learn nothing.
+    """Return `vsre.diagnose.blind.blind_floor` with three more guessers, which learn nothing.
 
-    `constant` is the better of always true and always false on this test: what shows more than it tells something.
-    `opposite` says the opposite of what most training rows with the same caption are, `lookup_or_opposite` the label of
-    the very row where it stands in training and that elsewhere; the commonest label of all where captions are new or
-    even. Where a side is questions, whose captions are not known, only constant answers are given.
+    `constant` is the better of always true and always false on this test: anything above it has information. `opposite`
+    says the opposite of the majority label of training rows with the same caption, `lookup_or_opposite` the label of
+    the identical row if it is in training, else that; for captions that are new or even, both say the most common label
+    of training. If a side is questions, whose captions are not known, only constant answers are given.
     """
     train, test = train_side.rows, test_side.rows
     if QUESTIONS in (*train_side.kinds, *test_side.kinds):
@@ -51,7 +51,7 @@ def floors(train_side: Side, test_side: Side, *, seed: int = 0, resamples: int =
 
 
 def told(floor: dict[str, Any]) -> list[str]:
-    """The guessers of TOLD whose interval lies above the better constant's."""
+    """Return the guessers of TOLD whose interval is above the better constant's."""
     top = floor["constant"]["high"]
     return [
         n for n in TOLD if floor.get(n) and floor[n]["low"] is not None and top is not None and floor[n]["low"] > top
@@ -59,11 +59,11 @@ def told(floor: dict[str, Any]) -> list[str]:
 
 
 def ceiling(rows: Sequence[Row], *, seed: int = 0, resamples: int = 1000) -> dict[str, Any] | None:
-    """The accuracy of someone who always says what most people would say, estimated from the votes; None without votes.
+    """Estimate, from the votes, the accuracy of someone who always says what most people would; None without votes.
 
-    Of each row a share of all people would say true. The shares follow a beta distribution, the votes on a row a
+    For each row a share of all people would say true. The shares follow a beta distribution, the votes on a row a
     binomial one with its share; the two parameters are fitted to all rows by maximum likelihood. A row then counts with
-    the probability that its share lies on the side of its label. The interval is over pictures, the parameters held.
+    the probability that its share is on the side of its label. The interval is over pictures, with fixed parameters.
     """
     voted = [row for row in rows if row.votes is not None]
     if not voted:
@@ -89,7 +89,7 @@ def ceiling(rows: Sequence[Row], *, seed: int = 0, resamples: int = 1000) -> dic
 
 
 def balance(train: Sequence[Row], test: Sequence[Row]) -> dict[str, Any]:
-    """Rows and true rows of both sides, over all and by relation, the most frequent of the test first."""
+    """Return shares of true rows, and both sides' rows and true rows by relation, most frequent in the test first."""
     counts: dict[str, dict[str, Any]] = {}
     for side, rows in (("train", train), ("test", test)):
         for row in rows:
@@ -111,13 +111,13 @@ def _statements(rows: Sequence[Row]) -> list[Statement]:
 
 
 def constant(rows: Sequence[Row], *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
-    """Accuracy of the better of always true and always false."""
+    """Return the accuracy of the better of always true and always false."""
     true = np.array([row.label for row in rows], float)
     return _mean(true if 2 * true.sum() >= len(true) else 1 - true, rows, seed, resamples)
 
 
 def _mean(values: Array, rows: Sequence[Row], seed: int, resamples: int) -> dict[str, Any]:
-    # In the order of blind_floor, so that the same guesses get the same interval.
+    # In blind_floor's order, so that the same guesses get the same interval.
     numbers = {image: i for i, image in enumerate(sorted({row.image for row in rows}, key=str))}
     image = np.array([numbers[row.image] for row in rows], np.int64)
     bootstrap = Bootstrap(len(numbers), resamples=resamples, seed=seed)
@@ -126,14 +126,14 @@ def _mean(values: Array, rows: Sequence[Row], seed: int, resamples: int) -> dict
 
 
 def _fit(votes: Counter[tuple[int, int]]) -> tuple[float, float]:
-    """The beta distribution's parameters from how often (true, false) votes stand on a row."""
+    """Fit the beta distribution's parameters to how often rows have each (true, false) count of votes."""
     yes, no, times = (np.array(v, float) for v in zip(*((t, f, n) for (t, f), n in votes.items()), strict=True))
 
     def loss(logs: Array) -> float:
         a, b = np.exp(logs)
         return -float((times * (betaln(a + yes, b + no) - betaln(a, b))).sum())
 
-    # Within bounds: where all votes on every row agree the likelihood grows for ever as both go to nothing.
+    # Bounded: if all votes agree on every row, the likelihood grows without limit as both parameters go to 0.
     found = minimize(loss, np.log([0.2, 0.2]), method="L-BFGS-B", bounds=[(np.log(1e-3), np.log(1e3))] * 2)
     a, b = np.exp(found.x)
     return float(a), float(b)

@@ -1,4 +1,4 @@
-"""What stands on both sides of a split: rows, pictures, captions; and rows that contradict each other."""
+"""What is on both sides of a split: rows, pictures, captions; and rows that contradict each other."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from vsre.audit.rows import Row, Side, doubled, identity
 EXAMPLES = 3
 
 MEANING = {
-    "verbatim_rows": "test rows that stand in training: the same picture and caption",
-    "near_rows": "test rows whose caption stands in training with a near copy of the picture",
+    "verbatim_rows": "test rows that are in training: the same picture and caption",
+    "near_rows": "test rows whose caption is in training with a near copy of the picture",
     "derived_rows": "test rows that follow from training rows about the same picture by the relation algebra",
     "same_images": "test pictures that are trained on",
-    "near_images": "test pictures with a near copy in training: saved anew, resized, toned or mirrored",
+    "near_images": "test pictures with a near copy in training: saved again, resized, toned or mirrored",
     "made_from_images": "test pictures that were made into training pictures, or from them",
-    "same_captions": "test rows whose caption stands in training, with whatever picture",
-    "one_label_captions": "test rows whose caption has one label only on training's other pictures",
-    "conflicts_between": "test rows that stand in training with the other label",
+    "same_captions": "test rows whose caption is in training, with any picture",
+    "one_label_captions": "test rows whose caption has only one label on training's other pictures",
+    "conflicts_between": "test rows that are in training with the other label",
     "conflicts_in_train": "training rows whose picture and caption have both labels",
     "conflicts_in_test": "test rows whose picture and caption have both labels",
-    "repeated_in_train": "training rows that say an earlier training row again",
-    "repeated_in_test": "test rows that say an earlier test row again",
+    "repeated_in_train": "training rows that repeat an earlier training row",
+    "repeated_in_test": "test rows that repeat an earlier test row",
 }
 """The findings by their keys, and what each counts."""
 
@@ -33,7 +33,7 @@ Finding = dict[str, Any]
 
 
 class Known:
-    """Training rows by what makes them the same row: picture and caption; the key where one of two is a question."""
+    """Training rows by what makes rows the same: picture and caption, or the key if one of the two is a question."""
 
     def __init__(self, train: Iterable[Row]) -> None:
         self._same: dict[tuple[int, str] | str, list[Row]] = defaultdict(list)  # questions by their key
@@ -44,13 +44,13 @@ class Known:
                 self._stated[row.key].append(row)
 
     def rows(self, row: Row) -> list[Row]:
-        """The training rows that say what this row says."""
+        """Return the training rows that say what this row says."""
         other = self._same if row.words else self._stated
         return self._same.get(identity(row)) or other.get(row.key) or []
 
 
 def findings(train: Side, test: Side, images: Images) -> dict[str, Finding]:
-    """All findings of MEANING: `count`, `of`, `share`, `meaning`, `examples`, and what else each tells."""
+    """Return all findings of MEANING: `count`, `of`, `share`, `meaning`, `examples`, and each one's own details."""
     rows = test.rows
     known = Known(train.rows)
     sources = [known.rows(row) for row in rows]
@@ -91,7 +91,8 @@ def _finding(name: str, count: int, of: int, examples: list[dict[str, Any]], **m
 
 
 def _near_rows(train: Iterable[Row], test: Iterable[Row], images: Images) -> list[tuple[Row, list[Row]]]:
-    """A mirrored copy keeps the caption only where left and right are not in it: it is no near row."""
+    """Pair test rows with training rows of the same caption on a near copy. Mirrored copies do not count: a caption
+    stays true of them only if it does not involve left and right."""
     said = {identity(row): row for row in train if row.words}
     pairs = []
     for row in test:
@@ -143,7 +144,7 @@ def _pictures(train: Side, test: Side, images: Images) -> dict[str, Finding]:
 
 
 def _captions(train: Iterable[Row], test: Iterable[Row]) -> tuple[list[tuple[Row, list[Row]]], ...]:
-    """Test rows whose caption is trained on; and those for which training's other pictures give it one label."""
+    """Return test rows whose caption is trained on, and those where it has one label on training's other pictures."""
     by_words: dict[str, list[Row]] = defaultdict(list)
     for row in train:
         if row.words:

@@ -1,7 +1,7 @@
-"""The two sides of an audit, read from VSR files, triplets or questions, row by row as they stand.
+"""The two sides of an audit, read from VSR files, triplets or questions, row by row as they are.
 
-Nothing is merged here: a row said twice, or said with both labels, is what an audit looks for. A row whose relation or
-class vsre does not know is kept too; only the relation algebra passes it by.
+Nothing is merged here: a row given twice, or with both labels, is what an audit looks for. A row whose relation or
+class vsre does not know is kept too; only the relation algebra skips it.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from vsre.triplets import parquet_batches, parquet_files, parquet_schema, triple
 VSR, TRIPLETS, QUESTIONS = "vsr", "triplets", "questions"
 _NEEDED = {TRIPLETS: ("image_id", "caption", "label"), QUESTIONS: ("key", "image_id", "prompt", "truth")}
 _UNKNOWN = ("unknown relation", "caption does not parse")
-_EMPTY = "caption empty"  # a caption without words would pass for a question
+_EMPTY = "caption empty"  # a caption without words would be taken for a question
 _STATE = 120  # characters kept of a field's value
 
 
 @dataclass(slots=True)
 class Row:
     """One statement about one picture. `words` is the caption without case, spacing and final period; both are empty
-    for questions alone, which are known by `key`. `votes`: how many people said true and false. `image` is the number
-    of its picture, given by `vsre.audit.images`."""
+    for questions, which are identified by `key` alone. `votes`: how many people said true and false. `image` is the
+    number of its picture, assigned by `vsre.audit.images`."""
 
     file: int
     number: int
@@ -51,8 +51,8 @@ class Row:
 
 @dataclass
 class Side:
-    """All rows of the training or the test files. `fields` holds, for each field but the label, one state a row: its
-    value in short, None where the row lacks it."""
+    """All rows of the training or the test files. `fields` holds, for each field except the label, one state per row:
+    its value in short, None if the row lacks it."""
 
     name: str
     files: list[Path] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Side:
     repeated_questions: int = 0
 
     def where(self, row: Row) -> str:
-        """ "zeroshot/test.jsonl:12", the row counted from 1."""
+        """Return a row's place, "zeroshot/test.jsonl:12", counted from 1."""
         path = self.files[row.file]
         return f"{path.parent.name}/{path.name}:{row.number}" if path.parent.name else f"{path.name}:{row.number}"
 
@@ -80,9 +80,9 @@ class Side:
 
 
 def read_side(name: str, paths: Sequence[Path | str]) -> Side:
-    """The rows of files and folders; `name` is train or test, and picks that split of a folder that has several.
+    """Read the rows of files and folders; `name` is train or test, and picks that split of a folder with several.
 
-    Raises VsreError for what is missing, no data, or has not one usable row.
+    Raises VsreError for paths that do not exist, are not data, or have no usable row.
     """
     side = Side(name)
     side.files = side_files(name, paths)
@@ -98,29 +98,29 @@ def read_side(name: str, paths: Sequence[Path | str]) -> Side:
 
 
 def side_files(name: str, paths: Sequence[Path | str]) -> list[Path]:
-    """The files of a side, train or test; raises VsreError for what is missing or no data."""
+    """Return the files of a side, train or test; raises VsreError for paths that do not exist or are not data."""
     return [file for path in paths for file in _files(Path(path), name)]
 
 
 def kind_of(file: Path) -> str:
-    """VSR, TRIPLETS or QUESTIONS, by ending and columns; raises VsreError for Parquet that is neither of the two."""
+    """Return VSR, TRIPLETS or QUESTIONS, by suffix and columns; raises VsreError for any other Parquet file."""
     if file.suffix != ".parquet":
         return VSR
     columns = parquet_schema(file).names
     kind = QUESTIONS if "prompt" in columns and "caption" not in columns else TRIPLETS
     missing = [name for name in _NEEDED[kind] if name not in columns]
     if missing:
-        raise VsreError(f"{file}: neither triplets nor questions, it lacks the columns {', '.join(missing)}.")
+        raise VsreError(f"{file}: neither triplets nor questions; it lacks the columns {', '.join(missing)}.")
     return kind
 
 
 def words(caption: str) -> str:
-    """The caption as it is compared: without case, runs of spaces and the final period."""
+    """Return the caption as it is compared: without case, runs of spaces and the final period."""
     return " ".join(caption.split()).removesuffix(".").rstrip().casefold()
 
 
 def state(value: Any) -> str:
-    """A field's value in short: lists (also lists written as text, as VSR's votes are) count by their length."""
+    """Return a field's value in short; lists (also ones written as text, as VSR's votes are) by their length."""
     if isinstance(value, str) and value.startswith("[") and value.endswith("]"):
         try:
             value = json.loads(value)
@@ -185,7 +185,7 @@ def _read_vsr(side: Side, file: int, path: Path) -> None:
 
 
 def _known(line: bytes) -> VsrRow | None:
-    """The row as the reader of VSR takes it, None where vsre does not know its relation or its form of caption."""
+    """Return the row as the VSR reader takes it, None if vsre does not know its relation or form of caption."""
     try:
         return read_row(line, None)
     except UnusableRow as why:
@@ -239,7 +239,7 @@ def _read_triplets(side: Side, file: int, path: Path, before: int, rows: list[di
 
 
 def _read_questions(side: Side, file: int, path: Path, before: int, rows: list[dict[str, Any]]) -> None:
-    """A triplet asked through many templates is one row: the template does not make it another statement."""
+    """Read questions. A triplet asked through many templates is one row: the statement is the same."""
     seen = {row.key for row in side.rows if not row.words}
     for number, values in enumerate(rows, before + 1):
         key, image_id, label = values["key"], values["image_id"], values["truth"]
@@ -253,7 +253,7 @@ def _read_questions(side: Side, file: int, path: Path, before: int, rows: list[d
 
 
 def _described(fields: dict[str, Any], image: str, caption: str) -> dict[str, Any]:
-    """The fields, and what a name or the writing of a caption may give away."""
+    """Return the fields, and what the picture's name and the caption's spelling may give away."""
     text = caption.strip()
     folder, _, file = image.rpartition("/")
     return fields | {
@@ -289,10 +289,10 @@ def _votes(fields: Mapping[str, Any]) -> tuple[int, int] | None:
 
 
 def doubled(rows: Sequence[Row]) -> int:
-    """How many rows say again what an earlier row says: the same picture and caption."""
+    """Count the rows that repeat an earlier row: the same picture and caption."""
     return len(rows) - len(Counter(identity(row) for row in rows))
 
 
 def identity(row: Row) -> tuple[int, str] | str:
-    """What makes two rows the same row: picture and caption; the key where the caption is not known."""
+    """Return what makes two rows the same: picture and caption, or the key if the caption is not known."""
     return (row.image, row.words) if row.words else row.key

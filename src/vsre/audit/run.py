@@ -1,4 +1,4 @@
-"""The audit itself: both sides read, every check made, the figures and the clean rows handed back."""
+"""The audit itself: reads both sides, makes every check, returns the figures and the clean rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vsre.audit.verdict import verdict
 from vsre.files import write_aside
 
 FORMAT = 1
-"""The number of this layout of the figures; it changes where a key's meaning does."""
+"""The version of this layout of the figures; it changes if a key's meaning does."""
 
 Paths = Sequence[Path | str] | Path | str
 
@@ -34,7 +34,7 @@ class Audit:
     train: Side
     test: Side
     clean_rows: list[Row]
-    """Test rows that training does not know: not their picture, no near copy, nothing it was made from or made into."""
+    """Test rows unknown to training: not their picture, no near copy, nothing it was made from or made into."""
 
     @property
     def leaks(self) -> bool:
@@ -49,7 +49,7 @@ class Audit:
         write_aside(Path(path), json.dumps(self.figures, indent=1) + "\n")
 
     def write_clean(self, path: Path | str) -> int:
-        """Write the clean rows as `vsre.audit.clean.write_clean` does; returns how many."""
+        """Write the clean rows as `vsre.audit.clean.write_clean` does; return how many."""
         return write_clean(self.test, self.clean_rows, path)
 
 
@@ -66,10 +66,10 @@ def audit(
 ) -> Audit:
     """Compare training and test data: VSR's JSONL files, triplets or questions, as files or folders.
 
-    `images` are folders of the pictures that files name, `test_images` those of the test side where they are others;
-    pictures inside Parquet files are used without being named. `near=False` spares decoding them: contents are still
-    compared, near copies are not found. `seed` and `resamples` are of the intervals. The figures are described in
-    docs/audit.md. Raises VsreError for files that are missing, are no data or have no usable row.
+    `images` are folders of the pictures that files name, `test_images` those of the test side if different; pictures
+    inside Parquet files are used anyway. `near=False` avoids decoding them: contents are still compared, near copies
+    are not found. `seed` and `resamples` are for the intervals. docs/audit.md describes the figures. Raises VsreError
+    for files that are missing, are not data or have no usable row.
     """
     start = time.perf_counter()
     sides = read_side("train", _paths(train)), read_side("test", _paths(test))
@@ -100,7 +100,7 @@ def audit(
         },
         "floors": floors(*sides, seed=seed, resamples=resamples),
         "fields": fields(*sides, seed=seed, resamples=resamples),
-        # Of the training side the value alone: a resample of every training picture is not worth its memory.
+        # For the training side only the value: resampling every training picture is not worth the memory.
         "label_ceiling": {
             "test": ceiling(rows[1], seed=seed, resamples=resamples),
             "train": ceiling(rows[0], resamples=0),

@@ -14,7 +14,7 @@ from vsre.audit.fields import OTHER
 from vsre.audit.verdict import percent
 from vsre.report.text import clean
 
-_ENOUGH = 20  # test rows of a relation before its balance is worth a word
+_ENOUGH = 20  # test rows of a relation for its balance to be mentioned
 
 _SHORT = {
     "verbatim_rows": "test rows in training",
@@ -39,13 +39,13 @@ _FLOORS = {
     "ngrams": "the caption's words",
     "leave_one_out": "training labels of the same caption (learnt)",
     "opposite": "the opposite of the same caption's labels",
-    "lookup": "the very row, or labels of the same caption",
-    "lookup_or_opposite": "the very row, or the opposite",
+    "lookup": "the identical row, or labels of the same caption",
+    "lookup_or_opposite": "the identical row, or the opposite",
 }
 
 
 def show(figures: Mapping[str, Any]) -> RenderableType:
-    """The audit as rich prints it; text from data is shown as it is, never as markup."""
+    """Return the audit for rich to print; text from data is shown as it is, never as markup."""
     verdict = figures["verdict"]
     head = Text(verdict["line"], style="bold red" if verdict["leaks"] else "bold green")
     if verdict["small"]:
@@ -68,7 +68,7 @@ def _side(figures: Mapping[str, Any], name: str) -> Text:
 
 
 def _findings(findings: Mapping[str, Any]) -> list[RenderableType]:
-    """What was found, each with one example, and what was not, in a line."""
+    """Return what was found, each with one example, and in one line what was not."""
     table = Table("found", "count", "share", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
@@ -93,7 +93,7 @@ def _more(name: str, finding: Mapping[str, Any]) -> str:
         return f"{grades}; {finding['label_agrees']:,} have the label that follows"
     if name in ("same_images", "near_images", "made_from_images"):
         mirrored = f", {finding['mirrored']:,} mirrored" if finding.get("mirrored") else ""
-        return f"under {finding['rows']:,} test rows{mirrored}"
+        return f"used by {finding['rows']:,} test rows{mirrored}"
     if name == "same_captions":
         return f"{finding['captions']:,} of {finding['of_captions']:,} captions"
     if name == "one_label_captions":
@@ -133,7 +133,7 @@ def _labels(figures: Mapping[str, Any]) -> Iterator[str]:
     ceiling = figures["label_ceiling"]["test"]
     if ceiling:
         yield (
-            f"Label ceiling by the votes: {percent(ceiling['value'])} [{_interval(ceiling)}]; "
+            f"Label ceiling from the votes: {percent(ceiling['value'])} [{_interval(ceiling)}]; "
             f"{percent(ceiling['share_with_dissent'])} of {ceiling['n']:,} test rows have a dissenting vote."
         )
     relations = figures["balance"]["by_relation"]

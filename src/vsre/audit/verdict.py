@@ -1,4 +1,4 @@
-"""What an audit comes to in one line, and the line a report of a leaking protocol opens with."""
+"""The verdict of an audit in one line, and the line that a report on a leaking protocol opens with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vsre.audit.labels import told
 from vsre.sources.protocols import PROTOCOLS, TEST_IMAGE, TEST_ROW
 
 SMALL = 0.01
-"""Below this share of test rows touched by training, rows and pictures shared are called a small leak."""
+"""If training touches less than this share of the test rows, shared rows and pictures are called a small leak."""
 
 _GUESSERS = {
     "per_relation": "by the relation alone",
@@ -20,13 +20,13 @@ _GUESSERS = {
 
 
 def verdict(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """`leaks`, `small`, the `line` for people, the `reasons` it sums up, `warnings` that are no leaks, and `limits`:
-    what could not be compared."""
+    """Return `leaks`, `small`, the `line` for people, the `reasons` it sums up, `warnings` that are not leaks, and
+    `limits`: what could not be compared."""
     rows, images, clean = figures["test"]["rows"], figures["test"]["images"], figures["clean"]
     shared = _shared(figures["findings"], rows, images, figures["floors"].get("lookup_or_opposite"))
     words = _words(figures["floors"])
     named = [f["field"] for f in figures["fields"] if f["tells_label"] and f["kind"] == OTHER]
-    fields = [f"the field{'s' * (len(named) > 1)} {_listed(named)} tell{'s' * (len(named) == 1)} the label"] * bool(
+    fields = [f"the field{'s' * (len(named) > 1)} {_listed(named)} reveal{'s' * (len(named) == 1)} the label"] * bool(
         named
     )
     touched = rows - clean["rows"]
@@ -49,10 +49,10 @@ def verdict(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def leak_summary(leak: Mapping[str, Any] | Any | str | None) -> str | None:
-    """One line for the first screen of a report about a model, None where there is no leak to tell of.
+    """Return one line for the first screen of a report about a model, None if there is no leak to report.
 
-    `leak` is the name of a protocol, an `Audit`, or an audit's figures as its JSON holds them. A protocol leaks that
-    keeps test rows or test images in training; a name that is no protocol of vsre says nothing, and gives None.
+    `leak` is the name of a protocol, an `Audit`, or an audit's figures as in its JSON. A protocol leaks if it keeps
+    test rows or test images in training; a name that is not a protocol of vsre says nothing and gives None.
     """
     if leak is None:
         return None
@@ -82,15 +82,15 @@ def _shared(findings: Mapping[str, Any], rows: int, images: int, lookup: Mapping
     reasons = []
     if verbatim["count"]:
         reasons.append(
-            f"{_of(verbatim['count'], rows, 'test row')} ({percent(verbatim['share'])}) stand in the training files"
+            f"{_of(verbatim['count'], rows, 'test row')} ({percent(verbatim['share'])}) are in the training files"
             + (f", {verbatim['other_label']:,} with the other label" if verbatim["other_label"] else "")
             + (f": looking them up, without a picture, scores {percent(lookup['value'])}" if lookup else "")
         )
     if near["count"]:
-        reasons.append(f"{_of(near['count'], rows, 'test row')} stand there with a near copy of the picture")
+        reasons.append(f"{_of(near['count'], rows, 'test row')} are there with a near copy of the picture")
     if same["count"]:
         text = f"{_of(same['count'], images, 'test picture')} ({percent(same['share'])}) are trained on"
-        reasons.append(f"{text}, under {same['rows']:,} test rows")
+        reasons.append(f"{text}, used by {same['rows']:,} test rows")
     if copies["count"]:
         reasons.append(f"{_of(copies['count'], images, 'test picture')} have a near copy in training")
     if made["count"]:
@@ -101,14 +101,14 @@ def _shared(findings: Mapping[str, Any], rows: int, images: int, lookup: Mapping
 
 
 def _words(floors: Mapping[str, Any]) -> list[str]:
-    """The best guesser that knows the words alone, where its interval lies above the better constant's."""
+    """Return the best guesser that knows only the words, if its interval is above the better constant's."""
     found = told(dict(floors))
     if not found:
         return []
     best = max(found, key=lambda name: floors[name]["value"])
     figure = floors[best]
     return [
-        f"captions tell the label: a guesser without pictures scores {percent(figure['value'])} "
+        f"captions reveal the label: a guesser without pictures scores {percent(figure['value'])} "
         f"[{100 * figure['low']:.1f}, {100 * figure['high']:.1f}] {_GUESSERS[best]} "
         f"(a constant answer {percent(floors['constant']['value'])})"
     ]
@@ -130,7 +130,7 @@ def _warnings(figures: Mapping[str, Any]) -> list[str]:
     }
     for kind, why in _KEPT.items():
         if telling[kind]:
-            found.append(f"{_listed(telling[kind])} tell the label: {why}.")
+            found.append(f"{_listed(telling[kind])} reveal the label: {why}.")
     return found
 
 
@@ -144,12 +144,12 @@ def _limits(figures: Mapping[str, Any]) -> list[str]:
         found.append("Near copies were not looked for (--no-near).")
     if pictures["unreadable"]["count"]:
         found.append(
-            f"{pictures['unreadable']['count']:,} pictures cannot be opened and have no near copies looked for; "
+            f"{pictures['unreadable']['count']:,} pictures cannot be opened, so their near copies were not looked for; "
             f"the first: {pictures['unreadable']['first'][0]}"
         )
     if pictures["names_of_several"]:
         found.append(
-            f"{pictures['names_of_several']:,} file names stand for different pictures, told apart by content."
+            f"{pictures['names_of_several']:,} file names stand for different pictures, distinguished by content."
         )
     if "questions" in figures["train"]["kinds"] + figures["test"]["kinds"]:
         found.append(
@@ -159,8 +159,8 @@ def _limits(figures: Mapping[str, Any]) -> list[str]:
 
 
 _KEPT = {
-    VOTES: "the labels were made of these votes, keep them from every model",
-    PROVENANCE: "vsre shows no model a row's provenance, keep it so",
+    VOTES: "the labels were made from these votes, keep them from every model",
+    PROVENANCE: "vsre shows no model a row's provenance, keep it that way",
     CONTENT: "what the statement is about gives its label away, see the blind floors",
 }
 

@@ -1,4 +1,4 @@
-"""Benchmarks: the spatial parts of what people already trust, each from its own files and by its own rules.
+"""Benchmarks: the spatial parts of established ones, each from its own files and by its own rules.
 
 from vsre.benchmarks import run_benchmark
 from vsre.diagnose import TransformersEngine

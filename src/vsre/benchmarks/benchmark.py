@@ -19,22 +19,22 @@ GENERATE, LIKELIHOOD = "generate", "likelihood"
 MODES = ("official", GENERATE, LIKELIHOOD, "both")
 
 Right = Mapping[str, float]
-"""For each item that counts, by its key: 1 right, 0 wrong; or how likely a guess is right."""
+"""For each item that counts, by its key: 1 right, 0 wrong; or the probability that a guess is right."""
 Replies = Mapping[str, Mapping[str, Reply]]
-"""For each way of asking, by the item's key."""
+"""For each way of asking, the replies by the item's key."""
 Aggregate = Callable[[Sequence[Item], Right, Shares], dict[str, Share]]
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark; adding one is adding one of these to the registry.
+    """One benchmark; to add one, add one of these to the registry.
 
     `official` names the readings (see scoring.READINGS) that are the benchmark's own score. `rows` yields the rows of
-    a copy and `item` makes a question of a row: None where the row is none of the spatial ones, Unusable where it is
-    but cannot be used. `read` is the benchmark's own rule for generated text: an option's index or None. `aggregate`
-    is its score; `points` are those of its figures that are no shares. `kind` is what a question tells of itself
-    without its picture or answer, for the floors: its category, unless that follows from the answer. `gaps` counts what
-    is incomplete. `export` writes answers as its own tools want them, by file name.
+    a copy and `item` makes a question from a row: None if the row is not a spatial one, Unusable if it is but cannot be
+    used. `read` is the benchmark's own rule for generated text: an option's index or None. `aggregate` is its score;
+    `points` are those of its figures that are not shares. `kind` is what is known of a question without its picture or
+    answer, for the floors: its category, unless that follows from the answer. `gaps` counts what is incomplete.
+    `export` gives answers in the format of its own tools, by file name.
     """
 
     name: str
@@ -60,8 +60,8 @@ class Benchmark:
     ) -> Iterator[Item]:
         """The questions of a local copy (a file or folder as distributed) or of a hub data set (OWNER/NAME).
 
-        `images` are further folders in which pictures that the rows name are looked for. Rows that cannot be used go
-        to `aside`. Raises VsreError where there is nothing to read or nothing usable in it.
+        `images` are more folders to search for pictures that the rows name. Rows that cannot be used go to `aside`.
+        Raises VsreError if there is nothing to read or nothing usable in it.
         """
         source = Source(path, images=images, hub_parts=self.hub_parts, wants=f"{self.title} wants {self.wants}.")
         if aside is not None:
@@ -84,7 +84,7 @@ class Benchmark:
         return (mode,) if mode != "official" else tuple(dict.fromkeys(READINGS[n].way for n in self.official))
 
     def prompt(self, item: Item, way: str) -> Prompt:
-        """Generation asks for the likelihood of the options' names too; ranking for that of their texts."""
+        """The prompt: generation also asks for the likelihood of the options' names, ranking for their texts'."""
         if way == GENERATE:
             return Prompt(item.prompt, options=_spoken(item), style="full")
         return Prompt(item.bare, options=item.options, style="none", end=True)

@@ -1,13 +1,13 @@
 """BLINK: its tasks Spatial_Relation and Relative_Depth.
 
 Format (hub BLINK-Benchmark/BLINK): `TASK/val-*.parquet` (idx, question, sub_task, image_1 to image_4, choices, answer
-"(A)", prompt). In the test split answers are "hidden": it is read only where it is named.
+"(A)", prompt). In the test split answers are "hidden": it is read only if it is named.
 
-Rule (arXiv 2404.12390; zeyofu/BLINK_Benchmark, eval/test_benchmark.py): `prompt` is asked as it is. An answer that is
-a letter, bare or in brackets, counts; else the one "(X)" that stands among its words, in the last paragraph before the
-whole. What that does not read the benchmark asks a language model about, and here it is wrong. The score is the mean
-over tasks. The answer is stripped first: chat servers and tokenizers begin or end many an answer with a blank or a line
-break, and " A", which the benchmark's language model would read as A, is no other answer than "A".
+Rule (arXiv 2404.12390; zeyofu/BLINK_Benchmark, eval/test_benchmark.py): `prompt` is asked as is. An answer that is a
+letter, bare or in brackets, counts; else the only "(X)" among its words, first in the last paragraph, then in the
+whole. For anything else the benchmark asks a language model; here it is wrong. The score is the mean over tasks. The
+answer is stripped first: chat servers and tokenizers often add a space or line break at either end, and " A", which the
+benchmark's language model would read as A, is the same answer as "A".
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def item(row: Row, source: Source) -> Item | None:
 
 
 def read(text: str, item: Item) -> int | None:
-    """The repository's extraction, up to where it asks another model, of the stripped answer (the module says why)."""
+    """The repository's extraction from the stripped answer (the module says why), up to where it asks another model."""
     text = text.strip()
     if text in item.names:
         return item.names.index(text)
@@ -81,7 +81,7 @@ def aggregate(items: Sequence[Item], right: Right, shares: Shares) -> dict[str, 
 
 
 def export(items: Sequence[Item], replies: Replies) -> dict[str, str]:
-    """`predictions.json` as the repository's evaluate.py reads it; an answer that its rule does not read is (Z)."""
+    """`predictions.json` as the repository's evaluate.py reads it; an answer that its rule cannot read is (Z)."""
     told = {}
     for i in items:
         reply = replies.get(GENERATE, {}).get(i.key)

@@ -4,9 +4,9 @@ Format (hub nyu-visionx/CV-Bench): `test_2d.parquet` and `test_3d.parquet` (idx,
 answer "(A)", prompt, source), or `test_2d.jsonl` and `test_3d.jsonl` with `filename` under `img/`.
 
 Rule (arXiv 2406.16860; the data set's card, and cambrian-mllm/cambrian, eval/eval/coco and omni): `prompt` is asked as
-it is with a request for the letter; the first character behind the last "answer is" and then behind the last
-"answer:", brackets off, is the answer. So "The answer is: B" leaves ": b", which is wrong: a fault of the rule, and
-kept. 2D accuracy is the mean of those on ADE20K and COCO, 3D that on Omni3D, the whole their mean: here over the
+is, with a request for the letter; the first character after the last "answer is" and then after the last "answer:",
+without brackets, is the answer. So "The answer is: B" leaves ": b", which is wrong: a fault of the rule, kept here. 2D
+accuracy is the mean of those on ADE20K and COCO, 3D that on Omni3D, the combined score their mean: here over the
 spatial tasks.
 """
 
@@ -24,7 +24,7 @@ TASKS = {"relation": "Relation", "depth": "Depth", "distance": "Distance"}
 _2D = ("ADE20K", "COCO")
 _3D = ("Omni3D",)
 _LEADS = ("answer is", "answer is:", "answer:")
-"""In Cambrian's order, in which they are cut off one after another: the second is never found behind the first."""
+"""Cut off one after another, in Cambrian's order: the second is never found after the first."""
 
 
 def rows(source: Source) -> Iterator[Row]:
@@ -95,7 +95,7 @@ CV_BENCH = Benchmark(
     source="hub nyu-visionx/CV-Bench",
     citation="arXiv 2406.16860",
     official=("rule",),
-    rule="the first character behind the last 'answer is' and then the last 'answer:', brackets off",
+    rule="the first character after the last 'answer is' and then the last 'answer:', without brackets",
     rows=rows,
     item=item,
     read=read,

@@ -5,9 +5,9 @@ Format (mengfeidu/EmbSpatial-Bench): `embspatial_bench.json`, a list with questi
 fields.
 
 Rule (arXiv 2406.05756; the repository's README): accuracy, by two methods, generation and likelihood. Neither the
-prompt nor the reading of generated text nor a length normalisation is published: generation here asks with letters and
-is read by our reader, likelihood is that of the whole option behind the question, and length-normalised ones stand
-beside it.
+prompt, nor how generated text is read, nor a length normalisation is published: here generation asks with letters and
+is read by our reader, likelihood is that of the whole option after the question, and length-normalised ones are given
+alongside.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def item(row: Row, source: Source) -> Item | None:
 
 
 def kind(item: Item) -> str:
-    """Close and far are asked for by name; which of the other four relations holds is the answer."""
+    """The category for close and far, which questions name; which of the other four holds is the answer."""
     return item.category if item.category in ("close", "far") else "arrangement"
 
 

@@ -18,12 +18,12 @@ DIRECTLY = "Answer with the option's letter from the given choices directly."
 class Item:
     """A question about one picture with its options.
 
-    `options` stand in the order in which they are shown; `answer` is the index of the right one, None where the
-    benchmark keeps it back (test splits). `prompt` is what a model that generates is asked, `bare` what stands before
-    an option whose likelihood is wanted. Items of one `group` are drawn, limited and scored together (both questions
-    of a picture, all turns of a question). `labels` are how an option is named: letters, or yes and no. `says` is what
-    each option says at its shortest, such as a preposition: a constant guesser's vocabulary. `extra` is whatever else
-    a benchmark's score needs.
+    `options` are in the order in which they are shown; `answer` is the index of the right one, None if the benchmark
+    withholds it (test splits). `prompt` is what a model that generates is asked, `bare` what comes before an option
+    whose likelihood is wanted. Items of one `group` are drawn, limited and scored together (both questions of a
+    picture, all turns of a question). `labels` are the options' names: letters, or yes and no. `says` is the shortest
+    form of each option, such as a preposition: a constant guesser's vocabulary. `extra` is whatever else a benchmark's
+    score needs.
     """
 
     key: str
@@ -40,7 +40,7 @@ class Item:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What stands for each option in an answer: a letter, or what `labels` has."""
+        """What names each option in an answer: `labels`, or else letters."""
         return self.labels or tuple(LETTERS[: len(self.options)])
 
     @property
@@ -54,14 +54,14 @@ class Item:
 
 
 def lettered(question: str, options: Sequence[str], *, hint: str = "") -> str:
-    """A prompt with a letter before each option, one a line, and the request for the letter."""
+    """A prompt with a letter before each option, one per line, and the request for the letter."""
     lines = [hint] if hint else []
     lines += [question, *(f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)), DIRECTLY]
     return "\n".join(lines)
 
 
 def fingerprint(items: Iterable[Item]) -> str:
-    """The same for the same questions about the same pictures, wherever their files lie."""
+    """A fingerprint, equal for the same questions about the same pictures, wherever their files are."""
     digest = hashlib.sha256()
     for item in items:
         digest.update(repr(item.parts()).encode("utf-8", "backslashreplace"))

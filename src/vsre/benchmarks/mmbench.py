@@ -1,14 +1,14 @@
 """MMBench, its spatial leaf categories, with circular evaluation.
 
-Format: TSV (index, image as base64 or as the index of the row that holds it, question, hint, A to D, answer, category;
+Format: TSV (index, image as base64 or as the index of the row that holds it, question, hint, A to E, answer, category;
 others are ignored), or the hub's copy with the same columns. Rows index + k * 1,000,000 are the turns of question
 index: its options rotated, the answer with them. Test splits have no answers.
 
 Rule (arXiv 2307.06281; open-compass/MMBench, and VLMEvalKit's matching without a judge model): a question counts only
-if every turn is right. An answer names the option whose letter is the only option letter among its words, or else
-(none of them there, or several) the only option whose text stands in it; what that does not read the benchmark's own
-server asks a language model about, and here it is wrong. A question that lacks turns cannot be told right: it is left
-out of `circular` and counted.
+if every turn is right. An answer names the option whose letter is the only option letter among its words, or else (if
+there are none or several) the only option whose text it contains. For anything else the benchmark's own server asks a
+language model; here it is wrong. A question that lacks turns cannot be judged right: it is left out of `circular` and
+counted.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def item(row: Row, source: Source) -> Item | None:
 
 
 def read(text: str, item: Item) -> int | None:
-    """Rule-based matching as VLMEvalKit has it: the only letter, else the only text that the answer contains."""
+    """Rule-based matching as in VLMEvalKit: the only letter, else the only text that the answer contains."""
     words = set(text.translate(_PUNCTUATION).split())
     letters = [index for index, name in enumerate(item.names) if name in words]
     if len(letters) == 1:
@@ -110,7 +110,7 @@ def gaps(items: Sequence[Item]) -> dict[str, int]:
 
 
 def export(items: Sequence[Item], replies: Replies) -> dict[str, str]:
-    """`predictions.tsv`: the columns that the benchmark's server asks for."""
+    """`predictions.tsv`: the columns that the benchmark's server expects."""
     answers = replies.get(GENERATE, {})
     out = io.StringIO()
     table = csv.writer(out, delimiter="\t", lineterminator="\n")

@@ -1,13 +1,13 @@
-"""MME, its position category: two questions a picture, one to be answered yes and one no.
+"""MME, its position category: two questions per picture, one whose answer is yes and one no.
 
 Format: the release's folder `position/` with a .txt beside each picture (QUESTION, tab, Yes or No; other categories
 keep them in `images/` and `questions_answers_YN/`), a TSV (index, image as base64 or as the index of the row that
 holds it, image_path, question, answer, category), or the hub's copy (question_id, image, question, answer, category).
 
-Rule (arXiv 2306.13394; `calculation.py` of the release's eval_tool): an answer in lower case that is yes or no counts
+Rule (arXiv 2306.13394; `calculation.py` of the release's eval_tool): an answer that in lower case is yes or no counts
 as that; else "yes", then "no", within its first four characters; else it is wrong. acc is the share of right answers,
-acc+ that of pictures with both right, the score 100 acc + 100 acc+, of 200. Pairs are consecutive rows of one picture.
-The answer is stripped and its line breaks become spaces first, as the result file's lines need it.
+acc+ that of pictures with both right, the score 100 acc + 100 acc+, out of 200. Pairs are consecutive rows of one
+picture. First the answer is stripped and its line breaks become spaces, as the result file's format requires.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def rows(source: Source) -> Iterator[Row]:
 
 
 def _is_position(row: Row) -> bool:
-    """A file without categories holds the one that it was cut out for."""
+    """Whether a row is of this category; a file without categories holds only this one."""
     return row.text("category").casefold() in ("", CATEGORY)
 
 
@@ -88,7 +88,7 @@ def gaps(items: Sequence[Item]) -> dict[str, int]:
 
 
 def export(items: Sequence[Item], replies: Replies) -> dict[str, str]:
-    """`position.txt` as the release's eval_tool reads it: picture, question, truth, answer, with tabs between."""
+    """`position.txt` as the release's eval_tool reads it: picture, question, truth, answer, tab-separated."""
     answers = replies.get(GENERATE, {})
     lines = []
     for i in items:
@@ -110,7 +110,7 @@ def _pairs(items: Sequence[Item]) -> Iterator[tuple[Item, Item]]:
 
 
 def _folder(path: Path) -> Path | None:
-    """The category's folder of the release, None where this is something else."""
+    """The release's folder of the category, None if this is something else."""
     for place in (path, path / CATEGORY, *sorted(path.glob(f"*/{CATEGORY}")), *sorted(path.glob(f"*/*/{CATEGORY}"))):
         if place.is_dir() and (any(place.glob("*.txt")) or (place / "questions_answers_YN").is_dir()):
             return place
@@ -141,7 +141,7 @@ MME = Benchmark(
     title="MME (position)",
     about="60 yes/no questions on 30 pictures about where things are",
     wants="the release's folder (or its position/), a TSV, Parquet files, or a hub id",
-    source="MME's release (BradyFU/Awesome-Multimodal-Large-Language-Models tells how to get it), or hub lmms-lab/MME",
+    source="MME's release (BradyFU/Awesome-Multimodal-Large-Language-Models says how to get it), or hub lmms-lab/MME",
     citation="arXiv 2306.13394",
     official=("rule",),
     rule="exactly yes or no in lower case, else yes, then no, within the first 4 characters, else wrong",

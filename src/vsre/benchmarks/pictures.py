@@ -26,14 +26,14 @@ _IN_MEMORY = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An encoded picture that is read when it is asked about. `id` is that of its content."""
+    """An encoded picture that is read when it is needed. `id` identifies its content."""
 
     id: str
     name: str
     _at: Path | tuple[Any, int, int]
 
     def read(self) -> bytes:
-        """The encoded bytes; raises VsreError where the file is gone."""
+        """The encoded bytes; raises VsreError if the file is gone."""
         if isinstance(self._at, Path):
             try:
                 return self._at.read_bytes()
@@ -45,15 +45,15 @@ class Picture:
 
 
 class Pictures:
-    """Takes pictures out of rows, once for each content.
+    """Takes pictures from rows, once per content.
 
-    Embedded ones go to a temporary file once they are many, so that a benchmark need not fit into memory. Files are
-    looked for under `roots` only: a name that leads elsewhere is refused.
+    Embedded ones go to a temporary file once there are many, so that a benchmark need not fit into memory. Files are
+    looked for only under `roots`: a name that leads elsewhere is refused.
     """
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self.roots = list(roots)
-        # Open as long as its pictures are.
+        # Stays open as long as its pictures are used.
         self._spool = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # noqa: SIM115
         self._end = 0
         self._known: dict[str, Picture] = {}
@@ -62,8 +62,8 @@ class Pictures:
         """The picture of a row's field.
 
         `value` is bytes, a Hugging Face image ({"bytes", "path"}), a list with one of these, a data URI, a file's name
-        or base64; a Path is the loader's own and opened wherever it is. `folders` are tried under every root, `beside`
-        is the folder of the row's own file. Raises Unusable.
+        or base64; a Path comes from the loader itself and is opened wherever it is. `folders` are tried under every
+        root, `beside` is the folder of the row's own file. Raises Unusable.
         """
         if isinstance(value, Sequence) and not isinstance(value, str | bytes):
             found = [v for v in value if v is not None]
@@ -86,7 +86,7 @@ class Pictures:
             return self._keep(_decode(value[match.end() :]), "embedded")
         if _URL.match(value):
             raise Unusable("the picture is a URL", f"nothing is fetched: {value.strip()[:100]}")
-        named = len(value) < 64 or "." in value[:_LONGEST_NAME]  # no picture is that short, and base64 has no dots
+        named = len(value) < 64 or "." in value[:_LONGEST_NAME]  # no base64 picture is this short, or has dots
         if not named:
             try:
                 return self._keep(_decode(value), "embedded")
@@ -97,7 +97,7 @@ class Pictures:
         return self._named(value[:_LONGEST_NAME], folders, beside, None)
 
     def _named(self, name: str, folders: Sequence[str], beside: Path | None, problem: Unusable | None) -> Picture:
-        """The picture in a file of this name; `problem` is what came of taking the name for something else."""
+        """The picture in a file of this name; `problem` is the error from reading the name as base64."""
         for path in self._places(name.strip(), folders, beside):
             if is_file(path):
                 return self._keep_file(path)
@@ -108,7 +108,7 @@ class Pictures:
         return list(dict.fromkeys([*([beside] if beside else []), *self.roots]))
 
     def _places(self, name: str, folders: Sequence[str], beside: Path | None) -> Iterator[Path]:
-        """Where a named file may be: files often name more leading folders than a local copy has."""
+        """Where a named file may be: data often name more leading folders than a local copy has."""
         parts = PurePosixPath(name.replace("\\", "/")).parts
         if not parts or parts[0] == "/" or ".." in parts or "\0" in name:
             raise Unusable("the picture lies outside the data", f"{name[:100]}: use names under the data's folder")

@@ -1,11 +1,11 @@
-"""Which option an answer in words names: vsre.rewrite's reader, and what questions with options need beyond it.
+"""Which option an answer in words names: vsre.rewrite's reader, and what multiple-choice questions need beyond it.
 
 `read_choice` reads letters ("(B)", "The answer is b", "**B**", "Option C: on top"), the text of an option, refusals and
-contradictions. Where it finds no option named, two more things are tried here:
+contradictions. If it finds no option named, two more things are tried here:
 
-- options that are yes and no are read as every yes/no answer is ("It is not.", "True");
-- an answer of one short sentence without a denial, a doubt or a comparison, in which exactly one option's text stands
-  as whole words, names that option ("It is on the left." to left, right). Of options that contain one another ("left",
+- options that are yes and no are read like any yes/no answer ("It is not.", "True");
+- an answer of one short sentence without a denial, a doubt or a comparison, that contains exactly one option's text as
+  whole words, names that option ("It is on the left." for left, right). Of options that contain one another ("left",
   "top left") the longest counts.
 
 Nothing is guessed: whatever remains is unanswered.
@@ -51,7 +51,7 @@ def _yes_no(text: str, options: tuple[str, ...]) -> int | None:
 
 
 def _said(text: str, options: tuple[str, ...]) -> int | None:
-    """The one option whose text stands in an answer of one short sentence."""
+    """The only option whose text is contained in an answer of one short sentence."""
     answer = answer_part(text)
     if answer is None or len(answer) > LONGEST:
         return None

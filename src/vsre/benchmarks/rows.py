@@ -1,4 +1,4 @@
-"""Rows of benchmark files: TSV, CSV, JSON, JSONL, Parquet, each with its place and with the lacking columns named."""
+"""Rows of benchmark files (TSV, CSV, JSON, JSONL, Parquet), each with its place; missing columns are named."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vsre.sources.vsr.set_aside import SetAside
 
 
 class Unusable(VsreError):
-    """Why a row is set aside: a short fixed phrase, which is counted, and the particulars."""
+    """Why a row is set aside: a short fixed phrase, which is counted, and the details."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -49,20 +49,20 @@ class Row:
     cells: tuple[Any, ...] = ()
 
     def text(self, *names: str) -> str:
-        """The first field of these names that holds anything, as text; "" where none does."""
+        """The first field of these names that holds anything, as text; "" if none does."""
         for name in names:
             value = self.values.get(name)
             if value is None or (isinstance(value, float) and math.isnan(value)):
                 continue
             if isinstance(value, float) and value.is_integer():
-                value = int(value)  # a column of numbers with gaps, as tables of other tools have
+                value = int(value)  # a column of numbers with gaps, as in other tools' tables
             said = clean(value)
             if said and said != "nan":
                 return said
         return ""
 
     def need(self, *names: str) -> str:
-        """As `text`, but raises Unusable where there is nothing."""
+        """As `text`, but raises Unusable if there is nothing."""
         if said := self.text(*names):
             return said
         raise Unusable("a field is empty", " or ".join(names))
@@ -75,12 +75,12 @@ class Row:
 
 
 def clean(value: Any) -> str:
-    """A field as text that any file can hold: JSON may have half of a surrogate pair."""
+    """A field as text that any file can hold: JSON may have lone surrogates."""
     return str(value).encode("utf-8", "replace").decode("utf-8").strip()
 
 
 def option_index(answer: str, options: int) -> int:
-    """The option that "B", "(B)" or "b" names; raises Unusable where there is none."""
+    """The index of the option that "B", "(B)" or "b" names; raises Unusable if there is none."""
     letter = answer.strip().strip("()").upper()
     index = ord(letter) - ord("A") if len(letter) == 1 else -1
     if not 0 <= index < options:
@@ -91,8 +91,8 @@ def option_index(answer: str, options: int) -> int:
 def read_rows(path: Path, columns: Iterable[str], aside: Aside, *, optional: Iterable[str] = ()) -> Iterator[Row]:
     """The rows of a file, by its suffix.
 
-    `columns` must be there, "a|b" stands for either; others are ignored unless they are `optional`. Rows that cannot be
-    parsed or lack a field go to `aside`. Raises VsreError where the file cannot be read, is of no known kind, or has no
+    `columns` are required, "a|b" means either; others are ignored unless they are `optional`. Rows that cannot be
+    parsed or lack a field go to `aside`. Raises VsreError if the file cannot be read, is of no known kind, or has no
     such columns at all.
     """
     reader = READERS.get(path.suffix.lower())

@@ -1,7 +1,7 @@
-"""A benchmark run from a local copy to figures, in a folder that can be killed and resumed at any moment.
+"""A benchmark run from a local copy to figures, which can be killed at any moment and resumed from its folder.
 
 run.json                    what was asked of whom: settings, versions, fingerprint of the questions, times
-samples/part-NNNNN.parquet  one row an answer (samples.SCHEMA); each file is complete once it is there
+samples/part-NNNNN.parquet  one row per answer (samples.SCHEMA); each file is complete once it exists
 set_aside.jsonl             file, row, reason and detail of every row that could not be used
 metrics.json                the figures (scoring.score)
                             and whatever the benchmark's own tools read (position.txt, predictions.tsv, ...)
@@ -42,7 +42,7 @@ class BenchmarkRun:
 
 
 def open_copy(name: str, path: str | Path, *, images: Sequence[str | Path] = ()) -> Copy:
-    """Load a benchmark's questions from a local copy or hub id; raises VsreError where there are none."""
+    """Load a benchmark's questions from a local copy or hub id; raises VsreError if there are none."""
     benchmark = find(name)
     aside = Aside()
     items = list(benchmark.load(path, images=images, aside=aside))
@@ -50,7 +50,7 @@ def open_copy(name: str, path: str | Path, *, images: Sequence[str | Path] = ())
 
 
 def find(name: str) -> Benchmark:
-    """A benchmark of the registry; raises VsreError for an unknown name."""
+    """A benchmark from the registry; raises VsreError for an unknown name."""
     from vsre.benchmarks import BENCHMARKS
 
     if name not in BENCHMARKS:
@@ -77,10 +77,10 @@ def run_benchmark(
     """Ask `engine` a benchmark's spatial questions and score them; returns the content of metrics.json.
 
     `path` is a copy as distributed or a hub id (or what `open_copy` gave), `mode` one of benchmark.MODES. `sample`
-    draws whole groups by `seed` until there are that many questions, `limit` then ends after the group that brings the
-    number to it. `seed` also draws the bootstrap. A resumed run asks no question again, but with `retry_errors` those
-    that ended in an error. Raises VsreError where there is nothing to ask, and where the folder holds a run made under
-    other settings (`resume=False` replaces it).
+    draws whole groups by `seed` until there are that many questions, `limit` then stops after the group that reaches
+    that number. `seed` also seeds the bootstrap. A resumed run asks no question again, except with `retry_errors` those
+    that ended in an error. Raises VsreError if there is nothing to ask, or if the folder holds a run made under other
+    settings (`resume=False` replaces it).
     """
     copy = path if isinstance(path, Copy) else open_copy(name, path, images=images)
     benchmark, out = copy.benchmark, Path(out)

@@ -1,4 +1,4 @@
-"""A benchmark run's samples: one row an answer, in Parquet files that are complete from the moment they appear."""
+"""A benchmark run's samples: one row per answer, in Parquet files that are complete from the moment they appear."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ SCHEMA = pa.schema(
         ("error", pa.string()),
     ]
 )
-"""`truth`, `by_rule` and `reading` are an option's name (a letter, yes, no), unanswered or error; `truth` is null
-where the benchmark keeps it back. `by_rule` is what the benchmark's own rule reads, `reading` what ours does; of
-likelihoods the latter is the option with the largest mean over its tokens and the end. `correct` says whether
-`reading` is the truth, null for errors. `logps`, `tokens` and `ends` are those of the options that were scored, in
-their order. `cut`: the answer ended at the limit of tokens; null where that is not known."""
+"""`truth`, `by_rule` and `reading` are an option's name (a letter, yes, no), unanswered or error; `truth` is null if
+the benchmark withholds it. `by_rule` is what the benchmark's own rule reads, `reading` what ours does; for likelihoods
+the latter is the option with the largest mean over its tokens and the end. `correct` says whether `reading` is the
+truth, null for errors. `logps`, `tokens` and `ends` are those of the options that were scored, in their order. `cut`:
+the answer ended at the token limit; null if unknown."""
 
 
 IDENTITY = ("key", "way")
-"""The columns that tell an answer from all others of its run."""
+"""The columns that identify an answer within its run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
-"""From answers to figures, the same for every benchmark: how an answer becomes a choice, and what stands beside it.
+"""From answers to figures, the same for every benchmark: how an answer becomes a choice, and what it is compared with.
 
-A *reading* tells which option was chosen: the benchmark's own rule for text, ours, or the likelihood of options under
+A *reading* says which option was chosen: the benchmark's own rule for text, ours, or the likelihood of options under
 three normalisations. Each goes through the benchmark's own aggregate, and so do the floors: chance, and the best
 constant answers, over all questions and for each kind of them, chosen on the test's own answers. Wrong, unanswered and
-errored are three things: unanswered is not right, an error counts nowhere but among the errors.
+errored are different things: unanswered is not right, an error counts only among the errors.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from vsre.diagnose.metrics import ERROR_SHARE
 from vsre.diagnose.replies import Reply, Score
 
 Choices = dict[str, int | None]
-"""The option that each item was answered with, by key; None for unanswered. Items without a usable reply are absent."""
+"""The option chosen for each item, by key; None for unanswered. Items without a usable reply are absent."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """`way` is how items must have been asked; `rank` scores an option, None where text is read."""
+    """`way` is how items must have been asked; `rank` scores an option, None if text is read."""
 
     way: str
     about: str
@@ -36,12 +36,12 @@ class Reading:
 
 
 CONSTANT_FLOORS = ("majority", "majority_text", "majority_by_category")
-"""Those of the floors that say the same thing to many questions; not every benchmark has all of them."""
+"""The floors that give many questions the same answer; not every benchmark has all of them."""
 
 READINGS: dict[str, Reading] = {
     "rule": Reading(GENERATE, "the benchmark's own rule for the generated text"),
     "reading": Reading(GENERATE, "our reading of the generated text"),
-    "letters": Reading(GENERATE, "the likeliest of the options' names behind the same prompt", lambda s: s.logp),
+    "letters": Reading(GENERATE, "the likeliest of the options' names after the same prompt", lambda s: s.logp),
     "likelihood": Reading(
         LIKELIHOOD, "the largest mean log-likelihood of an option's tokens and the end token", lambda s: s.mean_with_end
     ),
@@ -60,7 +60,7 @@ def choose(reading: str, benchmark: Benchmark, item: Item, reply: Reply) -> tupl
             return False, None
         try:
             ranked = [rank(score) for score in reply.scores]
-        except ValueError:  # an engine that cannot tell the likelihood of ending
+        except ValueError:  # an engine that cannot give the likelihood of ending
             return False, None
         if not all(map(math.isfinite, ranked)):
             return False, None
@@ -76,8 +76,8 @@ def score(benchmark: Benchmark, items: Sequence[Item], replies: Replies, *, seed
     """All figures, ready for JSON; each figure is {"value", "low", "high", "n"} with a 95 % interval over pictures.
 
     `official` is the benchmark's own score and `official_by` the reading it comes from; `readings` has that and every
-    other reading of what was asked; `floor` what guessers get; `missing` why something is not there. Items whose answer
-    is kept back are asked but not scored (`unscored`).
+    other reading of what was asked; `floor` what guessers get; `missing` why something is missing. Items whose answer
+    is withheld are asked but not scored (`unscored`).
     """
     known = [item for item in items if item.answer is not None]
     shares = Shares(known, seed=seed)
@@ -147,12 +147,12 @@ def _figures(benchmark: Benchmark, items: Sequence[Item], choices: Choices, shar
 
 
 def floors(benchmark: Benchmark, items: Sequence[Item], shares: Shares) -> dict[str, Any]:
-    """What guessers get who see no picture: figures by the benchmark's aggregate.
+    """What guessers score that see no picture: figures by the benchmark's aggregate.
 
     `chance` picks evenly among the options. `majority` always names the same place (a letter), `majority_text` always
-    says the same thing, and picks evenly where no option says it. `majority_by_category`, where there are several kinds
-    of questions, does for each kind what is better there: the best constant over all would be far too low a floor for
-    the figure of a task whose answers differ from the others'. Each is the best in questions right on these very items.
+    says the same thing, and picks evenly if no option says it. `majority_by_category`, if there are several kinds of
+    questions, uses the better of the two for each kind: the best overall constant would be far too low a floor for a
+    task whose answers differ from the others'. Each is the one with the most questions right on these very items.
     """
     if not items:
         return {}
@@ -174,14 +174,14 @@ def floors(benchmark: Benchmark, items: Sequence[Item], shares: Shares) -> dict[
 
 @dataclass(frozen=True)
 class _Guess:
-    """What is always answered, and how likely that is right for each item."""
+    """What is always answered, and the probability that it is right for each item."""
 
     answer: str
     right: Right
 
 
 def _by_place(items: Sequence[Item]) -> _Guess | None:
-    """The commonest place; None where the right option's place is ours and tells nothing."""
+    """The commonest place; None if we chose the right option's place, so that it says nothing."""
     if all(item.says for item in items):
         return None
     places = Counter(item.names[item.answer] for item in items if item.answer is not None)
@@ -201,7 +201,7 @@ def _by_place_or_word(items: Sequence[Item]) -> _Guess:
 
 
 def _best_word(items: Sequence[Item]) -> str:
-    """What is best said every time: right where it is the answer, a guess where no option says it."""
+    """The best thing to say every time: right if it is the answer, a guess if no option says it."""
     gain: dict[str, float] = {}
     for item in items:
         for index, word in enumerate(item.statements):

@@ -1,12 +1,12 @@
 """SEED-Bench-2, its dimensions Instance Location (4) and Spatial Relation (6).
 
 Format: `SEED-Bench_v2_level1_2_3.json` ({"questions": [...]}, with answer, choice_a to choice_d, data_id, question,
-question_id, question_type_id) beside `cc3m-image/`, whose files bear the data_id without a suffix; or the hub's copy
-with the pictures in `image`. SEED-Bench 1's file has the same fields and numbers.
+question_id, question_type_id) beside `cc3m-image/`, whose files are named by data_id, without a suffix; or the hub's
+copy with the pictures in `image`. SEED-Bench 1's file has the same fields and numbers.
 
 Rule (arXiv 2311.17092; AILab-CVC/SEED-Bench, SEED-Bench-2/eval.py and model/llava_v2_interface.py): the question alone,
-without letters or options; for each choice the mean loss over its tokens and the end token; the smallest wins. Asked by
-generation the options stand in the prompt with letters, which is what other tools do.
+without letters or options; for each choice the mean loss over its tokens and the end token; the smallest wins. For
+generation, the options are in the prompt with letters, as in other tools.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def aggregate(items: Sequence[Item], right: Right, shares: Shares) -> dict[str, 
 
 
 def export(items: Sequence[Item], replies: Replies) -> dict[str, str]:
-    """`results.json`, a line a question, as the benchmark's eval.py writes it."""
+    """`results.json`, one line per question, as the benchmark's eval.py writes it."""
     from vsre.benchmarks.scoring import choose
 
     lines = []
@@ -76,7 +76,7 @@ def export(items: Sequence[Item], replies: Replies) -> dict[str, str]:
 SEED = Benchmark(
     name="seed-bench-2",
     title="SEED-Bench-2 (spatial)",
-    about="questions with four choices about where things are and how they lie to each other",
+    about="questions with four choices about where things are and how they are placed relative to each other",
     wants="SEED-Bench_v2_level1_2_3.json with cc3m-image/ beside it, Parquet files, or a hub id",
     source="hub AILab-CVC/SEED-Bench-2 has the JSON and cc3m-image.zip; hub lmms-lab/SEED-Bench-2 has both in one",
     citation="arXiv 2311.17092",

@@ -1,4 +1,4 @@
-"""Shares of items or groups, with intervals: what is asked of one picture, or in one group, is resampled together."""
+"""Shares of items or groups, with intervals: items of one picture, or in one group, are resampled together."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vsre.benchmarks.item import Item
 from vsre.diagnose.bootstrap import Bootstrap, Draws, Figure
 
 Value = tuple[Item, float | None]
-"""What one item, or the group that it stands for, counts; None for nothing."""
+"""What one item, or the group that it represents, counts; None if it does not count."""
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ class Shares:
         sums, n = (self.bootstrap.per_image(cluster, zero, 1, v) for v in (value, np.ones(len(value))))
         draws = self.bootstrap.figures(np.divide, sums, n)
         if counted:
-            draws.all[0, 0] = value.mean()  # the figure itself in full precision, not only its interval's
+            draws.all[0, 0] = value.mean()  # the figure itself in full precision, unlike its interval
         return Share(draws, len(counted))
 
 
 def _clusters(items: Sequence[Item]) -> dict[str, int]:
-    """A number for each item's key: the same for all that hang together by picture or group, in order."""
+    """A number for each item's key: the same for all that are linked by picture or group, in order."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:
@@ -80,7 +80,7 @@ def _clusters(items: Sequence[Item]) -> dict[str, int]:
 
 
 def all_right(values: Sequence[float | None]) -> float | None:
-    """Whether all are right, or how likely by chance; None where one of them does not count."""
+    """Whether all are right, or how likely that is by chance; None if one of them does not count."""
     if not values or any(value is None for value in values):
         return None
     return float(np.prod([value for value in values if value is not None]))

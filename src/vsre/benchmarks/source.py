@@ -1,4 +1,4 @@
-"""What a benchmark's loader reads from: a local copy as distributed, or a data set of the Hugging Face hub."""
+"""What a benchmark's loader reads from: a local copy as distributed, or a data set on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HUB = re.compile(r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<config>[\w.-]+))?(?
 
 @dataclass(frozen=True)
 class HubId:
-    """OWNER/NAME, with @CONFIG and :SPLIT where the benchmark's usual ones are not meant."""
+    """OWNER/NAME, with @CONFIG and :SPLIT if the benchmark's usual ones are not meant."""
 
     id: str
     parts: tuple[tuple[str | None, str], ...]
@@ -52,7 +52,7 @@ class Source:
         self.pictures = Pictures([*own, *map(Path, images)])
 
     def files(self, *patterns: str) -> list[Path]:
-        """The file that was named, or those of the folder that the first fitting pattern finds."""
+        """The file that was named, or the folder's files that match the first fitting pattern."""
         if self.path.is_file():
             return [self.path]
         for pattern in patterns:
@@ -61,7 +61,7 @@ class Source:
         raise VsreError(f"{self.path}: none of {', '.join(patterns)} here. {self.wants}")
 
     def rows(self, patterns: Sequence[str], columns: Iterable[str], optional: Iterable[str] = ()) -> Iterator[Row]:
-        """All rows; of a hub data set with its pictures as bytes."""
+        """All rows; for a hub data set with its pictures as bytes."""
         columns, optional = tuple(columns), tuple(optional)
         if self.hub is not None:
             yield from hub_rows(self.hub, Columns(columns, optional))
@@ -73,7 +73,7 @@ class Source:
         return self.pictures.take(value, folders=folders, beside=None if self.hub else Path(row.file).parent)
 
     def items(self, rows: Iterable[Row], make: Callable[[Row, Source], Item | None]) -> Iterator[Item]:
-        """make(row, self) for each row; what it raises as Unusable sets the row aside, None leaves it out."""
+        """make(row, self) for each row; Unusable sets the row aside, None leaves it out."""
         keys: set[str] = set()
         for row in rows:
             try:

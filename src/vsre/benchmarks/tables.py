@@ -13,7 +13,7 @@ _LONGEST_INDEX = 64
 
 
 def reference(value: Any) -> str | None:
-    """The index that an image field refers to, None where it holds a picture or names one."""
+    """The index that an image field refers to, None if it holds a picture or names one."""
     said = value.strip() if isinstance(value, str) else ""
     return said if said and len(said) <= _LONGEST_INDEX and said.isdigit() else None
 
@@ -25,7 +25,7 @@ def dereferenced(
     optional: Sequence[str],
     wanted: Callable[[Row], bool],
 ) -> Iterator[Row]:
-    """The wanted rows with their references resolved; rows that refer to nothing go aside.
+    """The wanted rows with their references resolved; rows that refer to nothing are set aside.
 
     Only wanted rows and what they refer to are held, so that the other categories' pictures cost no memory.
     """

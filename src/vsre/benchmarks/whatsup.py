@@ -1,4 +1,4 @@
-"""What's Up: photographs of one thing on, under, left of, right of, behind or in front of another, and captions of
+"""What's Up: photographs of one thing on, under, left of, right of, behind or in front of another, and captions for
 each.
 
 Format (amitakamath/whatsup_vlms, dataset_zoo/aro_datasets.py): a folder `data` with any of
@@ -8,13 +8,13 @@ Format (amitakamath/whatsup_vlms, dataset_zoo/aro_datasets.py): a folder `data` 
 file.
 
 Rule (arXiv 2310.19785): each caption is scored against the picture, the highest wins. The repository scores with
-image-text similarity, which a generative model has not: its score of a caption here is the caption's log-likelihood
-behind the picture; length-normalised ones stand beside it. Controlled A and B also give the share of pairs (left and
-right; on and under, or in front and behind) and of sets of four with all right. Table 1 of the paper has means over the
-files of Controlled, COCO and GQA (their vg files).
+image-text similarity, which a generative model does not have: here its score of a caption is the caption's
+log-likelihood given the picture; length-normalised ones are given alongside. Controlled A and B also give the share of
+pairs (left and right; on and under, or in front and behind) and of sets of four with all four right. Table 1 of the
+paper has means over the files of Controlled, COCO and GQA (their vg files).
 
-Asked by generation, captions stand in an order drawn from the row's own content, the same in every run: as the first is
-always right, a model that says A would have everything.
+For generation, captions are in an order drawn from the row's own content, the same in every run: as the first is always
+right, a model that always says A would otherwise be right every time.
 """
 
 from __future__ import annotations
@@ -105,13 +105,13 @@ def _numbered(number: Any, subset: str) -> str:
 
 
 def _relation(caption: str) -> str:
-    """The preposition of a caption; the caption itself where it has none of them."""
+    """The preposition of a caption; the caption itself if it has none of them."""
     found = _RELATION.findall(caption.lower())
     return found[-1] if found else caption.lower()
 
 
 def _place(name: str, subset: str) -> tuple[str, str]:
-    """(relation, group) of a Controlled picture called FIRST_RELATION_..._SECOND; empty for others."""
+    """(relation, group) of a Controlled picture named FIRST_RELATION_..._SECOND; empty for others."""
     parts = PurePosixPath(name).stem.split("_")
     if not subset.startswith("Controlled") or len(parts) < 3 or parts[1] not in {r for pair in PAIRS for r in pair}:
         return "", ""
@@ -168,6 +168,6 @@ WHATS_UP = Benchmark(
     rows=rows,
     item=item,
     aggregate=aggregate,
-    kind=lambda item: item.extra["subset"],  # the category has the true caption's relation
+    kind=lambda item: item.extra["subset"],  # the category contains the true caption's relation
     gaps=gaps,
 )

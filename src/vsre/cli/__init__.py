@@ -1,7 +1,7 @@
 """The command line: one verb per job.
 
-Exit codes: 0 done, 2 bad input (the message says what, where and what to do), 1 a failure of vsre itself or a full
-disk, 130 stopped by the person.
+Exit codes: 0 done, 2 bad input (the message says what is wrong, where, and what to do), 1 a failure of vsre itself or a
+full disk, 130 interrupted by the user.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 
-# Before transformers is imported: no telemetry, and none of its notes on torchvision, which vsre does without.
+# Set before transformers is imported: no telemetry, and no notes about torchvision, which vsre does not need.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -66,8 +66,8 @@ for group in (
 
 
 def main() -> None:
-    """Run the command line; see the module's exit codes."""
-    # Processors of transformers pass themselves a max_length and then warn that they ignore it.
+    """Run the command line; the module docstring lists the exit codes."""
+    # transformers' processors pass themselves a max_length, then warn that it is ignored.
     warnings.filterwarnings("ignore", message="`max_length` is ignored")
     try:
         app()
@@ -79,13 +79,13 @@ def main() -> None:
             raise
         where = f"{error.filename}: " if error.filename else ""
         told = (
-            f"{where}no space left on the disk ({error.strerror or error}). Free some space, in /tmp too if that is a "
+            f"{where}no space left on the disk ({error.strerror or error}). Free some space, also in /tmp if that is a "
         )
-        told += "disk of its own, and run the same command again."
+        told += "separate disk, and run the same command again."
         errors.print(f"[bold red]error[/] {_plain(told)}", highlight=False, soft_wrap=True)
         sys.exit(1)
     except SystemExit as end:
-        if end.code == 130:  # what Typer makes of Ctrl-C
+        if end.code == 130:  # Typer's exit code for Ctrl-C
             errors.print("stopped; run the same command again")
         raise
 

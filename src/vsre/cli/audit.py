@@ -1,4 +1,4 @@
-"""The verb that compares training with test data: audit."""
+"""The verb that compares training and test data: audit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LISTS = ("--train", "--test", "--images", "-i", "--test-images")
 
 
 class _Lists(TyperCommand):
-    """Lets an option take several values: `--train A B` is `--train A --train B`. The verb has no other arguments."""
+    """Let an option take several values: `--train A B` is `--train A --train B`. There are no positional arguments."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, spread(args))
@@ -44,25 +44,25 @@ def audit(
     train: Annotated[
         list[Path], typer.Option("--train", metavar="FILE...", help="Training data: VSR JSONL, triplets or questions.")
     ],
-    test: Annotated[list[Path], typer.Option("--test", metavar="FILE...", help="Test data, likewise.")],
+    test: Annotated[list[Path], typer.Option("--test", metavar="FILE...", help="Test data, in the same formats.")],
     images: Annotated[
         list[Path] | None,
-        typer.Option("--images", "-i", metavar="FOLDER...", help="Pictures that files name; Parquet has its own."),
+        typer.Option("--images", "-i", metavar="FOLDER...", help="Pictures that the files name; Parquet has its own."),
     ] = None,
     test_images: Annotated[
         list[Path] | None,
-        typer.Option("--test-images", metavar="FOLDER...", help="The test's pictures, where they are elsewhere."),
+        typer.Option("--test-images", metavar="FOLDER...", help="The test pictures, if they are elsewhere."),
     ] = None,
     near: Annotated[bool, typer.Option(help="Look for near copies of pictures; decodes each once.")] = True,
     write_clean: Annotated[
         Path | None,
         typer.Option("--write-clean", metavar="FILE", help="Write the clean test rows: FILE.jsonl or FILE.parquet."),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where there is a leak, for CI.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if there is a leak, for CI.")] = False,
     seed: int = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Look for leaks between training and test data, blind floors and label noise."""
+    """Check training and test data for leaks, and measure blind floors and label noise."""
     from vsre.audit import audit as run
     from vsre.audit.clean import check_clean
     from vsre.audit.rows import side_files

@@ -41,24 +41,24 @@ def benchmark(
     ] = None,
     copies: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME=PATH...", help="Benchmarks with your copies of them: files, folders or hub ids."),
+        typer.Argument(metavar="NAME=PATH...", help="Benchmarks, each with your copy: a file, folder or hub id."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Each benchmark gets a folder in it; a second call goes on.")
+        Path | None, typer.Option("--out", "-o", help="Output folder, one folder per benchmark; run again to resume.")
     ] = None,
     listed: Annotated[
-        bool, typer.Option("--list", help="What there is, what file each wants, where to get it.")
+        bool, typer.Option("--list", help="List the benchmarks, the file each needs, and where to get it.")
     ] = False,
     mode: Annotated[
-        str, typer.Option(help="official (each benchmark's own way), generate, likelihood, or both.")
+        str, typer.Option(help="official (the benchmark's own way), generate, likelihood, or both.")
     ] = "official",
     images: Annotated[
-        list[Path] | None, typer.Option("--images", "-i", help="Where pictures lie that are not beside the file.")
+        list[Path] | None, typer.Option("--images", "-i", help="Folders with pictures that are not next to the file.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only so many questions, up to the end of a group.")] = None,
-    sample: Annotated[int | None, typer.Option(help="Draw about so many questions, whole groups, by the seed.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after this many questions, at the end of a group.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Draw about this many questions by --seed, whole groups.")] = None,
     retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Ask the questions again that ended in an error.")
+        bool, typer.Option("--retry-errors", help="Ask again the questions that ended in an error.")
     ] = False,
     max_tokens: MaxTokens = None,
     seed: int = 0,
@@ -74,7 +74,7 @@ def benchmark(
     cache: Cache = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Score a model on the spatial parts of benchmarks, each by its own rules, with our reading and the floors beside.
+    """Score a model on the spatial parts of benchmarks, each by its own rules, alongside our reading and the floors.
 
     `vsre benchmark llava-hf/llava-1.5-7b-hf mme=MME_Benchmark cv-bench=CV-Bench -o runs/llava`
     """
@@ -86,8 +86,8 @@ def benchmark(
         return write_json(json_file, {n: {f: getattr(b, f) for f in fields} for n, b in BENCHMARKS.items()})
     if model is None or not copies or out is None:
         raise VsreError(
-            "Give a model, one or more NAME=PATH and --out FOLDER. `vsre benchmark --list` tells the names, and what "
-            "file each wants."
+            "Give a model, one or more NAME=PATH and --out FOLDER. `vsre benchmark --list` gives the names and the "
+            "file each needs."
         )
 
     def engine() -> Engine:
@@ -118,15 +118,15 @@ def _run(
     how: Mapping[str, Any],
     json_file: Path | None,
 ) -> None:
-    """`how`: further arguments of `run_benchmark`."""
+    """Run the benchmarks and print their figures; `how` holds further arguments of `run_benchmark`."""
     from vsre.benchmarks import load_benchmark_run, open_copy, run_benchmark
     from vsre.cli.diagnosis import answered_by
 
-    # All copies before the model, which may take minutes to load: a wrong path is told at once.
+    # All copies before the model, which may take minutes to load: a wrong path is reported at once.
     opened = [open_copy(*_named(copy), images=images) for copy in copies]
     names = [copy.benchmark.name for copy in opened]
     if len(set(names)) < len(names):
-        raise VsreError(f"{', '.join(names)}: a benchmark is named twice. Give each once, or another --out.")
+        raise VsreError(f"{', '.join(names)}: a benchmark is named twice. Give each once, or use another --out.")
     for copy in opened:
         copy.benchmark.ways(how["mode"])
     engine = open_()
@@ -147,7 +147,7 @@ def _run(
 def _named(copy: str) -> tuple[str, str]:
     name, equals, path = copy.partition("=")
     if not equals or not path:
-        raise VsreError(f"{copy}: give NAME=PATH, such as mme=MME_Benchmark. `vsre benchmark --list` tells the names.")
+        raise VsreError(f"{copy}: give NAME=PATH, such as mme=MME_Benchmark. `vsre benchmark --list` gives the names.")
     return name, path
 
 
@@ -162,7 +162,7 @@ def _list() -> str:
 
 
 def figure_table(metrics: Mapping[str, Any]) -> Table:
-    """The benchmark's own score and our reading with intervals; beside them chance and the largest constant floor."""
+    """The benchmark's own score and our reading, with intervals, next to chance and the largest constant floor."""
     from vsre.benchmarks.scoring import CONSTANT_FLOORS
 
     readings, floor = metrics["readings"], metrics["floor"]
@@ -189,7 +189,7 @@ def _interval(figure: Mapping[str, Any], unit: float) -> str:
 
 
 def said_about(metrics: Mapping[str, Any]) -> list[str]:
-    """What else a person must know: what could not be used, read or scored."""
+    """Lines about other readings, warnings, and what could not be used, read or scored."""
     lines = []
     also = {n: next(iter(r["figures"].items())) for n, r in metrics["readings"].items() if not r["official"]}
     also.pop("reading", None)
@@ -200,7 +200,7 @@ def said_about(metrics: Mapping[str, Any]) -> list[str]:
         )
         lines.append(f"{figure} by other readings: {', '.join(told)}")
     lines += [f"warning: {warning}" for warning in metrics["warnings"]]
-    lines += [f"not there: {name} ({why})" for name, why in metrics["missing"].items()]
+    lines += [f"missing: {name} ({why})" for name, why in metrics["missing"].items()]
     if aside := metrics["set_aside"]:
         parts = ", ".join(f"{n} {reason}" for reason, n in aside.items())
         lines.append(f"rows set aside: {parts} (set_aside.jsonl has them)")
@@ -208,7 +208,7 @@ def said_about(metrics: Mapping[str, Any]) -> list[str]:
         parts = "; ".join(f"{n} x {reason}" for reason, n in metrics["error_reasons"].items())
         lines.append(f"errors: {metrics['errors']} of {metrics['asked']}: {parts}")
     if metrics["unscored"]:
-        lines.append(f"not scored: {metrics['unscored']} questions whose answers are kept back")
+        lines.append(f"not scored: {metrics['unscored']} questions whose answers are withheld")
     return lines
 
 

@@ -17,9 +17,9 @@ def register(app: typer.Typer) -> None:
 
 def compare(
     a: Annotated[Path, typer.Argument(help="A run folder of `vsre diagnose`: the baseline.")],
-    b: Annotated[Path, typer.Argument(help="Another one, of the same triplets and packs.")],
+    b: Annotated[Path, typer.Argument(help="Another run folder, on the same triplets and packs.")],
     pack: Annotated[
-        str | None, typer.Option(help="The pack that relations and categories go by; default: pool, or all.")
+        str | None, typer.Option(help="The pack for the tables by relation and category; default: pool, or all.")
     ] = None,
     all_rows: Annotated[bool, typer.Option("--all", help="Print every relation and wording.")] = False,
     markdown: Annotated[
@@ -28,10 +28,10 @@ def compare(
     seed: int = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Compare two runs on the questions both answered: by how much they differ, and whether the sample can tell.
+    """Compare two runs on the questions both answered: how much they differ, and whether the sample can show it.
 
-    Images are the unit. Tables are corrected for their number of comparisons; every row says what difference its sample
-    could have shown.
+    Images are the unit of resampling. Tables are corrected for multiple comparisons; every row states the smallest
+    difference that its sample could have shown.
     """
     from vsre.report.paired import compare_runs
     from vsre.report.paired_text import comparison_markdown, console_parts
@@ -46,16 +46,17 @@ def compare(
 
 
 def leaderboard(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders of `vsre diagnose`, of any test data.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders of `vsre diagnose`, on any test data.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The HTML file to write.")] = Path("leaderboard.html"),
-    by: Annotated[str, typer.Option(help="What ranks: test_s, test_g or unseen.")] = "test_g",
+    by: Annotated[str, typer.Option(help="Rank by test_s, test_g or unseen.")] = "test_g",
     title: str = "Leaderboard",
     seed: int = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Write one self-contained page over many runs, ranked as far as the sample can tell.
+    """Write one self-contained page on many runs, ranked as far as the sample allows.
 
-    Runs on different test data are never ranked against each other; the paper's figures stand apart, as published.
+    Runs on different test data are never ranked against each other; the paper's figures are listed separately, as
+    published.
     """
     from vsre.report.leaderboard import make_leaderboard
     from vsre.report.leaderboard_page import console_parts, write_leaderboard

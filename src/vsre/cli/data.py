@@ -1,4 +1,4 @@
-"""Verbs that make and look at data: scenes, vsr, layouts, derive, templates, rewrite."""
+"""Verbs that make and inspect data: scenes, vsr, layouts, derive, templates, rewrite."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def scenes(
     size: Annotated[int, typer.Option(min=SIDES[0], max=SIDES[1], help="Pixels along a side.")] = 192,
     test_style: Annotated[
         str,
-        typer.Option(help="Who drew the test split: twemoji, or openmoji (pip install vsre[openmoji])."),
+        typer.Option(help="Artwork of the test split: twemoji, or openmoji (pip install vsre[openmoji])."),
     ] = "twemoji",
     train_objects: Annotated[
         str | None,
-        typer.Option(help="Things in a scene of train and dev, as in 2 or 2-5; default: 2 to 5, mostly 3 or 4."),
+        typer.Option(help="Objects per scene in train and dev, such as 2 or 2-5; default: 2 to 5, mostly 3 or 4."),
     ] = None,
-    test_objects: Annotated[str | None, typer.Option(help="Things in a scene of the test split.")] = None,
+    test_objects: Annotated[str | None, typer.Option(help="Objects per scene in the test split.")] = None,
     seed: int = 0,
     workers: int = 2,
     json_file: JsonFile = None,
@@ -71,27 +71,27 @@ def _object_range(text: str) -> tuple[int, int]:
 
 def vsr(
     annotations: Annotated[
-        list[Path], typer.Option("--annotations", "-a", help="VSR's folder of annotations, or JSONL files.")
+        list[Path], typer.Option("--annotations", "-a", help="VSR's annotation folder, or JSONL files.")
     ],
     out: Annotated[
         Path | None,
-        typer.Argument(help="Folder to write: one sub-folder of Parquet files a split. With --survey: none."),
+        typer.Argument(help="Folder to write: one sub-folder of Parquet files per split. Omit it with --survey."),
     ] = None,
     images: Annotated[
         list[Path] | None,
-        typer.Option("--images", "-i", help="Folder(s) of COCO images; none: annotations only."),
+        typer.Option("--images", "-i", help="Folder(s) of COCO images; if omitted, annotations only."),
     ] = None,
     instances: Annotated[
         list[Path] | None, typer.Option("--instances", help="COCO instance JSON file(s), for the boxes.")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="random, zero-shot or turn-s, of a published folder.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a published folder: random, zero-shot or turn-s.")] = None,
     protocol: Annotated[str, typer.Option(help="clean, clean-concepts or paper (leaks).")] = "clean",
     survey: Annotated[
-        bool, typer.Option("--survey", help="Only count: all six files of a published folder, the one of -a.")
+        bool, typer.Option("--survey", help="Only count: all six files of the published folder given by -a.")
     ] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Read VSR (or anything in its format) to triplets, under a protocol."""
+    """Convert VSR (or anything in its format) to triplets, under a protocol."""
     from vsre.errors import VsreError
     from vsre.sources.vsr import import_vsr, summary_table, survey_vsr
 
@@ -104,7 +104,7 @@ def vsr(
 
     if survey:
         if len(annotations) != 1:
-            raise VsreError(f"--survey counts one published folder, and -a names {len(annotations)}. Name one.")
+            raise VsreError(f"--survey counts one published folder, but -a names {len(annotations)}. Name one.")
         summary = survey_vsr(annotations[0])
         show(summary, f"{annotations[0]}")
         key_table("all files", {k: v for k, v in summary.items() if k != "splits"})
@@ -131,20 +131,20 @@ def vsr(
 
 
 def layouts(
-    out: Annotated[Path, typer.Argument(help="Folder to write: images, and one sub-folder of Parquet files a split.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write: images, and a sub-folder of Parquet files per split.")],
     annotations: Annotated[
-        list[Path], typer.Option("--annotations", "-a", help="VSR's folder of annotations, or JSONL files.")
+        list[Path], typer.Option("--annotations", "-a", help="VSR's annotation folder, or JSONL files.")
     ],
     instances: Annotated[
-        list[Path], typer.Option("--instances", help="Boxes: COCO instance JSON, or lines with image and boxes.")
+        list[Path], typer.Option("--instances", help="Boxes: COCO instance JSON, or JSON lines with image and boxes.")
     ],
-    split: Annotated[str | None, typer.Option(help="random, zero-shot or turn-s, of a published folder.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of a published folder: random, zero-shot or turn-s.")] = None,
     protocol: Annotated[str, typer.Option(help="clean, clean-concepts or paper (leaks).")] = "clean",
-    objects: Annotated[str, typer.Option(help="named (what captions name of the image) or all.")] = "named",
+    objects: Annotated[str, typer.Option(help="named (those that the image's captions name) or all.")] = "named",
     size: Annotated[int, typer.Option(min=SIDES[0], max=SIDES[1], help="Pixels along the longer side.")] = 192,
     json_file: JsonFile = None,
 ) -> None:
-    """Draw VSR's images anew from their boxes, with sprites: real captions and labels, no photo needed."""
+    """Redraw VSR's images from their boxes, with sprites: real captions and labels, no photo needed."""
     from vsre.diagnose.blind import blind_floor, read_statements
     from vsre.diagnose.box_forest import box_forest
     from vsre.errors import VsreError
@@ -175,13 +175,13 @@ def layouts(
 
 def derive(
     triplets: Annotated[Path, typer.Argument(help="Triplets: a split folder or a Parquet file.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the triplets with what is derived from them.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the triplets and those derived from them.")],
     by: Annotated[
-        str, typer.Option(help="Rules, with commas between: inverse, swapped, opposite, mirrored.")
+        str, typer.Option(help="Rules, comma-separated: inverse, swapped, opposite, mirrored.")
     ] = "inverse,swapped,opposite,mirrored",
     json_file: JsonFile = None,
 ) -> None:
-    """Add what follows from triplets: from the object's side, by the antonym, in the mirrored picture."""
+    """Add the triplets that follow from others: from the object's side, by the antonym, in the mirrored picture."""
     from vsre.sources.derive import derive as run
 
     summary = run(triplets, out, [kind.strip() for kind in by.split(",") if kind.strip()])
@@ -202,10 +202,10 @@ def derive(
 
 
 def templates(
-    pack: Annotated[str | None, typer.Argument(help="A shipped pack, or a YAML file of yours to check.")] = None,
+    pack: Annotated[str | None, typer.Argument(help="A shipped pack, or your own YAML file to check.")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """List the template packs, or one pack's templates; checks a file of yours line by line."""
+    """List the template packs, or one pack's templates; checks your own file line by line."""
     from vsre.rewrite import load_pack, shipped_packs
 
     if pack is None:
@@ -231,11 +231,11 @@ def rewrite(
     triplets: Annotated[Path, typer.Argument(help="Triplets: a split folder or a Parquet file.")],
     out: Annotated[Path, typer.Argument(help="Folder for the questions.")],
     pack: Annotated[str, typer.Option(help="Template pack: a shipped name or a YAML file.")] = "pool",
-    per_triplet: Annotated[int | None, typer.Option(help="Templates a triplet; default: all of the pack.")] = None,
+    per_triplet: Annotated[int | None, typer.Option(help="Templates per triplet; default: all of the pack.")] = None,
     seed: int = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Ask every triplet through a pack of templates; writes questions as Parquet."""
+    """Turn every triplet into questions by a pack's templates, written as Parquet."""
     from vsre.rewrite import rewrite as run
 
     summary = run(triplets, out, pack, per_triplet, seed)

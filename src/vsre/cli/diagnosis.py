@@ -42,7 +42,7 @@ def ask(
     model: Annotated[str, typer.Argument(help="A folder, a hub id, or zoo:NAME; zoo:vsre is the shipped one.")],
     picture: Annotated[Path, typer.Argument(help="A picture: JPEG, PNG ...")],
     questions: Annotated[list[str], typer.Argument(help="Questions about it, each in quotes.")],
-    pack: Annotated[list[str] | None, typer.Option(help="Template packs to ask through; default: pool.")] = None,
+    pack: Annotated[list[str] | None, typer.Option(help="Template packs to ask with; default: pool.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write a page with the picture and all answers.")] = None,
     max_tokens: MaxTokens = None,
     server: Server = None,
@@ -55,10 +55,10 @@ def ask(
     dtype: Dtype = "auto",
     json_file: JsonFile = None,
 ) -> None:
-    """Ask a model about one picture: does its answer hold in other words, and does it hang on the picture?
+    """Ask a model about one picture: does its answer hold in other words, and does it depend on the picture?
 
-    "Is the cup left of the laptop?" is asked through all templates of a pack and with every probe: a grey picture, the
-    mirrored one, the inverse, the opposite, the denial ... Any other question is asked as it stands. The shipped model
+    "Is the cup left of the laptop?" is asked with all templates of a pack and with every probe: a grey picture, the
+    mirrored one, the inverse, the opposite, the denial ... Any other question is asked as is. The shipped model only
     knows drawn scenes (`vsre scenes`); photographs need a real one.
     """
     from vsre.diagnose.one_picture import ask_picture
@@ -96,25 +96,25 @@ def ask(
 def diagnose(
     model: Annotated[str, typer.Argument(help="Any image-text-to-text model: a folder, a hub id, or zoo:NAME.")],
     triplets: Annotated[Path, typer.Option("--triplets", "-t", help="The test triplets: a split folder.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; a second call goes on from here.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Run folder; run again to resume.")],
     pack: Annotated[list[str] | None, typer.Option(help="Template packs; default: test-s, pool, held-out.")] = None,
     train_triplets: Annotated[
-        Path | None, typer.Option("--train", help="Training triplets, to fit the blind floor on.")
+        Path | None, typer.Option("--train", help="Training triplets to fit the blind floor on.")
     ] = None,
     protocol: Annotated[
         str | None, typer.Option(help="The protocol the model was trained under, for the record.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only so many triplets, up to the end of a picture.")] = None,
-    sample: Annotated[int | None, typer.Option(help="Draw pictures by the seed until they hold so many.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after this many triplets, at the end of a picture.")] = None,
+    sample: Annotated[int | None, typer.Option(help="Draw pictures by --seed up to this many triplets.")] = None,
     per_image: Annotated[
-        int | None, typer.Option(help="At most so many triplets of each picture; default: all.")
+        int | None, typer.Option(help="At most this many triplets of each picture; default: all.")
     ] = None,
     probes: Annotated[
-        int, typer.Option(help="So many triplets are asked again with picture or words changed; 0: none.")
+        int, typer.Option(help="Ask this many triplets again with picture or words changed; 0: none.")
     ] = 400,
     no_picture: Annotated[bool, typer.Option("--no-picture", help="Ask everything without the pictures.")] = False,
     retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Ask the run's questions again that ended in an error.")
+        bool, typer.Option("--retry-errors", help="Ask again the run's questions that ended in an error.")
     ] = False,
     max_tokens: MaxTokens = None,
     server: Server = None,
@@ -194,7 +194,7 @@ def diagnose(
 
 
 def answered_by(notes: dict[str, Any]) -> list[str]:
-    """How an engine answered, from its notes, in lines for people."""
+    """Lines that say how an engine answered, from its notes."""
     lines = [f"answered by: {notes['way']}" + (f" ({notes['why']})" if notes.get("why") else "")]
     if notes.get("plain_prompts") and notes["way"] != "plain":
         lines.append(f"{notes['plain_prompts']:,} prompts were asked whole ({notes['plain_prompts_why']})")
@@ -212,7 +212,7 @@ def report(
     title: str = "Does the model see where things are?",
     json_file: JsonFile = None,
 ) -> None:
-    """Write one self-contained HTML report over diagnosed runs."""
+    """Write one self-contained HTML report on diagnosed runs."""
     from vsre.report import ReportMeta, ReportRun, as_json, result_table, write_report
 
     specs = [

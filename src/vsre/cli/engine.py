@@ -1,4 +1,4 @@
-"""The options that say which model answers, and how it is reached."""
+"""The options for which model answers, and how it is reached."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ if TYPE_CHECKING:
 Server = Annotated[
     str | None,
     typer.Option(
-        help="Ask MODEL on this OpenAI-compatible server, as http://localhost:8000/v1, instead of loading it."
+        help="Ask MODEL on this OpenAI-compatible server, such as http://localhost:8000/v1, instead of loading it."
     ),
 ]
 KeyEnv = Annotated[str, typer.Option(help="The environment variable that holds the server's key.")]
-NoKey = Annotated[bool, typer.Option("--no-key", help="Send the server no key, whatever the environment holds.")]
+NoKey = Annotated[bool, typer.Option("--no-key", help="Send no key to the server, whatever the environment holds.")]
 MaxTokens = Annotated[
     int | None,
-    typer.Option(help="The most tokens of an answer, for models that think first; default: 16 short, 64 full."),
+    typer.Option(help="Maximum tokens per answer, for models that think first; default: 16 short, 64 full."),
 ]
 Temperature = Annotated[
-    str | None, typer.Option(help="The server's, 0 by default; none leaves it out, for models that refuse it.")
+    str | None, typer.Option(help="For the server, 0 by default; none leaves it out, for models that refuse it.")
 ]
 Body = Annotated[
     str | None,
-    typer.Option(metavar="JSON", help='Further fields of requests to the server, as \'{"reasoning_effort": "low"}\'.'),
+    typer.Option(metavar="JSON", help='Extra fields for server requests, such as \'{"reasoning_effort": "low"}\'.'),
 ]
 NoLogprobs = Annotated[bool, typer.Option("--no-logprobs", help="Ask the server for no likelihoods.")]
-Concurrency = Annotated[int, typer.Option(help="Requests to the server at once.")]
-PriceIn = Annotated[float | None, typer.Option(help="The server's price of a million prompt tokens, for the cost.")]
-PriceOut = Annotated[float | None, typer.Option(help="... and of a million answer tokens.")]
+Concurrency = Annotated[int, typer.Option(help="Concurrent requests to the server.")]
+PriceIn = Annotated[float | None, typer.Option(help="The server's price per million prompt tokens, for the cost.")]
+PriceOut = Annotated[float | None, typer.Option(help="... and per million answer tokens.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")]
-Quantization = Annotated[str | None, typer.Option(help="4bit or 8bit, by bitsandbytes on a GPU.")]
+Quantization = Annotated[str | None, typer.Option(help="4bit or 8bit, with bitsandbytes on a GPU.")]
 DeviceMap = Annotated[str | None, typer.Option(help="auto spreads the model over all GPUs (accelerate).")]
 RemoteCode = Annotated[
-    bool, typer.Option("--trust-remote-code", help="Run the code that comes with the model. Only for whom you trust.")
+    bool, typer.Option("--trust-remote-code", help="Run the code that comes with the model. Only if you trust it.")
 ]
 Cache = Annotated[
-    Path | None, typer.Option(help="Keep answers in this file: the same model, picture and prompt are asked once.")
+    Path | None, typer.Option(help="Cache answers in this file: the same model, picture and prompt are asked once.")
 ]
 
 
@@ -75,8 +75,8 @@ def open_engine(
     decoding: Decoding | None = None,
     max_tokens: int | None = None,
 ) -> Engine:
-    """The engine that these options ask for; raises VsreError for options that do not go together. `max_tokens` is for
-    answers of every style, in place of a `decoding`."""
+    """The engine for these options; raises VsreError for options that do not go together. `max_tokens` limits answers
+    of every style, in place of a `decoding`."""
     from vsre.diagnose import Decoding, TransformersEngine
     from vsre.diagnose.cache import CachedEngine
 
@@ -90,11 +90,11 @@ def open_engine(
 
         loading = {"--revision": revision, "--quantization": quantization, "--device-map": device_map}
         if given := [name for name, value in loading.items() if value]:
-            raise VsreError(f"{', '.join(given)}: how a model is loaded is the server's own business. Leave it out.")
+            raise VsreError(f"{', '.join(given)}: how the model is loaded is up to the server. Leave it out.")
         if cache is not None:
             raise VsreError(
-                "--cache keeps answers by a model's weights, and a server tells none: another model under the same "
-                "name would be answered from it. Leave it out; the run folder itself is resumed without it."
+                "--cache identifies models by their weights, which a server does not tell: another model of the same "
+                "name would get its answers. Leave it out; the run folder is resumed without it."
             )
         if no_key and key_env != KEY_ENV:
             raise VsreError(f"--no-key and --key-env {key_env}: give one of the two.")
@@ -114,7 +114,7 @@ def open_engine(
     asked = {"--temperature": temperature, "--body": body, "--no-logprobs": no_logprobs, "--no-key": no_key}
     if given := [name for name, value in asked.items() if value not in (None, False)]:
         raise VsreError(
-            f"{', '.join(given)}: said to a server, and none is named. Give its address (--server), or leave it out; a "
+            f"{', '.join(given)}: only for a server, but none is named. Give one (--server), or leave this out; a "
             "model in this process is asked greedily."
         )
     if quantization not in (None, "4bit", "8bit"):
@@ -134,7 +134,7 @@ def open_engine(
 
 
 def _temperature(said: str | None) -> float | None:
-    """The value of --temperature: None for none."""
+    """The value of --temperature; None for "none"."""
     if said is None:
         return 0.0
     if said.strip().casefold() == "none":
@@ -157,7 +157,7 @@ def _fields(body: str | None) -> dict[str, Any]:
     except ValueError as error:
         raise VsreError(f"--body: not JSON ({error}). {_AS_IN}") from None
     if not isinstance(found, dict):
-        raise VsreError(f"--body: JSON, but no object of fields ({type(found).__name__}). {_AS_IN}")
+        raise VsreError(f"--body: JSON, but not an object of fields ({type(found).__name__}). {_AS_IN}")
     return found
 
 

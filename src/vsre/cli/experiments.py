@@ -18,23 +18,23 @@ if TYPE_CHECKING:
     from vsre.experiments.files import Plan
 
 experiment = typer.Typer(
-    help="What made the difference: questions as runs of recipes, with seeds, tests and plots.", no_args_is_help=True
+    help="What made the difference: questions run as recipes, with seeds, tests and plots.", no_args_is_help=True
 )
 
-Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A shipped experiment, or a YAML file of yours.")]
+Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="A shipped experiment, or your own YAML file.")]
 Scale = Annotated[
     str, typer.Option(help="embedded (this package alone), layouts (VSR's labels), full (photos, 7B), or a YAML file.")
 ]
-Seeds = Annotated[str | None, typer.Option(help="Other seeds than the experiment's, as in 0,1,2.")]
+Seeds = Annotated[str | None, typer.Option(help="Seeds instead of the experiment's, such as 0,1,2.")]
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", help="KEY=VALUE over the recipe, such as source.train_units=300; may be given again."),
+    typer.Option("--set", help="Override a recipe's KEY=VALUE, such as source.train_units=300; repeatable."),
 ]
 Jobs = Annotated[
-    int | None, typer.Option(min=1, help="Models at a time.", show_default="one a GPU, or one a core without")
+    int | None, typer.Option(min=1, help="Models at once.", show_default="one per GPU, or one per core without")
 ]
 _ALL = 1_000_000
-"""Rows and letters that an answer is shown with, uncut: it may be piped."""
+"""Rows and characters to show of an answer, so that nothing is cut: it may be piped."""
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="The folder of `vsre experiment run`.")]
 
 
@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
 
 @experiment.command("ls")
 def experiment_ls(scale: Scale = "embedded", json_file: JsonFile = None) -> None:
-    """The shipped experiments, and about how long each takes here."""
+    """List the shipped experiments, and about how long each takes here."""
     from vsre.experiments.expected import clock, expected_seconds
     from vsre.experiments.files import experiment_names, load_experiment, plan_experiment
 
@@ -63,11 +63,11 @@ def experiment_ls(scale: Scale = "embedded", json_file: JsonFile = None) -> None
 def experiment_show(
     name: Name,
     scale: Scale = "embedded",
-    text: Annotated[bool, typer.Option("--text", help="Its YAML file, for copying and changing.")] = False,
-    recipe: Annotated[str | None, typer.Option(help="The plain recipe of this variant.", metavar="VARIANT")] = None,
+    text: Annotated[bool, typer.Option("--text", help="Print its YAML file, to copy and change.")] = False,
+    recipe: Annotated[str | None, typer.Option(help="Print this variant's plain recipe.", metavar="VARIANT")] = None,
     changes: Changes = None,
 ) -> None:
-    """What an experiment asks, its arms, and how it will be read."""
+    """Show what an experiment asks, its arms, and how it will be read."""
     from vsre.experiments.files import experiment_text, load_experiment, plan_experiment
     from vsre.recipes.files import as_yaml
     from vsre.recipes.near import nearest
@@ -104,14 +104,14 @@ def experiment_show(
 @experiment.command("run")
 def experiment_run(
     name: Name,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of all its runs; a second call goes on from here.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for all its runs; run again to resume.")],
     scale: Scale = "embedded",
     seeds: Seeds = None,
     changes: Changes = None,
     jobs: Jobs = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Run an experiment, as many models at a time as there are cores or GPUs, and report it."""
+    """Run an experiment, as many models at once as there are cores or GPUs, and report it."""
     from vsre.experiments.files import load_experiment, plan_experiment
     from vsre.experiments.run import run_experiment
 
@@ -136,10 +136,10 @@ def experiment_run(
 def experiment_report(
     out: Folder,
     only: Annotated[
-        str, typer.Option(metavar="PATTERN", help="Arms called so, with * and ?; written to a folder only-... in OUT.")
+        str, typer.Option(metavar="PATTERN", help="Only matching arms (* and ?); written to a folder only-... in OUT.")
     ] = "",
     so_far: Annotated[
-        bool, typer.Option("--so-far", help="Arms that are done, while others run; written to OUT/so-far.")
+        bool, typer.Option("--so-far", help="Only arms that are done, while others run; written to OUT/so-far.")
     ] = False,
     json_file: JsonFile = None,
 ) -> None:
@@ -153,14 +153,14 @@ def experiment_query(
     sql: Annotated[str, typer.Argument(help="SQL over the table `results`; needs vsre[query] (DuckDB).")],
     json_file: JsonFile = None,
 ) -> None:
-    """Ask the table of all results anything: its columns stand in docs/experiments.md."""
+    """Query the table of all results; docs/experiments.md lists its columns."""
     from vsre.experiments.table import RESULTS
 
     try:
         import duckdb
     except ImportError:
         raise VsreError(
-            "vsre experiment query needs DuckDB. Install vsre[query], or read the file by polars."
+            "vsre experiment query needs DuckDB. Install vsre[query], or read the file with polars."
         ) from None
     path = out / RESULTS
     if not path.is_file():
@@ -168,7 +168,7 @@ def experiment_query(
     with duckdb.connect() as connection:
         results = connection.read_parquet(str(path))
         try:
-            if (answer := results.query("results", sql)) is None:  # no question, such as SET
+            if (answer := results.query("results", sql)) is None:  # a statement without a result, such as SET
                 return
             answer.show(max_rows=_ALL, max_width=_ALL, max_col_width=_ALL)
             rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.fetchall()]

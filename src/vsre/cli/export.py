@@ -1,4 +1,4 @@
-"""Verbs for models and data elsewhere: export, convert (from and to LLaVA), llava-json (LLaVA's training files)."""
+"""Verbs that exchange models and data with other tools: export, convert (from and to LLaVA), llava-json (LLaVA's)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from rich.markup import escape
 
 from vsre.cli.output import JsonFile, console, errors, key_table, progress_bar, write_json
 
-convert = typer.Typer(help="One-encoder VSRE models from LLaVA checkpoints, and back.", no_args_is_help=True)
-llava_json = typer.Typer(help="LLaVA's training files: write questions as one, read one as questions.")
+convert = typer.Typer(help="Convert LLaVA checkpoints to one-encoder VSRE models, and back.", no_args_is_help=True)
+llava_json = typer.Typer(help="LLaVA's training files: write questions to one, or read one as questions.")
 
 
 def register(app: typer.Typer) -> None:
@@ -28,29 +28,29 @@ def export(
         list[Path] | None, typer.Option(help="Run folder of `vsre diagnose`, for the card; repeat for several.")
     ] = None,
     training: Annotated[
-        Path | None, typer.Option(help="Run folder of `vsre train`; default: the one that MODEL lies in.")
+        Path | None, typer.Option(help="Run folder of `vsre train`; default: the one that contains MODEL.")
     ] = None,
     data: Annotated[
-        list[str] | None, typer.Option(help="More data it was trained on: a folder of triplets or questions, or words.")
+        list[str] | None, typer.Option(help="More data it was trained on: a folder of triplets or questions, or text.")
     ] = None,
-    base: Annotated[str | None, typer.Option(help="What a PEFT adapter is merged into; default: as it says.")] = None,
+    base: Annotated[str | None, typer.Option(help="What to merge a PEFT adapter into; default: as it says.")] = None,
     llm: Annotated[
-        str | None, typer.Option(help="The language model's checkpoint, for the card; default: as the run says.")
+        str | None, typer.Option(help="The language model's checkpoint, for the card; default: as recorded.")
     ] = None,
     start: Annotated[
-        str | None, typer.Option(help="What training began with, for the card; default: as the run says.")
+        str | None, typer.Option(help="What training started from, for the card; default: as recorded.")
     ] = None,
     licence: Annotated[
-        str | None, typer.Option("--licence", "--license", help="What you publish under, for the card.")
+        str | None, typer.Option("--licence", "--license", help="The licence you publish under, for the card.")
     ] = None,
-    dtype: Annotated[str | None, typer.Option(help="Round the weights, to bfloat16 for example.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Round the weights, for example to bfloat16.")] = None,
     push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Also upload it to the hub.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="The repository that --push makes is public.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Let --push create a public repository.")] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Write a model as a plain transformers folder: weights, processor, their code, and a model card.
 
-    It loads with AutoModelForImageTextToText and AutoProcessor where only transformers is installed.
+    It loads with AutoModelForImageTextToText and AutoProcessor, with only transformers installed.
     """
     from vsre.export import export_model, push_model
 
@@ -61,7 +61,7 @@ def export(
     key_table(f"exported: {out}", {k: v for k, v in record.items() if k != "results"})
     for run in record["results"]:
         if not run["same_weights"]:
-            errors.print(f"{escape(run['model'])}: other weights than these; in the card as a comparison")
+            errors.print(f"{escape(run['model'])}: different weights from these; in the card as a comparison")
     if push:
         address = push_model(out, push, private=not public)
         console.print(f"pushed: {address}", highlight=False, markup=False, soft_wrap=True)
@@ -71,13 +71,13 @@ def export(
 @convert.command("from-llava")
 def from_llava(
     checkpoint: Annotated[
-        str, typer.Argument(help="A LLaVA checkpoint of transformers: a folder, zoo:base, a hub id.")
+        str, typer.Argument(help="A LLaVA checkpoint for transformers: a folder, zoo:base, a hub id.")
     ],
     out: Annotated[Path, typer.Argument(help="Folder for the one-encoder VSRE model.")],
     dtype: Annotated[str | None, typer.Option(help="Default: the checkpoint's own.")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """LLaVA as a VSRE model with one encoder: the same weights, the same logits; pictures are seen whole."""
+    """Convert LLaVA to a VSRE model with one encoder: the same weights and logits; pictures are seen whole."""
     from vsre.export.llava import convert_from_llava
 
     report = convert_from_llava(checkpoint, out, dtype=dtype)
@@ -92,7 +92,7 @@ def to_llava(
     dtype: Annotated[str | None, typer.Option(help="Default: the checkpoint's own.")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """A one-encoder VSRE model as LLaVA, where LLaVA can say it: the same weights, the same logits."""
+    """Convert a one-encoder VSRE model to LLaVA, if LLaVA can express it: the same weights and logits."""
     from vsre.export.llava import convert_to_llava
 
     report = convert_to_llava(checkpoint, out, dtype=dtype)
@@ -107,7 +107,7 @@ def llava_json_export(
     out: Annotated[Path, typer.Argument(help="Folder for llava.json and images/.")],
     json_file: JsonFile = None,
 ) -> None:
-    """Questions as LLaVA's training JSON: one conversation a question, pictures beside it."""
+    """Write questions as LLaVA's training JSON: one conversation per question, pictures next to it."""
     from vsre.sources.llava import write_llava_json
 
     with progress_bar("questions") as tick:
@@ -118,19 +118,19 @@ def llava_json_export(
 
 @llava_json.command("import")
 def llava_json_import(
-    file: Annotated[Path, typer.Argument(help="LLaVA's training JSON: a list, or one object a line.")],
+    file: Annotated[Path, typer.Argument(help="LLaVA's training JSON: a list, or one object per line.")],
     out: Annotated[Path, typer.Argument(help="Folder for triplets/ and questions/, as a stage's data source.")],
-    images: Annotated[Path, typer.Option("--images", "-i", help="The folder that its pictures are named from.")],
+    images: Annotated[Path, typer.Option("--images", "-i", help="The folder that its picture paths are relative to.")],
     turns: Annotated[
-        str, typer.Option(help="first: the first question of a conversation; each: every one, by itself.")
+        str, typer.Option(help="first: the first question of a conversation; each: every one, on its own.")
     ] = "first",
     held_out: Annotated[
-        Path | None, typer.Option(help="Test triplets whose pictures are not taken, by content or file name.")
+        Path | None, typer.Option(help="Test triplets whose pictures are left out, by content or file name.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only so many rows of the file.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only this many rows of the file.")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """General data for training beside spatial questions, from LLaVA's training JSON."""
+    """Read general training data, for use alongside spatial questions, from LLaVA's training JSON."""
     from vsre.sources.llava import read_llava_json
 
     with progress_bar("rows") as tick:

@@ -21,16 +21,17 @@ def features(
     model: Annotated[str, typer.Argument(help="A VSRE model: zoo:vsre, a folder or a hub id.")],
     out: Annotated[Path, typer.Argument(help="Folder for features.json and relations.svg.")],
     triplets: Annotated[
-        Path | None, typer.Option("--triplets", "-t", help="Triplets with pictures and boxes: distances, silencing.")
+        Path | None,
+        typer.Option("--triplets", "-t", help="Triplets with pictures and boxes, for distances and silencing."),
     ] = None,
-    scenes: Annotated[int, typer.Option(help="Drawn scenes the probes are fitted on; a third as many measure.")] = 900,
-    limit: Annotated[int, typer.Option(help="Triplets that are asked with encoders silenced; 0: none.")] = 240,
-    pack: Annotated[str, typer.Option(help="The template pack they are asked through.")] = "test-s",
+    scenes: Annotated[int, typer.Option(help="Drawn scenes to fit probes on; a third as many to measure on.")] = 900,
+    limit: Annotated[int, typer.Option(help="Triplets to ask about with encoders silenced; 0: none.")] = 240,
+    pack: Annotated[str, typer.Option(help="The template pack to ask them with.")] = "test-s",
     device: str = "auto",
     seed: int = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """What each encoder tells of space, before and after projection and merging, and what it is used for."""
+    """Measure what each encoder knows about space, before and after projection and merging, and what it is used for."""
     from vsre.diagnose import TransformersEngine
     from vsre.features import complement, inside
     from vsre.features.plots import write_scatter
@@ -40,8 +41,8 @@ def features(
     engine = TransformersEngine(model, device=device)
     if not isinstance(engine.model.config, VsreConfig):
         raise VsreError(
-            f"{model}: no VSRE model, so there are no encoders to look into. `vsre convert from-llava` makes one of a "
-            "LLaVA; `vsre zoo probe` looks at an encoder alone."
+            f"{model}: no VSRE model, so there are no encoders to look into. `vsre convert from-llava` converts a "
+            "LLaVA; `vsre zoo probe` measures an encoder alone."
         )
     size = engine.model.config.frame_size
     train, test = (
@@ -72,7 +73,7 @@ def _print(figures: dict[str, Any]) -> None:
             stage, *(f"{probes[n]:.3f}" for n in names), *(f"{tokens[n]:g}" for n in ("norm", "rank", "width"))
         )
     console.print(table)
-    console.print(f"word embeddings have the norm {figures['tokens']['words']['norm']:g}", highlight=False)
+    console.print(f"word embeddings have norm {figures['tokens']['words']['norm']:g}", highlight=False)
     for stage, pairs in figures["alignment"].items():
         if pairs:
             told = ", ".join(f"{pair} {value:.2f}" for pair, value in pairs.items())

@@ -15,30 +15,30 @@ def register(app: typer.Typer) -> None:
 
 
 def geometry(
-    more: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="Further files of triplets.")] = None,
+    more: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="More triplet files.")] = None,
     triplets: Annotated[
         list[Path] | None,
         typer.Option("--triplets", "-t", metavar="FILE...", help="VSR's JSONL, or triplets in Parquet."),
     ] = None,
     boxes: Annotated[
         list[Path] | None,
-        typer.Option("--boxes", "-b", metavar="FILE", help="COCO instance JSON, or lines with image and boxes."),
+        typer.Option("--boxes", "-b", metavar="FILE", help="COCO instance JSON, or JSON lines with image and boxes."),
     ] = None,
-    fixed: Annotated[bool, typer.Option("--fixed", help="Choose nothing: judge by the shipped thresholds.")] = False,
+    fixed: Annotated[bool, typer.Option("--fixed", help="Choose no thresholds: judge by the shipped ones.")] = False,
     thresholds: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Choose nothing: judge by the thresholds of this file.")
+        Path | None, typer.Option(metavar="FILE", help="Choose no thresholds: judge by those in this file.")
     ] = None,
     write_thresholds: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the thresholds chosen on half 0 of the images.")
     ] = None,
     forest: Annotated[
-        bool, typer.Option("--forest", help="Also: what a random forest on the boxes reaches at the same coverage.")
+        bool, typer.Option("--forest", help="Also show what a random forest on the boxes reaches at the same coverage.")
     ] = False,
     resamples: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of the images.")] = 1000,
     seed: int = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure the rules for relations in photographs against people's labels: PASS, FAIL or UNDECIDED from boxes.
+    """Measure the rules for relations in photographs against human labels: PASS, FAIL or UNDECIDED from boxes.
 
     Thresholds are chosen on one half of the images and reported on the other, and with the halves swapped.
     """
@@ -51,7 +51,7 @@ def geometry(
     if not files:
         raise VsreError("no triplets given. Name files with --triplets: VSR's JSONL, or triplets in Parquet.")
     if write_thresholds and (fixed or thresholds):
-        raise VsreError("--write-thresholds writes what is chosen; with --fixed or --thresholds nothing is.")
+        raise VsreError("--write-thresholds writes the thresholds chosen; with --fixed or --thresholds none are.")
     found, chosen = study(
         files, boxes or (), fixed=fixed, thresholds=thresholds, forest=forest, resamples=resamples, seed=seed
     )
@@ -60,8 +60,8 @@ def geometry(
     key_table("statements that people labelled", head | halves)
     for table in tables(found):
         console.print(table)
-    console.print(f"Figures in %, in brackets the 95 % interval over images. {found['note']}", highlight=False)
+    console.print(f"Figures in %, with the 95 % interval over images in brackets. {found['note']}", highlight=False)
     if write_thresholds and chosen is not None:
         dump_thresholds(write_thresholds, chosen)
-        errors.print(f"thresholds chosen on half 0 in {write_thresholds}", highlight=False)
+        errors.print(f"thresholds chosen on half 0 written to {write_thresholds}", highlight=False)
     write_json(json_file, found)

@@ -1,4 +1,4 @@
-"""What groups of verbs have in common: one verb that needs no name, and one that shows presets."""
+"""What groups of verbs share: a default verb, and one that shows presets."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vsre.cli.output import console, key_table, write_json
 if TYPE_CHECKING:
     from vsre.presets import Config, Presets
 
-PresetName = Annotated[str | None, typer.Argument(help="A preset or YAML file: show all of it, with sources.")]
+PresetName = Annotated[str | None, typer.Argument(help="A preset or YAML file to show in full, with sources.")]
 
 
 class RunsByDefault(TyperGroup):
-    """`vsre verify TRIPLETS` is `vsre verify run TRIPLETS`; a folder called as a verb is said "./presets"."""
+    """`vsre verify TRIPLETS` is `vsre verify run TRIPLETS`; write a folder named like a verb as "./presets"."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] != "--help":
@@ -29,7 +29,7 @@ class RunsByDefault(TyperGroup):
 
 
 def running_group(help: str) -> typer.Typer:
-    """A group whose verb `run` needs no name."""
+    """A group whose default verb is `run`."""
     return typer.Typer(cls=RunsByDefault, no_args_is_help=True, help=help, rich_markup_mode="markdown")
 
 

@@ -1,4 +1,4 @@
-"""Verbs for where people already work: testset (a Hugging Face data set), lmms-eval (tasks for it)."""
+"""Verbs for use with other tools: testset (a Hugging Face data set), lmms-eval (tasks for lmms-eval)."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def register(app: typer.Typer) -> None:
 
 def testset(
     triplets: Annotated[Path, typer.Argument(help="Triplets: a split folder, such as data/vsr/test.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the data set.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the data set.")],
     pack: Annotated[
-        list[str] | None, typer.Option(help="Template packs, a configuration each; default: test-s, pool, held-out.")
+        list[str] | None, typer.Option(help="Template packs, one configuration each; default: test-s, pool, held-out.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Only so many triplets, up to the end of a picture.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after this many triplets, at the end of a picture.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="How training data were kept apart, for the card; default: as `vsre vsr` noted.")
+        str | None, typer.Option(help="How training data were kept apart, for the card; default: as in `vsre vsr`.")
     ] = None,
     licence: Annotated[str | None, typer.Option("--licence", "--license", help="The licence, for the card.")] = None,
     push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Also upload it to the hub.")] = None,
-    public: Annotated[bool, typer.Option("--public", help="--push may make a public repository, or fill one.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Let --push make a public repository, or fill one.")] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Write the expanded test sets as a Hugging Face data set: one row a question, with its picture, and a card."""
+    """Write the expanded test sets as a Hugging Face data set: one row per question, with its picture, and a card."""
     from vsre.lmms.hub import push as upload
     from vsre.lmms.testset import PACKS, write_testset
 
@@ -72,7 +72,7 @@ def lmms_eval(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the tasks.")],
     json_file: JsonFile = None,
 ) -> None:
-    """Write tasks over a test set that lmms-eval runs unmodified: the scores are those of `vsre diagnose`."""
+    """Write tasks over a test set for an unmodified lmms-eval: the scores are those of `vsre diagnose`."""
     from vsre.lmms.taskpack import write_tasks
 
     made = write_tasks(data, out)

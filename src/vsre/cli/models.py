@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vsre.model import Plan
     from vsre.train import Stage
 
-zoo = typer.Typer(help="The shipped tiny models: list them, or make one from nothing.", no_args_is_help=True)
+zoo = typer.Typer(help="The shipped tiny models: list them, or train one from scratch.", no_args_is_help=True)
 
 
 PAPER = "clip,siglip,dinov2,sam"
@@ -32,22 +32,22 @@ def register(app: typer.Typer) -> None:
 
 def train(
     stages: Annotated[Path, typer.Argument(help="YAML file: the ordered list of stages with their data.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; a second call goes on from here.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; run again to resume.")],
     checkpoint: Annotated[str | None, typer.Option(help="Tune this model: a hub id, a folder, or zoo:base.")] = None,
     llm: Annotated[str | None, typer.Option(help="Build VSRE on this language model ...")] = None,
     encoders: Annotated[
         str | None,
         typer.Option(
-            help="... and these encoders, by comma; default: clip,siglip,dinov2,sam. NAME=ID names one. Of a VSRE "
+            help="... and these encoders, by comma; default: clip,siglip,dinov2,sam. NAME=ID names one. With a VSRE "
             "--checkpoint keep only these; default: all."
         ),
     ] = None,
     keep_cls: Annotated[bool, typer.Option(help="Keep the CLS tokens of CLIP and DINOv2.")] = False,
     image_size: Annotated[
-        list[str] | None, typer.Option(metavar="ENCODER=PIXELS", help="Another input size of an encoder; repeatable.")
+        list[str] | None, typer.Option(metavar="ENCODER=PIXELS", help="Another input size for an encoder; repeatable.")
     ] = None,
     tokens: Annotated[
-        list[str] | None, typer.Option(metavar="ENCODER=NUMBER", help="An encoder's most visual tokens; repeatable.")
+        list[str] | None, typer.Option(metavar="ENCODER=NUMBER", help="Max. visual tokens of an encoder; repeatable.")
     ] = None,
     fusion: Annotated[
         str, typer.Option(help="How encoders are joined: sequence (the paper's), channel or interleave.")
@@ -57,24 +57,24 @@ def train(
     ] = None,
     by: Annotated[str | None, typer.Option(help="What interleave alternates: cell or row.")] = None,
     feature_cache: Annotated[
-        Path | None, typer.Option(help="Where features of frozen encoders are kept; default: OUT/cache/features.")
+        Path | None, typer.Option(help="Where to cache features of frozen encoders; default: OUT/cache/features.")
     ] = None,
-    no_feature_cache: Annotated[bool, typer.Option("--no-feature-cache", help="Encode every picture anew.")] = False,
+    no_feature_cache: Annotated[bool, typer.Option("--no-feature-cache", help="Encode pictures each time.")] = False,
     report_to: Annotated[
-        str, typer.Option(help="Trackers that get the log too, by comma: tensorboard, wandb, trackio, ...")
+        str, typer.Option(help="Trackers that also get the log, comma-separated: tensorboard, wandb, trackio, ...")
     ] = "",
     accelerate: Annotated[
         str | None,
         typer.Option(help="Share the work between GPUs: single, ddp-8, fsdp2-4x8, ..., or accelerate's own YAML file."),
     ] = None,
     seed: int = 0,
-    plan_only: Annotated[bool, typer.Option("--plan", help="Check grids and token budget, load nothing.")] = False,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Check grids and token budget; load nothing.")] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Train through stages: adapters, then adapters and language model, or any other list.
 
     Encoders are clip, siglip, dinov2, sam (the paper's checkpoints), zoo:NAME, a hub id or a folder; NAME=ID gives one
-    another name in the model. Options for one take this name, or else its id.
+    another name in the model. Options for a single encoder take this name, or else its id.
     """
     from vsre.model import fusion_from, plan_checkpoints
     from vsre.recipes.schema import EncoderChoice
@@ -87,7 +87,7 @@ def train(
     if (checkpoint is None) == (llm is None):
         raise VsreError("Give --checkpoint to tune a model, or --llm (with --encoders) to build VSRE on one.")
     if plan_only and llm is None:
-        raise VsreError("--plan shows a model that is to be built: it goes with --llm, not with --checkpoint.")
+        raise VsreError("--plan shows a model that is yet to be built: it goes with --llm, not with --checkpoint.")
     todo = load_stages(stages)
     trackers = [t.strip() for t in report_to.split(",") if t.strip()]
     check_stages(todo, trackers)
@@ -133,13 +133,13 @@ def _show_plan(made: Plan) -> None:
 
 
 def _named(entry: str) -> tuple[str | None, str]:
-    """NAME=ID of --encoders as (name, id); without a name (None, id), also of a folder with = in its path."""
+    """NAME=ID of --encoders as (name, id), or (None, id) without a name, even for a folder with = in its path."""
     found = re.fullmatch(r"([A-Za-z][A-Za-z0-9_-]*)=(.+)", entry)
     return (found[1], found[2]) if found else (None, entry)
 
 
 def _of_encoders(option: str, given: list[str] | None, encoders: list[str]) -> dict[str, int]:
-    """ENCODER=NUMBER entries of an option."""
+    """The ENCODER=NUMBER entries of an option, by encoder."""
     found = {}
     for entry in given or ():
         name, _, number = entry.rpartition("=")
@@ -150,7 +150,7 @@ def _of_encoders(option: str, given: list[str] | None, encoders: list[str]) -> d
 
 
 def _in_processes(configuration: str, stages: Sequence[Stage], out: Path) -> int:
-    """Run this very command in the processes of an accelerate configuration; its exit code."""
+    """Run this command in the processes of an accelerate configuration; returns its exit code."""
     import sys
 
     from vsre.train.launch import config_file, launch, launch_command, without_option
@@ -163,7 +163,7 @@ def _in_processes(configuration: str, stages: Sequence[Stage], out: Path) -> int
 
 @zoo.command("ls")
 def zoo_ls(json_file: JsonFile = None) -> None:
-    """The shipped models, their sizes and what they know."""
+    """List the shipped models, their sizes and what they know."""
     import json
 
     from vsre.zoo.train import ORDER, WEIGHTS
@@ -189,10 +189,10 @@ def zoo_probe(
         list[str] | None, typer.Argument(help="Vision encoders: zoo:NAME, a folder, a hub id; default: the zoo's four.")
     ] = None,
     work: Annotated[Path, typer.Option(help="Where the scenes are drawn.")] = Path("zoo-work"),
-    scenes: Annotated[int, typer.Option(help="Scenes to fit on; a third as many are measured on.")] = 1500,
+    scenes: Annotated[int, typer.Option(help="Scenes to fit on; a third as many for measuring.")] = 1500,
     json_file: JsonFile = None,
 ) -> None:
-    """What frozen features tell of space: linear probes of class at a place, position and relation."""
+    """Measure what frozen features know about space: linear probes of class at a place, position and relation."""
     from vsre.zoo.pool import make_pool
     from vsre.zoo.probes import probe_checkpoint
     from vsre.zoo.train import load_settings
@@ -216,13 +216,11 @@ def zoo_probe(
 @zoo.command("train")
 def zoo_train(
     name: Annotated[str, typer.Argument(help="A model of `vsre zoo ls`, or all.")],
-    work: Annotated[Path, typer.Option(help="Scenes, logs and checkpoints; a second call goes on from here.")] = Path(
-        "zoo-work"
-    ),
+    work: Annotated[Path, typer.Option(help="Scenes, logs and checkpoints; run again to resume.")] = Path("zoo-work"),
     out: Annotated[Path | None, typer.Option(help="Where to write; default: into the package.")] = None,
     steps: Annotated[int | None, typer.Option(help="Fewer steps, for a trial.")] = None,
 ) -> None:
-    """Make a shipped model from nothing."""
+    """Train a shipped model from scratch."""
     from vsre.zoo.train import ORDER, WEIGHTS, train_zoo
 
     for each in ORDER if name == "all" else (name,):

@@ -32,14 +32,14 @@ JsonFile = Annotated[
 
 
 def write_json(path: Path | None, figures: Any) -> None:
-    """Write what was printed as JSON, if the person asked for it."""
+    """Write what was printed as JSON, if a path was given."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_aside(path, json.dumps(figures, indent=1, default=str, sort_keys=False) + "\n")
 
 
 def key_table(title: str, values: Mapping[str, Any]) -> None:
-    """A two-column table; nested mappings become dotted keys, text from data is printed as it is."""
+    """Print a two-column table; nested mappings become dotted keys, text from data is printed as is."""
     console.print(f"[bold]{escape(title)}[/]", highlight=False)
     table = Table(show_header=False, box=None, padding=(0, 2))
     for key, value in _flat(values):
@@ -71,7 +71,7 @@ def _show(value: Any) -> str:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[..., None]]:
-    """A bar with time left on stderr; the callable takes how many are done, and how many there are where known."""
+    """A bar with the time left, on stderr; the callable takes the number done and, if known, the total."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -21,10 +21,8 @@ recipes = typer.Typer(
     help="Whole experiments as YAML files: list them, show one, check one, run one.", no_args_is_help=True
 )
 
-RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe, or a YAML file of yours.")]
-Rows = Annotated[
-    list[str] | None, typer.Option("--row", help="Only this model, by its number or name; may be given again.")
-]
+RecipeName = Annotated[str, typer.Argument(metavar="RECIPE", help="A shipped recipe, or your own YAML file.")]
+Rows = Annotated[list[str] | None, typer.Option("--row", help="Only this model, by number or name; repeatable.")]
 ProtocolName = Annotated[
     str | None, typer.Option("--protocol", help="paper (as published, it leaks), clean or clean-concepts.")
 ]
@@ -38,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 class DemoPainter(StrEnum):
-    """Who repaints the demo's pictures: the embedded world, or the shipped toy SDXL."""
+    """What repaints the demo's pictures: the embedded world, or the shipped toy SDXL."""
 
     SCENE = "scene"
     DIFFUSION = "diffusion"
@@ -47,16 +45,14 @@ class DemoPainter(StrEnum):
 def demo(
     out: Annotated[
         Path | None,
-        typer.Option(
-            "--out", "-o", help="Folder of the experiment; a second call goes on from here.", show_default="vsre-demo"
-        ),
+        typer.Option("--out", "-o", help="Folder of the experiment; run again to resume.", show_default="vsre-demo"),
     ] = None,
     painter: Annotated[
-        DemoPainter, typer.Option(help="scene draws what it says; diffusion paints, and a verifier looks.")
+        DemoPainter, typer.Option(help="scene draws what it says; diffusion paints, and a verifier checks.")
     ] = DemoPainter.SCENE,
     json_file: JsonFile = None,
 ) -> None:
-    """The whole story on this machine: a baseline, its data and encoders expanded, the expert, and a report."""
+    """Run the whole story on this machine: a baseline, its data and encoders expanded, the expert, and a report."""
     recipe, chosen = {
         DemoPainter.SCENE: ("demo", ""),
         DemoPainter.DIFFUSION: ("demo-diffusion", " --painter diffusion"),
@@ -66,19 +62,17 @@ def demo(
 
 def run(
     recipe: RecipeName,
-    out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder of the experiment; a second call goes on from here.")
-    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the experiment; run again to resume.")],
     rows: Rows = None,
     protocol: ProtocolName = None,
     seeds: Annotated[
-        str | None, typer.Option(help="Run it with each of these seeds, as in 0,1,2, and report them together.")
+        str | None, typer.Option(help="Run it with each of these seeds, such as 0,1,2, and report them together.")
     ] = None,
     accelerate: Annotated[
         str | None,
         typer.Option(help="Share the training between GPUs: ddp-8, fsdp2-8, ..., or accelerate's own YAML file."),
     ] = None,
-    train_only: Annotated[str | None, typer.Option(hidden=True, help="One process's share of a training.")] = None,
+    train_only: Annotated[str | None, typer.Option(hidden=True, help="One process's share of a training run.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Run a recipe from data to report."""
@@ -126,7 +120,7 @@ def seed_list(listed: str) -> list[int]:
     try:
         return [int(part) for part in listed.split(",")]
     except ValueError:
-        raise VsreError(f"--seeds {listed}: give whole numbers with commas between, such as 0,1,2.") from None
+        raise VsreError(f"--seeds {listed}: give whole numbers separated by commas, such as 0,1,2.") from None
 
 
 def _run_seeds(
@@ -147,16 +141,16 @@ def _run_seeds(
         runs[seed] = run_recipe(seeded, folder, console=errors, command=said, accelerate=accelerate)["runs"]
     result = write_seeds(out, runs)
     console.print(seeds_table(result))
-    console.print(f"{out / 'seeds.md'} has the steps, each tested; every seed has its report.html", highlight=False)
+    console.print(f"{out / 'seeds.md'} has the steps, each tested; every seed has its own report.html", highlight=False)
     write_json(json_file, result)
 
 
 @recipes.command("ls")
 def recipes_ls(
-    recipe: Annotated[str | None, typer.Argument(help="List the rows of this one.", metavar="[RECIPE]")] = None,
+    recipe: Annotated[str | None, typer.Argument(help="List the rows of this recipe.", metavar="[RECIPE]")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """The shipped recipes, or the rows of one, with the paper's figures where it has them."""
+    """List the shipped recipes, or the rows of one, with the paper's figures where there are any."""
     from vsre.recipes import load_recipe, recipe_names
     from vsre.recipes.published import published_figures
 
@@ -186,7 +180,7 @@ def recipes_ls(
 
 @recipes.command("show")
 def recipes_show(recipe: RecipeName, rows: Rows = None, protocol: ProtocolName = None) -> None:
-    """Print a recipe's YAML, for copying and changing; with --row as the plain recipe that it stands for."""
+    """Print a recipe's YAML, to copy and change; with --row or --protocol, the plain recipe it expands to."""
     from vsre.recipes import recipe_text
     from vsre.recipes.files import as_yaml
 
@@ -201,17 +195,17 @@ def recipes_validate(
     protocol: ProtocolName = None,
     gpus: Annotated[int, typer.Option(min=1, help="GPUs that share a step.")] = 8,
     gpu: Annotated[
-        str, typer.Option(help="Their kind, for the hours: a100, h100, h200, b200, l40s, rtx4090.")
+        str, typer.Option(help="Type of GPU, to estimate the hours: a100, h100, h200, b200, l40s, rtx4090.")
     ] = "h100",
-    gpu_memory: Annotated[float, typer.Option(min=1, help="Memory of each, in GB.")] = 80,
-    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Share of their peak that is assumed.")] = 0.4,
+    gpu_memory: Annotated[float, typer.Option(min=1, help="Memory of each GPU, in GB.")] = 80,
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Assumed share of their peak throughput.")] = 0.4,
     sharding: Annotated[
         str, typer.Option(help="none, full (FSDP2, ZeRO-3), or auto: the lightest that fits.")
     ] = "auto",
-    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the hub.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not contact the hub.")] = False,
     json_file: JsonFile = None,
 ) -> None:
-    """Check ids, data, packs, token budget, memory and hours before anything is loaded; every fault is named."""
+    """Check ids, data, packs, token budget, memory and hours before anything is loaded; names every fault."""
     from vsre.recipes import RecipeFaults
     from vsre.recipes.estimate import Machine, estimate
     from vsre.recipes.files import read_recipe
@@ -237,7 +231,7 @@ def recipes_validate(
 
 
 def _print_estimates(estimates: list[dict[str, Any]]) -> None:
-    """A table a model, a row a stage, in GB a GPU."""
+    """Print a table per model, a row per stage, in GB per GPU."""
     parts = {
         "weights": "weights_gb",
         "grads": "gradients_gb",

@@ -1,4 +1,4 @@
-"""Verbs that paint: `vsre repaint TRIPLETS OUT`, which is plan, work and finish, and under it each of them alone."""
+"""Verbs that paint: `vsre repaint TRIPLETS OUT` (plan, work and finish in one), and its sub-verbs."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def run(
     time: Time = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Paint new pictures for triplets: plan, cost, work, finish. Called again, it goes on."""
+    """Paint new pictures for triplets: plan, cost, work, finish. Run again to resume."""
     from vsre.repaint import repaint as paint
 
     options = loading_options(model, device, dtype, offload, batch_size, offline)
@@ -154,7 +154,7 @@ def plan(
     time: Time = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Fix what is to be painted, one row a job, and tell what it will cost. Nothing is painted."""
+    """Fix what is to be painted, one row per job, and estimate the cost. Nothing is painted."""
     from vsre.repaint.planning import make_plan
     from vsre.repaint.run import shard_painter_of
 
@@ -188,21 +188,21 @@ def plan(
     key_table(f"plan in {out}", shown)
     _tell_held_out(shown["held out"], triplets)
     shown["cost"] = _tell_cost(shard_painter_of(out), time, workers or _workers(painter == "scene"))
-    errors.print(f"vsre repaint work {escape(str(out))}, on as many machines as you like, paints it", highlight=False)
+    errors.print(f"vsre repaint work {escape(str(out))} paints it, on as many machines as you like", highlight=False)
     write_json(json_file, shown)
 
 
 def work(
     out: Planned,
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Every N-th shard, from the I-th: of a Slurm array of 1 to N.")
+        str, typer.Option(metavar="I/N", help="Every N-th shard, from the I-th on, as for a Slurm array of 1 to N.")
     ] = "1/1",
-    workers: Annotated[int, typer.Option(help="Processes; each has a GPU of its own where there are several.")] = 1,
+    workers: Annotated[int, typer.Option(help="Processes; each gets its own GPU if there are several.")] = 1,
     ray: Ray = None,
-    triplets: Annotated[Path | None, typer.Option(help="Where the source is here, if not where it was.")] = None,
+    triplets: Annotated[Path | None, typer.Option(help="Where the source triplets are now, if they moved.")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Paint the shards of a plan that are not done. Any number of these may run at once, be killed and begin again."""
+    """Paint the unfinished shards of a plan. Any number of these may run at once, be killed and be restarted."""
     from vsre.repaint.run import shard_painter_of
     from vsre.repaint.work import work as paint
 
@@ -239,11 +239,11 @@ def _workers(scenes: bool) -> int:
 
 
 _SAMPLE = 16
-"""Jobs of scenes that are timed where nothing was said."""
+"""Scene jobs that are timed if --time is not given."""
 
 
 def _tell_cost(shard_painter: ShardPainter, time: int | None, workers: int) -> dict[str, Any] | None:
-    """Print what is left to paint and what it will cost, as far as that is known or was to be timed."""
+    """Print how much is left to paint and what it will cost, if that is known or can be timed."""
     from vsre.repaint.cost import jobs_left, published, timed
     from vsre.repaint.diffusion import DiffusionPainter
 
@@ -254,7 +254,7 @@ def _tell_cost(shard_painter: ShardPainter, time: int | None, workers: int) -> d
     elif isinstance(painter, DiffusionPainter):
         cost = published(shard_painter.plan, painter, workers=workers)
     else:
-        # A small set is painted sooner than it is timed.
+        # A small set is painted sooner than timed.
         cost = timed(shard_painter, _SAMPLE, workers=workers) if left > 10 * _SAMPLE else None
     if cost is None:
         errors.print(f"{left:,} jobs are left to paint; --time N times N of them here for an estimate", highlight=False)
@@ -266,8 +266,8 @@ def _tell_cost(shard_painter: ShardPainter, time: int | None, workers: int) -> d
 def _tell_held_out(folders: Sequence[str], triplets: Path) -> None:
     if not folders:
         errors.print(
-            f"[bold]note[/] no test or dev split stands beside {escape(str(triplets))}: nothing is held out. Name one "
-            "by --held-out if there is one."
+            f"[bold]note[/] no test or dev split next to {escape(str(triplets))}: nothing is held out. Name one "
+            "with --held-out if there is one."
         )
 
 
@@ -277,6 +277,6 @@ def _tell_summary(summary: dict[str, Any], triplets: Path, out: Path) -> None:
     _tell_held_out(summary["held_out"]["from"], triplets)
     if intended := summary["by_truth"].get("intended"):
         errors.print(
-            f"[bold]note[/] {intended:,} pictures show what the model was asked for only if it obeyed. Verify them "
+            f"[bold]note[/] {intended:,} pictures show what was asked for only if the model obeyed. Verify them "
             "before anything is trained on them."
         )

@@ -1,4 +1,4 @@
-"""Sub-verbs of repaint that hand a finished set on: export, import."""
+"""Sub-verbs of repaint that exchange finished sets: export, import."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def import_(
     out: Annotated[Path, typer.Argument(help="Folder for the triplets.")],
     json_file: JsonFile = None,
 ) -> None:
-    """Read an export back to triplets; what cannot be used is set aside and counted."""
+    """Read an export back into triplets; what cannot be used is set aside and counted."""
     from vsre.repaint.imports import import_export
 
     summary = import_export(source, out)
     key_table(f"triplets in {out}", summary)
     if n := sum(summary["set_aside"].values()):
-        errors.print(f"[bold]note[/] {n:,} set aside, see set_aside.jsonl in there", highlight=False)
+        errors.print(f"[bold]note[/] {n:,} set aside, see its set_aside.jsonl", highlight=False)
     write_json(json_file, summary)

@@ -1,4 +1,4 @@
-"""Options that the sub-verbs of repaint share, and what they stand for."""
+"""Options that the sub-verbs of repaint share, and the objects they stand for."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ if TYPE_CHECKING:
 
 Triplets = Annotated[Path, typer.Argument(help="Triplets of a train split: a folder or a Parquet file.")]
 Out = Annotated[Path, typer.Argument(help="Folder for the plan, the shards, the ledger and the repainted triplets.")]
-Settings = Annotated[list[str] | None, typer.Option(help="t2i, i2i, inpaint; may be repeated. Default: all.")]
-PainterName = Annotated[str, typer.Option(help="scene, a diffusion preset (`vsre repaint presets`) or a YAML.")]
-PerTriplet = Annotated[int, typer.Option(help="Pictures a triplet and setting.")]
+Settings = Annotated[list[str] | None, typer.Option(help="t2i, i2i, inpaint; repeatable. Default: all.")]
+PainterName = Annotated[str, typer.Option(help="scene, a diffusion preset (`vsre repaint presets`) or a YAML file.")]
+PerTriplet = Annotated[int, typer.Option(help="Pictures per triplet and setting.")]
 ScenesFile = Annotated[Path | None, typer.Option("--scenes", help="scenes.jsonl of the embedded world.")]
-Limit = Annotated[int | None, typer.Option(help="Only so many triplets, spread evenly.")]
+Limit = Annotated[int | None, typer.Option(help="Only this many triplets, spread evenly.")]
 HeldOut = Annotated[
     list[Path] | None,
-    typer.Option(help="Triplets whose pictures and captions are never painted, beside test and dev next to TRIPLETS."),
+    typer.Option(help="Triplets whose pictures and captions are never painted, besides test and dev next to TRIPLETS."),
 ]
 Model = Annotated[str | None, typer.Option(help="Hub id or folder of other weights for the painter.")]
-Steps = Annotated[int | None, typer.Option(help="Denoising steps, of a diffusion painter.")]
-Guidance = Annotated[float | None, typer.Option(help="Guidance scale, of a diffusion painter.")]
-Strength = Annotated[float | None, typer.Option(help="Of i2i and inpaint: steps x strength are run.")]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps of a diffusion painter.")]
+Guidance = Annotated[float | None, typer.Option(help="Guidance scale of a diffusion painter.")]
+Strength = Annotated[float | None, typer.Option(help="For i2i and inpaint: steps x strength are run.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Dtype = Annotated[str | None, typer.Option(help="auto, float32, float16, bfloat16.")]
 Offload = Annotated[str | None, typer.Option(help="none, model or sequential: less GPU memory, more time.")]
 BatchSize = Annotated[int | None, typer.Option(help="Pictures painted at once.")]
-Offline = Annotated[bool, typer.Option(help="Never ask the hub: what is there already, or a folder.")]
+Offline = Annotated[bool, typer.Option(help="Never contact the hub: use cached files or a folder.")]
 VerifierName = Annotated[
-    str | None, typer.Option("--verifier", help="A verifier (`vsre verify presets`) or a YAML: keep what it bears out.")
+    str | None, typer.Option("--verifier", help="A verifier (`vsre verify presets`) or a YAML: keep what it confirms.")
 ]
 Safety = Annotated[
-    str | None, typer.Option(help="An image classifier, MODEL or MODEL=CLASS (default nsfw), that turns pictures down.")
+    str | None, typer.Option(help="An image classifier, MODEL or MODEL=CLASS (default nsfw), that rejects pictures.")
 ]
 Instances = Annotated[
-    list[Path] | None, typer.Option(help="COCO instance files that tell the photos' licences; may be repeated.")
+    list[Path] | None, typer.Option(help="COCO instance files with the photos' licences; repeatable.")
 ]
-ShardJobs = Annotated[int | None, typer.Option(help="Jobs painted before they are written, about. Default: 256.")]
+ShardJobs = Annotated[int | None, typer.Option(help="Jobs painted before they are written, roughly. Default: 256.")]
 Workers = Annotated[int | None, typer.Option(help="Processes; default: 2 for scenes, 1 for a model.")]
-Captions = Annotated[int, typer.Option(help="Captions kept of a picture beside those asked for, at most.")]
-Time = Annotated[int | None, typer.Option("--time", help="Time so many jobs here for the estimate of the cost.")]
+Captions = Annotated[int, typer.Option(help="Captions to keep per picture besides those asked for, at most.")]
+Time = Annotated[int | None, typer.Option("--time", help="Time this many jobs here to estimate the cost.")]
 Ray = Annotated[str | None, typer.Option(help="Paint on a Ray cluster: its address, or local.")]
 
 
 def painter_of(
     painter: str, setting: list[str] | None, scenes: Path | None, numbers: dict[str, Any], options: dict[str, Any]
 ) -> tuple[Scenes | Diffusion, tuple[str, ...]]:
-    """The painter that was named, and the settings it shall paint in."""
+    """The painter that was named, and the settings it paints in."""
     from vsre.repaint.painter import SETTINGS
     from vsre.repaint.specs import Diffusion, Scenes
 
@@ -103,12 +103,12 @@ def config_of(painter: str, options: dict[str, Any]) -> DiffusionConfig:
 
 
 def tell_strength(config: DiffusionConfig) -> None:
-    """A note for each setting whose few steps are run at quite another strength than was asked for."""
+    """Print a note for each setting whose few steps run at a strength far from the one asked for."""
     for setting, numbers in config.far_from_asked().items():
         errors.print(
             f"[bold]note[/] {setting}: {numbers.steps} steps at strength {numbers.strength:g} are "
             f"{int(numbers.steps * numbers.strength)} whole steps, which begin at about {numbers.strength_run:.2g}: "
-            "more of the photo stays than was asked for. More steps come nearer.",
+            "more of the photo stays than was asked for. More steps come closer.",
             highlight=False,
         )
 
@@ -116,5 +116,5 @@ def tell_strength(config: DiffusionConfig) -> None:
 def only_for_models(given: dict[str, Any]) -> None:
     if names := [f"--{name.replace('_', '-')}" for name, value in given.items() if value]:
         raise VsreError(
-            f"{', '.join(names)}: the scene painter has no such numbers. Name a model's --painter, or leave out."
+            f"{', '.join(names)}: the scene painter has no such numbers. Name a model's --painter, or leave them out."
         )

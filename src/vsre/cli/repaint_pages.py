@@ -16,11 +16,12 @@ Painted = Annotated[Path, typer.Argument(help="The folder of a repaint, with its
 
 def statistics(
     out: Painted,
-    examples: Annotated[int, typer.Option(help="Pictures shown of each setting and outcome.")] = 6,
+    examples: Annotated[int, typer.Option(help="Pictures to show of each setting and outcome.")] = 6,
     seed: int = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """How often pictures show what was asked for, by setting, relation, class and numbers; OUT/statistics.html."""
+    """Count how often pictures show what was asked for, by setting, relation, class and numbers;
+    OUT/statistics.html."""
     from vsre.rates import share_text
     from vsre.repaint.statistics_page import write_statistics
 
@@ -39,18 +40,18 @@ def statistics(
 
 def spot_check(
     out: Painted,
-    marks: Annotated[Path | None, typer.Option(help="Marks that the page saved: print the confusion matrix.")] = None,
+    marks: Annotated[Path | None, typer.Option(help="Marks saved from the page: print the confusion matrix.")] = None,
     statements: Annotated[int, typer.Option(help="Statements on the page.")] = 60,
     seed: int = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """A page on which a person marks statements true or false; with --marks, the verifier's confusion matrix."""
+    """Write a page for marking statements true or false; with --marks, print the verifier's confusion matrix."""
     from vsre.rates import share_text
     from vsre.repaint.spot_check import score_marks, write_spot_check
 
     if marks is None:
         page = write_spot_check(out, statements=statements, seed=seed)
-        console.print(f"open {page} in a browser, mark, save, then give the file to --marks", highlight=False)
+        console.print(f"open {page} in a browser, mark, save, then pass the file to --marks", highlight=False)
         return write_json(json_file, {"page": str(page)})
     found: dict[str, Any] = score_marks(out, marks)
     table = Table("verdict", "marked true", "marked false", "cannot tell")
@@ -61,5 +62,5 @@ def spot_check(
     for name in ("pass_is_true", "fail_is_false", "missing_is_false"):
         console.print(f"{name.replace('_', ' ')}: {share_text(found[name])}", highlight=False)
     if found["set_is_true"] is not None:
-        console.print(f"true of the whole set's statements, weighted: {found['set_is_true']:.1%}", highlight=False)
+        console.print(f"true among the whole set's statements, weighted: {found['set_is_true']:.1%}", highlight=False)
     return write_json(json_file, found)

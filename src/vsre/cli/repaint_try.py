@@ -1,4 +1,4 @@
-"""Sub-verbs of repaint that try and tell before anything is painted in earnest: sweep, masks, presets."""
+"""Sub-verbs of repaint for use before painting in earnest: sweep, masks, presets."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def sweep(
     out: Annotated[Path, typer.Argument(help="Folder for sweep.html, sweep.png, sweep.json and pictures/.")],
     setting: Annotated[str, typer.Option(help="t2i, i2i or inpaint.")] = "t2i",
     painter: Annotated[
-        list[str] | None, typer.Option(help="scene, a diffusion preset or a YAML; may be repeated. Default: sdxl.")
+        list[str] | None, typer.Option(help="scene, a diffusion preset or a YAML file; repeatable. Default: sdxl.")
     ] = None,
     rows: Annotated[int, typer.Option(help="Triplets, spread evenly over the set.")] = 8,
-    guidance: Annotated[list[float] | None, typer.Option(help="Guidance scales to try; may be repeated.")] = None,
-    steps: Annotated[list[int] | None, typer.Option(help="Steps to try; may be repeated.")] = None,
-    strength: Annotated[list[float] | None, typer.Option(help="Strengths to try; may be repeated.")] = None,
+    guidance: Annotated[list[float] | None, typer.Option(help="Guidance scales to try; repeatable.")] = None,
+    steps: Annotated[list[int] | None, typer.Option(help="Steps to try; repeatable.")] = None,
+    strength: Annotated[list[float] | None, typer.Option(help="Strengths to try; repeatable.")] = None,
     dilation: Annotated[
-        list[float] | None, typer.Option(help="Of the mask, a fraction of the box's sides, to try; may be repeated.")
+        list[float] | None, typer.Option(help="Mask dilations to try, as a fraction of the box's sides; repeatable.")
     ] = None,
     scenes_file: ScenesFile = None,
     held_out: HeldOut = None,
@@ -60,9 +60,9 @@ def sweep(
     seed: int = 0,
     json_file: JsonFile = None,
 ) -> None:
-    """Try models and numbers on a few rows: a contact sheet, and the pass rate of each where a verifier can tell.
+    """Try models and numbers on a few rows: a contact sheet, and the pass rate of each if a verifier can tell.
 
-    The scene painter is judged by the scenes that it drew, if no other verifier is named.
+    The scene painter is judged by the scenes it drew, unless another verifier is named.
     """
     from functools import partial
 
@@ -109,9 +109,9 @@ def sweep(
 
 def masks(
     triplets: Annotated[Path, typer.Argument(help="Triplets with boxes: a folder or a Parquet file.")],
-    dilation: Annotated[float | None, typer.Option(help="A fraction of the box's sides.")] = None,
+    dilation: Annotated[float | None, typer.Option(help="Mask dilation, as a fraction of the box's sides.")] = None,
     surrounded: Annotated[
-        str | None, typer.Option(help="paint or refuse, where the object's box holds over half of the subject's.")
+        str | None, typer.Option(help="paint or refuse, if the object's box holds over half of the subject's.")
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -136,7 +136,7 @@ def masks(
 
 
 def presets(name: PresetName = None, json_file: JsonFile = None) -> None:
-    """List the diffusion presets, or show one with where each of its defaults is from."""
+    """List the diffusion presets, or show one with the source of each default."""
     from vsre.repaint.presets import PRESETS
 
     show_presets(
@@ -150,8 +150,8 @@ def presets(name: PresetName = None, json_file: JsonFile = None) -> None:
             config.licence,
         ),
         notes=(
-            "steps, guidance, strength (and in brackets the strength that so few steps make of it)",
-            "`vsre repaint presets NAME` shows where each default is from",
+            "steps, guidance, strength (and in brackets the strength that so few steps amount to)",
+            "`vsre repaint presets NAME` shows the source of each default",
         ),
     )
 

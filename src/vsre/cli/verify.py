@@ -1,4 +1,4 @@
-"""The verbs that look at pictures: `vsre verify TRIPLETS --out FOLDER`, and under it presets."""
+"""The verbs that check pictures: `vsre verify TRIPLETS --out FOLDER`, and its sub-verb presets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="verify")
 
 
-_HELP = "Look whether pictures show what their captions say: `vsre verify TRIPLETS --out FOLDER`."
+_HELP = "Check whether pictures show what their captions say: `vsre verify TRIPLETS --out FOLDER`."
 
 
 def run(
@@ -39,35 +39,35 @@ def run(
     verifier: Annotated[
         str | None,
         typer.Option(
-            help="A preset (`vsre verify presets`), a YAML, or scene-truth for drawn pictures. Default: coco."
+            help="A preset (`vsre verify presets`), a YAML file, or scene-truth for drawn pictures. Default: coco."
         ),
     ] = None,
     boxes: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE", help="Annotated boxes (as `vsre geometry`) in the place of a detector; repeatable."
+            metavar="FILE", help="Annotated boxes (as for `vsre geometry`) in place of a detector; repeatable."
         ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, float16, bfloat16.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures looked at at once.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub: what is there already.")] = False,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures checked at once.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never contact the hub: use cached files.")] = False,
     judge: Annotated[
         str | None, typer.Option(help="A vision-language model that is asked about what is left undecided.")
     ] = None,
     judge_server: Annotated[str | None, typer.Option(help="Ask the judge on this OpenAI-compatible server.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first so many triplets only.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only this many triplets, the first ones.")] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Look whether pictures show what their captions say: PASS, FAIL or UNDECIDED for each, with all the evidence.
+    """Check whether pictures show what their captions say: PASS, FAIL or UNDECIDED for each, with all the evidence.
 
-    Where labels are people's or drawn scenes', the verdicts are compared with them.
+    If the labels come from people or drawn scenes, the verdicts are compared with them.
     """
     from vsre.verify import build_verifier
     from vsre.verify.run import verify_set
 
     if judge_server is not None and judge is None:
-        raise VsreError("--judge-server needs --judge: the model's name there.")
+        raise VsreError("--judge-server needs --judge: the model's name on that server.")
     options: dict[str, Any] = {"device": device, "dtype": dtype, "batch_size": batch_size, "offline": offline or None}
     if judge is not None:
         options["judge"] = {"model": judge} | ({"server": judge_server} if judge_server else {})
@@ -79,7 +79,7 @@ def run(
 
 
 def _by_boxes(triplets: Path, boxes: list[Path], verifier: str | None, options: Mapping[str, Any]) -> Verifier:
-    """Known boxes with what else the verifier looks at: depth, outlines, a judge."""
+    """A verifier with known boxes and whatever else it looks at: depth, outlines, a judge."""
     from vsre.sources.vsr.objects import read_objects
     from vsre.triplets import read_triplets
     from vsre.verify.config import VerifierConfig, load_config
@@ -93,7 +93,7 @@ def _by_boxes(triplets: Path, boxes: list[Path], verifier: str | None, options: 
 
 
 def presets(name: PresetName = None, json_file: JsonFile = None) -> None:
-    """List the verifiers, or show one with where each of its defaults is from."""
+    """List the verifiers, or show one with the source of each default."""
     from vsre.verify.config import PRESETS
 
     show_presets(
@@ -103,8 +103,8 @@ def presets(name: PresetName = None, json_file: JsonFile = None) -> None:
         head=("preset", "what it looks with", "thresholds of its detectors"),
         cells=lambda config: (config.about, _thresholds(config)),
         notes=(
-            "thresholds: a box counts; a box makes absence doubtful",
-            "`vsre verify presets NAME` shows all of it, with where each default is from",
+            "thresholds: from which a box counts; from which a box makes absence doubtful",
+            "`vsre verify presets NAME` shows all of it, with the source of each default",
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Diagnose: any image-text model asked in many wordings, and the figures that tell its faults apart."""
+"""Diagnosis: any image-text model asked in many wordings, and the figures that distinguish its faults."""
 
 from vsre.diagnose.blank import BlankPictures
 from vsre.diagnose.blind import blind_floor, read_statements

@@ -1,7 +1,6 @@
-"""Asking an engine everything that a folder of samples does not hold yet, so that a kill loses seconds.
+"""Ask an engine everything that a folder of samples does not hold yet, so that a kill loses only seconds.
 
-The questions of a diagnosis, those of its probes and a benchmark go this way: groups of a picture and what is asked
-about it.
+Used for a diagnosis, its probes and benchmarks. Questions come in groups: a picture and what is asked about it.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from vsre.errors import VsreError
 
 
 class Asks(Protocol):
-    """One question of a run: `id` tells it from the others, `sample` makes a row of the reply to its prompt."""
+    """One question of a run: `id` identifies it, `sample` makes a row from the reply to its prompt."""
 
     @property
     def id(self) -> tuple[str, ...]: ...
@@ -44,14 +43,14 @@ class Asks(Protocol):
 
 
 Group = tuple[bytes | Callable[[], bytes] | None, Sequence[Asks]]
-"""An encoded picture, or what reads it when its turn comes (None where there is none), and the questions about it."""
+"""An encoded picture, or a function that reads it when its turn comes (None for no picture), and its questions."""
 
 
 @dataclass
 class Answering:
-    """Where answers go, as rows of `schema` with the columns `identity` telling them apart, and who is told of it.
+    """Where answers go (rows of `schema`, identified by the columns `identity`), and how progress is shown.
 
-    `started` gets a function that prints a line, after the first answers; `flush` is in seconds.
+    `started` is called after the first answers, with a function that prints a line; `flush` is in seconds.
     """
 
     folder: Path
@@ -64,10 +63,10 @@ class Answering:
     flush: float = 30.0
 
     def run(self, engine: Engine, groups: Iterable[Group]) -> tuple[int, float]:
-        """Ask what `folder` does not hold yet; returns how many questions that were and the seconds it took.
+        """Ask what `folder` does not hold yet; returns the number of questions asked and the seconds taken.
 
-        Always the same groups stand together, so that a resumed run computes exactly what an undisturbed one does.
-        Whatever ends the run, Interrupted by the engine included, the answers there are by then are written.
+        Batches always hold the same groups, so that a resumed run computes exactly what an uninterrupted one does.
+        Whatever ends the run, including Interrupted from the engine, the answers so far are written.
         """
         held = read_samples(self.folder, self.identity, self.schema)
         done = set(zip(*(held[name].to_pylist() for name in self.identity), strict=True))
@@ -103,7 +102,7 @@ class Answering:
 
 
 def _ask(engine: Engine, batch: Sequence[Group]) -> tuple[list[dict[str, Any]], Interrupted | None]:
-    """The rows of a batch's replies, and what stopped the engine; a picture that is gone costs its own questions."""
+    """The rows of a batch's replies, and what stopped the engine; a missing picture costs only its own questions."""
     rows: list[dict[str, Any]] = []
     going: list[tuple[bytes | None, Sequence[Asks]]] = []
     for picture, asked in batch:
@@ -127,7 +126,7 @@ def _ask(engine: Engine, batch: Sequence[Group]) -> tuple[list[dict[str, Any]], 
 def _bar(
     total: int, done: int, title: str, *, shown: bool
 ) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
-    """A progress bar: what advances it, and what prints a line above it."""
+    """A progress bar: a function that advances it, and one that prints a line above it."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

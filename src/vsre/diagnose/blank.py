@@ -16,7 +16,7 @@ from vsre.sources.images import load_image
 
 
 class BlankPictures:
-    """An engine that is shown a grey frame in place of every picture. What it gets right, the words alone give."""
+    """An engine shown a grey frame in place of every picture: what it gets right comes from the words alone."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.name = engine, f"{engine.name} (blank pictures)"
@@ -36,7 +36,7 @@ class BlankPictures:
 
 
 def blank_picture(image: bytes) -> bytes:
-    """A grey frame (127, 127, 127) of the picture's size, as PNG; what cannot be opened is returned as it is."""
+    """A grey frame (127, 127, 127) of the picture's size, as PNG; a file that cannot be opened is returned as is."""
     buffer = io.BytesIO()
     try:
         size = load_image(image).size

@@ -1,14 +1,14 @@
 """The blind floor: what guessers that never see a picture score on the same test (arXiv 2412.18224 gives none).
 
-A test is only about vision as far as a model beats these. All are fitted on the training triplets:
+A test is about vision only as far as a model beats these. All are fitted on the training triplets:
 
 - majority        the commonest label
-- per_relation    the commonest label of the caption's relation
+- per_relation    the commonest label for the caption's relation
 - ngrams          logistic regression on the caption's words, pairs and triples of words
 - leave_one_out   whether the caption's other rows are mostly true or mostly false. Captions written with one true and
                   one false picture, then split at random, give the label away: the seen one predicts the opposite
-- lookup          the label of the very same picture and caption where it stands in the training data, and the guess of
-                  leave_one_out elsewhere. Above the others only where test rows leaked into training
+- lookup          the label of the same picture and caption if they are in the training data, else the guess of
+                  leave_one_out. Above the others only if test rows leaked into training
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def blind_floor(
 ) -> dict[str, Any]:
     """Accuracy of each guesser on `test`, with intervals over its images.
 
-    Without `train` there is only the majority, of the test's own labels: a bound no constant answer can beat.
+    Without `train` there is only the majority of the test's own labels: a bound that no constant answer can beat.
     """
     labels = np.array([s.label for s in test], bool)
     images = {image: i for i, image in enumerate(sorted({s.image_id for s in test}))}
@@ -89,7 +89,7 @@ def ngrams(train: Sequence[Statement], test: Sequence[Statement]) -> Array:
     labels = [s.label for s in train]
     if len(set(labels)) < 2:
         return np.full(len(test), _majority(labels))
-    # Imported here: it takes a second, and the first answer should not wait for it.
+    # Imported here: it takes a second, which should not delay the first answer.
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -101,7 +101,7 @@ def ngrams(train: Sequence[Statement], test: Sequence[Statement]) -> Array:
 
 
 def leave_one_out(train: Sequence[Statement], test: Sequence[Statement]) -> Array:
-    """Guesses from the training labels of the same caption: which way they point is learnt on the training rows, each
+    """Guesses from the training labels of the same caption; which way they point is learnt on the training rows, each
     seen without its own label."""
     count = Counter[str]()
     for s in train:
@@ -117,7 +117,7 @@ def leave_one_out(train: Sequence[Statement], test: Sequence[Statement]) -> Arra
 
 
 def _by_state(states: Sequence[str], labels: Sequence[bool], asked: Sequence[str]) -> Array:
-    """The commonest label of each state; of all rows for a state never seen."""
+    """The commonest label of each state, or of all rows for a state never seen."""
     balance = Counter[str]()
     for state, label in zip(states, labels, strict=True):
         balance[state] += 1 if label else -1

@@ -1,4 +1,4 @@
-"""Intervals by resampling images: questions about one picture are not independent, so pictures are what is drawn.
+"""Intervals by resampling images: questions about one picture are not independent, so pictures are resampled.
 
 A figure is a function of per-image sums, so a thousand resamples are one matrix product: `weights` says how often each
 image is drawn in each resample.
@@ -20,7 +20,7 @@ _EDGES = ((100 - LEVEL) / 2, (100 + LEVEL) / 2)
 
 
 def none_or_all(share: float, units: int) -> tuple[float, float]:
-    """The exact interval (Clopper and Pearson's) of a share of 0 or 1: all of the doubt on the one side there is."""
+    """The exact interval (Clopper-Pearson) of a share of 0 or 1, with all of the uncertainty on one side."""
     doubt = 1 - (1 - LEVEL / 100) ** (1 / max(1, units))
     return (1 - doubt, 1.0) if share else (0.0, doubt)
 
@@ -48,7 +48,7 @@ class Bootstrap:
     def figures(self, function: Callable[..., Array], *sums: Array) -> Draws:
         """function(*totals), on the data and on every resample; `sums` are (I, G), totals (1 + R, G).
 
-        np.divide makes shares of the last sums, whose images are counted: see `Draws`.
+        np.divide gives shares of the last sums, whose images are counted: see `Draws`.
         """
         totals = [np.concatenate([s.sum(0, keepdims=True, dtype=np.float64), self.weights @ s]) for s in sums]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -60,8 +60,8 @@ class Bootstrap:
 class Draws:
     """G figures and their resamples: `all` is (1 + R, G), the data itself in row 0; NaN where nothing was asked.
 
-    `units` (G,) says of shares how many images each is of: where all answers are right, or none, every resample is the
-    same and sees no doubt, and the exact interval of a share of so many images is given instead.
+    `units` (G,) holds, for shares, the number of images behind each: if all answers are right, or none, every resample
+    is the same and shows no uncertainty, so the exact interval for that many images is given instead.
     """
 
     def __init__(self, all_: Array, units: Array | None = None) -> None:
@@ -90,11 +90,11 @@ class Draws:
         return Draws(self.all - other.all)
 
     def mean_distance(self, columns: Array, n: int | None = None) -> Figure:
-        """As `figure`, of the mean of |x| over some of the figures x, such as the gap of each wording.
+        """As `figure`, for the mean of |x| over some of the figures x, such as the gap of each wording.
 
-        Chance moves each x, and |x| only upward where x is near 0: the value is too large by it, and resamples once
-        more. So `low` is the least mean of which that value would still be among 95 %, were all x smaller by one
-        factor (a test inverted: 0 where chance alone explains it), and `high` is corrected for what resampling adds.
+        Noise moves each x, but can only raise |x| if x is near 0: the value is biased upward, and resamples once more.
+        So `low` comes from an inverted test: it is the smallest mean, with all x shrunk by one factor, whose 95 % range
+        still includes the value (0 if noise alone explains it). `high` is corrected for what resampling adds.
         """
         x = self.all[:, columns][:, ~np.isnan(self.all[0, columns])]
         drawn = self.distance(columns).all[1:, 0]
@@ -114,7 +114,7 @@ class Draws:
         return {"value": value, "low": low * value, "high": float(max(value, most)), "n": n}
 
     def figure(self, column: int = 0, n: int | None = None) -> Figure:
-        """{"value", "low", "high", "n"}: a percentile interval of LEVEL per cent; nulls where there is no value."""
+        """{"value", "low", "high", "n"}: a percentile interval of LEVEL per cent; nulls if there is no value."""
         value, drawn = self.all[0, column], self.all[1:, column]
         drawn = drawn[np.isfinite(drawn)]
         if not np.isfinite(value):

@@ -1,4 +1,4 @@
-"""What boxes alone tell: a random forest on the two boxes and the relation, beside which a model of layouts is read."""
+"""What boxes alone reveal: a random forest on the two boxes and the relation, a reference for models of layouts."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ TREES = 300
 def box_forest(train: Any, test: Any, *, seed: int = 0, resamples: int = 1000) -> dict[str, Any]:
     """Accuracy on a test folder of a forest fitted on a training folder, with its interval over test images.
 
-    Rows without both boxes are left out on both sides; `n` is what was tested. It sees no picture and no class names.
-    Raises VsreError where either side has no row with both boxes.
+    Rows without both boxes are left out on both sides; `n` counts the rows tested. The forest sees no picture and no
+    class names. Raises VsreError if either side has no row with both boxes.
     """
     from sklearn.ensemble import RandomForestClassifier  # takes a second to import
 
     known, labels, _ = _rows(train)
     asked, truth, image_ids = _rows(test)
-    # Few rows for many relations: leaves of three keep single rows from being learnt by heart.
+    # Few rows for many relations: leaves of three keep single rows from being memorised.
     forest = RandomForestClassifier(TREES, min_samples_leaf=3, random_state=seed)
     right = (forest.fit(known, labels).predict(asked) == truth).astype(float)
     images, image = np.unique(image_ids, return_inverse=True)
@@ -49,7 +49,7 @@ def _rows(path: Any) -> tuple[Array, Array, Array]:
 
 
 def box_features(pairs: Iterable[tuple[Box, Box, str]]) -> Array:
-    """(n, F): both boxes, their areas and aspects, how they lie to each other, and the relation, one of VSR's 66."""
+    """(n, F): both boxes, their areas and aspects, their relative position, and the relation, one of VSR's 66."""
     boxes, relations = [], []
     numbers = {name: i for i, name in enumerate(RELATIONS)}
     for subject, other, relation in pairs:
@@ -57,7 +57,7 @@ def box_features(pairs: Iterable[tuple[Box, Box, str]]) -> Array:
         relations.append(numbers.get(relation, len(numbers)))
     a, b = np.array(boxes).reshape(-1, 2, 4).transpose(1, 0, 2)  # (n, 4) each
     (wa, ha), (wb, hb) = ((v[:, 2:] - v[:, :2]).T for v in (a, b))
-    apart = (a[:, :2] + a[:, 2:] - b[:, :2] - b[:, 2:]) / 2  # (n, 2), between the middles
+    apart = (a[:, :2] + a[:, 2:] - b[:, :2] - b[:, 2:]) / 2  # (n, 2), between the centres
     low, high = np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])
     gap = low - high  # (n, 2), negative where they overlap
     common = np.clip(-gap, 0, None).prod(1)

@@ -1,13 +1,12 @@
-"""Many continuations of one beginning: sequences that share a key-value cache and are extended in step.
+"""Many continuations of one prefix: sequences that share a key-value cache and are extended in step.
 
     prefix, once an image   (B, P)     ids and picture -> cache of P positions
     branches, once a prompt (Q, S)     its suffix, left-padded, goes on from its image's row of the cache
     answer, token by token  (Q, 1)     behind it, so that every branch grows at the same column
 
-Padded columns are masked, and positions are counted without them: the logits are those of the prompt alone. Only where
-a layer attends to a window do padded columns take places in it: no branch may grow beyond `window`.
-`Branches` gives each sequence a copy of its image's row, which any attention can read; `split.SplitBranches` copies
-nothing.
+Padded columns are masked, and positions are counted without them: the logits are those of the prompt alone. But in
+layers with a sliding window padded columns take up room, so no branch may grow beyond `window`. `Branches` gives each
+sequence a copy of its image's row, which any attention can read; `split.SplitBranches` copies nothing.
 """
 
 from __future__ import annotations
@@ -27,10 +26,11 @@ from vsre.errors import VsreError
 
 @dataclass(frozen=True, eq=False)
 class Prefilled:
-    """What the prefixes of B images left: a cache of `length` positions, and the next position of each, `start` (B,).
+    """The prefixes of B images after prefill: a cache of `length` positions, and the next position of each, `start`
+    (B,).
 
-    The two differ where positions run along several axes: there a picture takes fewer of them than it has tokens.
-    `behind`, (B, 1, ...) each, are inputs that every later token takes along.
+    The two differ if positions have several axes: a picture then takes fewer of them than it has tokens. `behind` holds
+    inputs, (B, 1, ...) each, that go along with every later token.
     """
 
     cache: Any
@@ -40,7 +40,7 @@ class Prefilled:
 
     @property
     def window(self) -> float:
-        """How many columns the smallest window of a layer holds; infinite where every layer attends to all."""
+        """How many columns the smallest window of a layer holds; infinite if every layer attends to all."""
         sizes = (getattr(layer, "sliding_window", None) for layer in self.cache.layers)
         return min((size for size in sizes if size is not None), default=math.inf)
 
@@ -54,7 +54,7 @@ class Branches:
     def __init__(
         self, model: Any, prefilled: Prefilled, rows: Sequence[int], suffixes: Sequence[Sequence[int]], pad: int
     ) -> None:
-        """Suffix q goes on from row rows[q] of what was prefilled."""
+        """Suffix q continues row rows[q] of what was prefilled."""
         device = prefilled.start.device
         self.model = model
         at = torch.tensor(list(rows), device=device)  # (Q,)
@@ -92,7 +92,7 @@ class Branches:
         return len(self.position)
 
     def extend(self, ids: torch.Tensor) -> torch.Tensor:
-        """Append the same number of tokens to each sequence, (Q, k); returns the logits behind each, (Q, k, V)."""
+        """Append the same number of tokens to each sequence, (Q, k); returns the logits after each, (Q, k, V)."""
         steps = ids.shape[1]
         self.mask = torch.cat([self.mask, self.mask.new_ones(len(self), steps)], dim=1)
         positions = self.position[:, None] + torch.arange(steps, device=ids.device)
@@ -100,7 +100,7 @@ class Branches:
         return self._forward(ids, positions).float()
 
     def select(self, rows: torch.Tensor) -> Self:
-        """The sequences `rows` (rising indices) alone, to be extended without changing these."""
+        """Only the sequences `rows` (ascending indices), which can be extended without changing these."""
         some = copy.copy(self)
         some.cache = fork_cache(self.cache)
         select_rows(some.cache, rows)
@@ -109,7 +109,7 @@ class Branches:
         return some
 
     def dictate(self, rows: torch.Tensor, told: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Logits behind the sequences `rows` and behind each of k tokens told to each: (len(rows), 1 + k, V)."""
+        """Logits after the sequences `rows` and after each of the k tokens forced on each: (len(rows), 1 + k, V)."""
         later = self.select(rows).extend(torch.tensor(told, device=rows.device))
         return torch.cat([self.logits[rows, None], later], 1)
 
@@ -122,7 +122,7 @@ def fork_cache(cache: Any) -> Any:
 
 
 def select_rows(cache: Any, rows: torch.Tensor) -> None:
-    """Keep these rows of a cache, whose layers may lie on several devices."""
+    """Keep these rows of a cache, whose layers may be on several devices."""
     for layer in cache.layers:
         keys = getattr(layer, "keys", None)  # none yet in a layer that has seen nothing
         layer.batch_select_indices(rows if keys is None else rows.to(keys.device))
@@ -135,7 +135,7 @@ def prefill(
     out = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=True, **tensors, **last_only(model))
     rows, length = ids.shape
     start = torch.full((rows,), length, device=ids.device)
-    # Models whose positions have several axes keep here how far behind the number of tokens they are.
+    # Models whose positions have several axes keep here how far positions lag behind the number of tokens.
     deltas = getattr(getattr(model, "model", None), "rope_deltas", None)
     if deltas is not None:
         start = start + deltas.reshape(rows).to(start)

@@ -1,7 +1,7 @@
-"""Answers kept between runs: the same model, prompt and picture are never asked twice.
+"""Answers cached between runs: the same model, prompt and picture are never asked twice.
 
-A key is the engine's settings (they hold the weights' fingerprint, the decoding and the way), the picture's bytes and
-the prompt; so another checkpoint, wording or picture is asked anew. Kept are answers only: an error is tried again.
+A key consists of the engine's settings (with the weights' fingerprint, the decoding and the way), the picture's bytes
+and the prompt, so another checkpoint, wording or picture is asked afresh. Only answers are cached: errors are retried.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Asked = Sequence[tuple[bytes | None, Sequence[Prompt]]]
 
 
 class CachedEngine:
-    """An engine whose answers are kept in an SQLite file; processes may share it."""
+    """An engine whose answers are cached in an SQLite file, which processes may share."""
 
     def __init__(self, engine: Engine, path: str | Path) -> None:
         self.engine, self.name, self.batch_images = engine, engine.name, engine.batch_images
         self.path = Path(path)
         self.hits = 0
-        # A server is no setting of a run, but behind another address there may be another model of the same name.
+        # A server's address is not a run's setting, but at another address there may be another model of the same name.
         place = {"base_url": engine.base_url} if hasattr(engine, "base_url") else {}
         self._about = json.dumps(engine.settings() | place, sort_keys=True, default=str)
         try:
@@ -41,7 +41,7 @@ class CachedEngine:
             raise VsreError(f"{path}: cannot be used to keep answers ({error}). Name another file.") from error
 
     def without_picture(self) -> CachedEngine:
-        """As the engine's own; raises VsreError for an engine that has none."""
+        """Like the engine's own method; raises VsreError if the engine has none."""
         return CachedEngine(blind_engine(self.engine), self.path)
 
     def settings(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class CachedEngine:
         return self.engine.notes() | {"cached_answers": self.hits}
 
     def answer(self, asked: Asked) -> list[list[Reply]]:
-        """As in Engine; only what is not known yet reaches the engine, a picture with all of its open prompts."""
+        """As in Engine; only what is not cached reaches the engine, each picture with all of its open prompts."""
         keys = [self._keys(image, prompts) for image, prompts in asked]
         known = self._read([key for row in keys for key in row])
         found: list[list[Reply | None]] = [[known.get(key) for key in row] for row in keys]

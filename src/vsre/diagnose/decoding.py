@@ -1,6 +1,6 @@
 """How answers are decoded: greedily, to the end token or up to a number of tokens.
 
-Nothing is cut short once an answer looks readable: "Yes. No." must stay what it is, an answer that says both.
+Decoding does not stop as soon as an answer looks readable: "Yes. No." must stay an answer that says both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vsre.diagnose.branches import Branches
 
 @dataclass(frozen=True)
 class Decoding:
-    """The most tokens of an answer, for each answer style of a template. They stand in every run."""
+    """Maximum tokens per answer, for each answer style of a template. Recorded in every run."""
 
     short_tokens: int = 16
     full_tokens: int = 64
@@ -25,7 +25,7 @@ class Decoding:
 
 
 def decode(branches: Branches, limit: int, end: set[int]) -> list[list[int]]:
-    """Greedy answers of all branches, as token ids without the end token; the branches are used up."""
+    """Greedy answers of all branches, as token ids without the end token; the branches are consumed."""
     answers: list[list[int]] = [[] for _ in range(len(branches))]
     done = [False] * len(branches)
     rows = list(range(len(branches)))  # which answer each branch still carried belongs to

@@ -1,4 +1,4 @@
-"""Where a model runs: one device, several by accelerate, and quantised weights."""
+"""Where a model runs: on one device, on several with accelerate, or with quantised weights."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vsre.errors import VsreError
 DTYPES = ("auto", "float32", "float16", "bfloat16", "float64")
 OFFLOADED = ("cpu", "disk")
 PLANS = ("auto", "balanced", "balanced_low_0", "sequential")
-"""What accelerate makes device maps by."""
+"""accelerate's strategies for device maps."""
 
 Quantization = Literal["4bit", "8bit"]
 DeviceMap = str | Mapping[str, Any]
 
 
 def choose_device(device: str, device_map: DeviceMap | None = None) -> torch.device:
-    """The device that inputs go to: the one named, cuda where there is one for "auto", or a device map's first.
+    """The device that inputs go to: the one named, for "auto" cuda if available, or a device map's first.
 
     Raises VsreError for a device that is unknown or not there.
     """
@@ -47,13 +47,13 @@ def choose_device(device: str, device_map: DeviceMap | None = None) -> torch.dev
 
 
 def input_device(model: Any) -> torch.device:
-    """Where a loaded model takes its inputs; its own `device` says "meta" where its first weights are offloaded."""
+    """The device for a loaded model's inputs; its own `device` says "meta" if its first weights are offloaded."""
     places = getattr(model, "hf_device_map", None)
     return model.device if places is None else choose_device("auto", places)
 
 
 def devices(model: Any) -> list[str]:
-    """Every device that holds a part of a model, and "disk" where some of it is read from there."""
+    """Every device that holds a part of a model, and "disk" if some of it is read from there."""
     places = getattr(model, "hf_device_map", None) or {"": model.device}
     return sorted({f"cuda:{place}" if isinstance(place, int) else str(place) for place in places.values()})
 
@@ -61,8 +61,8 @@ def devices(model: Any) -> list[str]:
 def quantized(kind: str, place: torch.device, dtype: str) -> tuple[BitsAndBytesConfig, str]:
     """bitsandbytes' settings for "4bit" (NF4) or "8bit" (LLM.int8), and the dtype of what is not quantised.
 
-    That is also the dtype computed in: `dtype`, or for "auto" bfloat16 where the GPU has it, else float16. Raises
-    VsreError for another kind, on a CPU, and where bitsandbytes is missing.
+    The latter is also the compute dtype: `dtype`, or for "auto" bfloat16 if the GPU supports it, else float16. Raises
+    VsreError for another kind, on cpu and mps, and if bitsandbytes is missing.
     """
     if kind not in ("4bit", "8bit"):
         raise VsreError(f"Unknown quantization {kind!r}. Give 4bit or 8bit.")
@@ -79,7 +79,7 @@ def quantized(kind: str, place: torch.device, dtype: str) -> tuple[BitsAndBytesC
 
 
 def memory_limits(limits: Mapping[Any, Any] | None) -> dict[Any, Any] | None:
-    """How much each device may hold as accelerate has it, {0: "20GiB", "cpu": "60GiB"}; GPUs may be named by digits."""
+    """How much each device may hold, as in accelerate: {0: "20GiB", "cpu": "60GiB"}; GPUs may be strings of digits."""
     if limits is None:
         return None
     return {int(key) if str(key).isdecimal() else key: value for key, value in limits.items()}

@@ -1,9 +1,9 @@
 """Engines answer prompts about images, by greedy generation and by the likelihood of yes and no.
 
 `TransformersEngine` encodes each image once: the prompts about it branch off one key-value cache. For every shape of
-prefix that it meets it first compares that way with the model's plain forward on real prompts: branches that read the
-prefix where it lies, else branches with a copy of it each, else whole prompts (`generate`) where both differ or the
-model allows neither.
+prefix that it meets, it first compares this way with the model's plain forward pass on real prompts. It uses branches
+that read the prefix in place, else branches with a copy of it each, else whole prompts (`generate`) if both differ or
+the model allows neither.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Engine(Protocol):
 
 
 def blind_engine(engine: Engine) -> Engine:
-    """The engine asked without pictures; raises VsreError where there is no such thing."""
+    """The engine that asks without pictures; raises VsreError if there is none."""
     made: Engine | None = getattr(engine, "without_picture", lambda: None)()
     if made is None:
         raise VsreError(f"{engine.name}: this engine cannot be asked without a picture.")
@@ -59,9 +59,9 @@ def blind_engine(engine: Engine) -> Engine:
 class TransformersEngine:
     """Any image-text model that transformers can load, run in this process.
 
-    `batch_images` images are read and encoded together, `batch_prompts` prompts answered together; memory is
-    bounded by the two. `way` "auto" takes the shared prefix if it proves equal, "plain" never does.
-    Running out of GPU memory halves the batch for good.
+    `batch_images` images are read and encoded together, `batch_prompts` prompts answered together; these two bound
+    memory. `way` "auto" uses the shared prefix if it proves equal, "plain" never does. Running out of GPU memory halves
+    the batch for good.
 
     `picture` "none" asks the same questions without the picture, for the answers of the model's language model alone;
     raises VsreError for a model that cannot do without one. The other options are those of `load_model`.
@@ -101,7 +101,7 @@ class TransformersEngine:
         self.quantization, self.attn_implementation = quantization, attn_implementation
         self.batch_images, self.batch_prompts = batch_images, batch_prompts
         self.decoding = decoding or Decoding()
-        # Read once: `Plain` takes a checkpoint's generation settings out of the model.
+        # Read now: `Plain` removes a checkpoint's generation settings from the model.
         stored = self.model.generation_config
         self._stops = stored.eos_token_id if isinstance(stored.eos_token_id, list) else [stored.eos_token_id]
         self._forced = stored.forced_bos_token_id
@@ -132,7 +132,7 @@ class TransformersEngine:
             raise VsreError(f"{self.name}: cannot be asked without a picture ({reason}).")
 
     def settings(self) -> dict[str, Any]:
-        """The model counts by its weights, not by its path."""
+        """The model is identified by its weights, not by its path."""
         return {
             "engine": "transformers",
             "model_type": self.model.config.model_type,
@@ -214,7 +214,7 @@ class TransformersEngine:
         return replies
 
     def _proof(self, images: Images, group: Group) -> Proof:
-        """How prompts behind prefixes of this shape may branch: compared once, on this group's own prompts."""
+        """How prompts after prefixes of this shape may branch: compared once, on this group's own prompts."""
         like = group.like
         if like not in self._proofs:
             most = 2 if self._proofs else 6
@@ -232,7 +232,7 @@ class TransformersEngine:
         except Exception as error:  # whatever stops the faster way, the plain one may still work
             problem, smaller = kind_and_line(error), False
         if difference is None:
-            free_memory()  # out of the handler, whose traceback holds what the failed call had
+            free_memory()  # outside the handler, whose traceback keeps the failed call's tensors alive
             if smaller:
                 some = group.about(group.numbers[: len(group.numbers) // 2])
                 return self._compare(kind, images, some if some.jobs else group.about([group.jobs[0].image]), most)
@@ -245,9 +245,9 @@ class TransformersEngine:
 
 @dataclass(frozen=True)
 class Proof:
-    """What came of comparing the two ways for one shape of prefix.
+    """The result of comparing the two ways for one shape of prefix.
 
-    `kind` is how its prompts may branch, None for not at all; `apart` is None where one of the ways failed.
+    `kind` is how its prompts may branch, None for not at all; `apart` is None if one of the ways failed.
     """
 
     kind: type[Branches] | None
@@ -258,10 +258,10 @@ class Proof:
 def largest_difference(
     shared: SharedPrefix, plain: Plain, kind: type[Branches], images: Images, group: Group, *, most: int = 6
 ) -> float:
-    """How far the logits of the two ways lie apart on `most` of a group's jobs, as `apart` measures it.
+    """The largest difference between the logits of the two ways on `most` of a group's jobs, as `apart` measures it.
 
-    Both the answer's first token and its second are compared; prompts are taken from short to long, of several images,
-    and each stands padded beside others, as it may later on.
+    The answer's first and second tokens are compared. The prompts range from short to long, are about several images,
+    and are padded to one batch, as they may be later on.
     """
     ready = sorted(group.jobs, key=lambda job: len(job.suffix))
     some = [ready[round(i * (len(ready) - 1) / (most - 1))] for i in range(most)] if len(ready) > most else ready

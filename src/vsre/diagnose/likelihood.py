@@ -1,4 +1,4 @@
-"""The same prompts read the other way: by the likelier of the options instead of the answer that was said."""
+"""The same prompts read another way: by the likelier of the options instead of the answer given."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def by_likelihood(data: Answered, headlines: Mapping[str, str]) -> dict[str, Any]:
     """acc_t of the likelier option, as {"sum" | "mean": {headline | "all": figure}}.
 
-    "sum" takes log P of a whole option, "mean" that for each of its tokens, which favours neither the longer nor the
-    shorter one. Empty where the engine gave no likelihoods. `headlines` are names and their packs.
+    "sum" takes log P of a whole option, "mean" that per token, which favours neither the longer nor the shorter one.
+    Empty if the engine gave no likelihoods. `headlines` maps names to packs.
     """
     packs = np.array([pack for pack, _ in data.templates], dtype=object)
     columns = {name: np.flatnonzero(packs == pack) for name, pack in headlines.items()}
@@ -37,7 +37,7 @@ def by_likelihood(data: Answered, headlines: Mapping[str, str]) -> dict[str, Any
 
 
 def _margins(table: pa.Table) -> dict[str, Array]:
-    """log P of yes minus log P of no, (n,), of whole options and for each token; NaN where not known."""
+    """log P of yes minus log P of no, (n,), of whole options and per token; NaN if unknown."""
     yes, no = (_floats(table[name]) for name in ("logp_yes", "logp_no"))
     found = {"sum": yes - no}
     if "tokens_yes" in table.column_names:  # samples of an earlier version have no lengths

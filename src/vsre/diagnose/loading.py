@@ -1,4 +1,5 @@
-"""Loading an image-text model for diagnosis: by path, hub id or `zoo:NAME`; safetensors and shipped code only."""
+"""Loading an image-text model for diagnosis: by path, hub id or `zoo:NAME`; safetensors only, no remote code by
+default."""
 
 from __future__ import annotations
 
@@ -33,7 +34,7 @@ _SAMPLED = 4096
 """Values of each weight tensor that enter the fingerprint."""
 
 PACKAGES = ("torchvision", "num2words", "timm", "sentencepiece", "tiktoken", "bitsandbytes", "flash_attn", "kernels")
-"""What transformers asks for where a processor or model needs more than this package installs."""
+"""What transformers asks for if a processor or model needs more than this package installs."""
 
 
 @dataclass(frozen=True)
@@ -64,18 +65,18 @@ def load_model(
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
 ) -> Loaded:
-    """Load any model that AutoModelForImageTextToText knows, ours included.
+    """Load any model that AutoModelForImageTextToText knows, including ours.
 
-    `device` "auto" is cuda where there is one. `dtype` "auto" is the checkpoint's own on cuda and float32 on a
+    `device` "auto" is cuda if available. `dtype` "auto" is the checkpoint's own on cuda and float32 on a
     CPU. `revision` is a branch, tag or commit on the hub. `quantization` "4bit" or "8bit" is done by bitsandbytes while
-    loading. `device_map` spreads the model over devices by accelerate ("auto", or {part: device, "cpu" or "disk"}),
+    loading. `device_map` spreads the model over devices with accelerate ("auto", or {part: device, "cpu" or "disk"}),
     with at most `max_memory` on each. `attn_implementation` is transformers' ("sdpa", "eager", "flash_attention_2").
-    With `trust_remote_code` a checkpoint's own Python code is run, and kernels from the hub may be named as attention;
-    weights are read from safetensors all the same.
+    With `trust_remote_code` a checkpoint's own Python code is run, and attention kernels from the hub may be named;
+    weights are still read from safetensors.
 
-    Raises VsreError for a folder without a model, weights that are not safetensors or not of the config's shapes, a
-    model that needs code of its own or a package that is missing, one without a processor or chat template, and options
-    that cannot be met.
+    Raises VsreError for a folder without a model, weights that are not safetensors or do not match the config's shapes,
+    a model that needs code of its own or a package that is missing, one without a processor or chat template, and
+    options that cannot be met.
     """
     if dtype not in DTYPES:
         raise VsreError(f"Unknown dtype {dtype!r}. Give one of {', '.join(DTYPES)}.")
@@ -83,7 +84,7 @@ def load_model(
         device_map = "auto"
     if not trust_remote_code and attn_implementation and "/" in attn_implementation:
         raise VsreError(
-            f"{attn_implementation}: attention from the hub is code that would be run here. Allow it by "
+            f"{attn_implementation}: attention from the hub is code that would be run here. Allow it with "
             "trust_remote_code if you trust it, or name one that transformers has: sdpa, eager, flash_attention_2."
         )
     place = choose_device(device, device_map)
@@ -107,11 +108,11 @@ def load_model(
             dtype=wanted,
             use_safetensors=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # told below, with both shapes
+            ignore_mismatched_sizes=True,  # reported below, with both shapes
             **same,
             **more,
         )
-    # A broken folder can fail anywhere in transformers; the reason reaches the person as one message.
+    # A broken folder can fail anywhere in transformers; the reason reaches the user as one message.
     except Exception as error:
         raise VsreError(f"{name}: {_why_not(error)}") from error
     check_loaded(name, found)
@@ -121,23 +122,23 @@ def load_model(
         )
     if not (processor.chat_template or processor.tokenizer.chat_template):
         raise VsreError(
-            f"{name}: the processor has no chat template, so it is unknown how this model is asked. "
-            "Put a chat_template.jinja beside its config."
+            f"{name}: the processor has no chat template, so it is unknown how to prompt this model. "
+            "Put a chat_template.jinja next to its config."
         )
     commit = getattr(model.config, "_commit_hash", None) or revision
     return Loaded(str(name), model.eval(), processor, input_device(model), model.dtype, commit)
 
 
 def _why_not(error: Exception) -> str:
-    """What is wrong with a model that transformers could not load, and what to do."""
+    """Why transformers could not load a model, and what to do."""
     text = str(error)
     for package in PACKAGES:
         if package in text.lower() and find_spec(package) is None:
             return f"this model needs {package}, which is not installed ({kind_and_line(error)}). {_install(package)}"
     if "trust_remote_code" in text:
         return (
-            "this model needs code of its own, and code from a checkpoint is run only on your word "
-            f"({kind_and_line(error)}). Read that code, and allow it by trust_remote_code if you trust it."
+            "this model needs code of its own, and code from a checkpoint is run only if you allow it "
+            f"({kind_and_line(error)}). Read that code, and allow it with trust_remote_code if you trust it."
         )
     return (
         f"cannot be loaded as an image-text model ({kind_and_line(error)}). Expected a folder or hub id with "
@@ -156,8 +157,8 @@ def _install(package: str) -> str:
 def weights_fingerprint(model: torch.nn.Module) -> str:
     """sha256 over every tensor's name, shape and dtype and up to 4,096 evenly spaced values of it.
 
-    Fast at any size; tells apart checkpoints of one training run, not a change made to single weights. Where the
-    weights lie does not matter: spread over devices, or offloaded to the disk, which is read one tensor at a time.
+    Fast at any size; distinguishes checkpoints of one training run, but misses changes to single weights. Where the
+    weights are does not matter: spread over devices, or offloaded to disk, which is read one tensor at a time.
     Quantised weights count as they are stored, with their scales.
     """
     digest = hashlib.sha256()

@@ -4,10 +4,10 @@ Per template: `answered` (share with a readable answer), `acc_t` (right / all), 
 and `no_acc` (acc_t on the rows whose truth is yes, and no) and `bias` (yes_acc - no_acc). An unanswered question
 counts as not right in acc_t; one that ended in an error counts nowhere but in `errors`.
 
-`auroc` tells how well p(yes) orders true above false captions whatever the model leans to; `dprime` and `criterion`
-say the same and the leaning for the decision p(yes) > 1/2, with the log-linear correction (criterion > 0 leans to
-no). These are means over templates, each template taken by itself: a shift of p(yes) between wordings is a fault of
-its own, which `consistency` shows. Every figure is {"value", "low", "high", "n"}: see `bootstrap`.
+`auroc` measures how well p(yes) ranks true above false captions, whatever the model's bias; `dprime` and `criterion`
+give sensitivity and bias of the decision p(yes) > 1/2, with the log-linear correction (criterion > 0 leans towards no).
+These are means over templates, each computed on its own: a shift of p(yes) between wordings is a fault of its own,
+which `consistency` shows. Every figure is {"value", "low", "high", "n"}: see `bootstrap`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HEADLINES = {"test_s": "test-s", "test_g": "pool", "unseen": "held-out"}
 """Which pack each headline figure is measured with."""
 
 ERROR_SHARE = 0.01
-"""With more errors than this share the result carries a warning."""
+"""With a larger share of errors the result carries a warning."""
 
 RATES = ("answered", "acc_t", "acc_a", "yes_acc", "no_acc", "bias")
 SIGNALS = ("auroc", "dprime", "criterion")
@@ -38,7 +38,7 @@ SIGNALS = ("auroc", "dprime", "criterion")
 
 @dataclass(frozen=True)
 class Grouped:
-    """Figures of G groups of samples; `n` (G,) counts what each figure's share is of."""
+    """Figures of G groups of samples; `n` (G,) holds the denominator of each figure."""
 
     draws: dict[str, Draws]
     n: dict[str, Array]
@@ -56,7 +56,7 @@ class Answered:
         self.key, self.keys = _codes(table["key"])
         self.relation, self.relations = _codes(table["relation"])
         self.meta, self.metas = _codes(table["meta_category"])
-        # A template is known by pack and id: two packs may each have a template "short".
+        # A template is identified by pack and id: two packs may each have a template "short".
         self.template, templates = _codes(pc.binary_join_element_wise(table["pack"], table["template"], "\x1f"))
         self.templates = [tuple(name.split("\x1f")) for name in templates]
         self.truth = _array(table["truth"], bool)
@@ -136,11 +136,11 @@ class Answered:
             return np.einsum("nr,nr->r", drawn_yes, beaten, dtype=np.float64) / total
 
     def consistency(self) -> dict[str, Figure]:
-        """How far the answer hangs on the wording.
+        """How consistent the answers are across wordings.
 
         `all_agree` is the share of triplets answered alike under all templates, `pairwise` the mean over triplets of
         the share of template pairs that answer alike. An unanswered question agrees with nothing.
-        Triplets asked through one template only are left out.
+        Triplets asked with only one template are left out.
         """
         n_keys = len(self.keys)
         n = np.bincount(self.key, minlength=n_keys)

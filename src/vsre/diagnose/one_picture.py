@@ -26,7 +26,7 @@ from vsre.triplets import Triplet
 
 @dataclass(frozen=True)
 class Answer:
-    """What was asked and said. `reading`: True for yes, False for no, None where neither can be read from `text`."""
+    """What was asked and said. `reading`: True for yes, False for no, None if neither can be read from `text`."""
 
     prompt: str
     text: str
@@ -37,7 +37,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Probed:
-    """A probe's answers (one a probe template), and what a consistent answerer would say: None where that is open."""
+    """A probe's answers (one per probe template), and what a consistent model would say: None if that is open."""
 
     name: str
     about: str
@@ -46,14 +46,14 @@ class Probed:
 
     @property
     def reading(self) -> bool | None:
-        """What the readable answers agree on; None where they do not."""
+        """What the readable answers agree on; None if they do not."""
         return agreed([a.reading for a in self.answers])
 
 
 @dataclass(frozen=True)
 class OneQuestion:
-    """A question's answers. `statement` is None for a question that is not about a relation: it is asked as it stands,
-    and there is nothing to probe."""
+    """A question's answers. `statement` is None for a question that is not about a relation: it is asked as is, and
+    there is nothing to probe."""
 
     question: str
     statement: algebra.Statement | None
@@ -62,7 +62,7 @@ class OneQuestion:
 
     @property
     def says(self) -> bool | None:
-        """The majority of the readable answers; None at a tie or where none is readable."""
+        """The majority of the readable answers; None for a tie or if none is readable."""
         told = [a.reading for a in self.answers if a.reading is not None]
         return None if 2 * sum(told) == len(told) else 2 * sum(told) > len(told)
 
@@ -98,7 +98,7 @@ def agreed(readings: Sequence[bool | None]) -> bool | None:
 
 
 def ask_picture(engine: Engine, image: bytes, question: str, *, packs: Sequence[str] = ("pool",)) -> OneQuestion:
-    """Ask about a picture (an encoded file). Raises VsreError for what is no picture and where the engine fails.
+    """Ask about a picture (an encoded file). Raises VsreError if it is not a picture or the engine fails.
 
     What a probe should answer follows from the majority over the wordings: the model is held to its own word.
     """
@@ -108,7 +108,7 @@ def ask_picture(engine: Engine, image: bytes, question: str, *, packs: Sequence[
         ((reply,),) = _replies(engine, [(image, [Prompt(question, ("Yes", "No"), "full")])])
         return OneQuestion(question, None, (Answer(question, reply.text or "", None, reply.p_yes),))
     wordings = _Asked("", said, False, [t for name in packs for t in load_pack(name).templates if not t.needs_boxes])
-    # What is asked hangs on no label, so that each picture is asked once; what would be consistent does, below.
+    # What is asked depends on no label, so each picture is asked once; what would be consistent does, below.
     shown = [
         (blank_picture(image), [_Asked(BLANK, said, False, probe_templates())]),
         (image, [wordings, *_probes_of_the_picture(said)]),
@@ -129,7 +129,7 @@ def ask_picture(engine: Engine, image: bytes, question: str, *, packs: Sequence[
 
 @dataclass(frozen=True)
 class _Asked:
-    """A statement (or its denial) that is asked about a picture through some templates; `probe` "" for the question."""
+    """A statement (or its denial) asked about a picture with some templates; `probe` is "" for the question itself."""
 
     probe: str
     statement: algebra.Statement
@@ -172,7 +172,7 @@ def _probes_of_the_mirror(said: algebra.Statement) -> list[_Asked]:
 
 
 def _consistent(said: algebra.Statement, label: bool | None) -> dict[str, bool | None]:
-    """What each probe's answer has to be for who gives the statement this label."""
+    """What each probe's answer must be if the statement is given this label."""
     if label is None:
         return {}
     wanted = {name: truth for name, _, truth, _ in statement_probes(said, label)}

@@ -1,7 +1,7 @@
 """The plain way: whole prompts through the processor and the model's own `generate`; it works for every model.
 
-`generate` alone knows how a model goes on: where its decoder starts, what its positions and masks look like behind a
-picture, which inputs it takes again. So the likelihood of given words is taken from it too, by dictating them.
+Only `generate` knows how a model continues: where its decoder starts, what its positions and masks look like after a
+picture, which inputs it needs again. So the likelihood of given words is taken from it too, by dictating them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vsre.numerics import apart, tolerance
 
 
 class Dictation(LogitsProcessor):
-    """Makes `generate` say `told` (B, k) first, and keeps the model's own logits of the first `keep` steps.
+    """Make `generate` say `told` (B, k) first, and keep the model's own logits of the first `keep` steps.
 
     `logits` are (B, V) each, float32; `steps` counts the tokens generated.
     """
@@ -48,20 +48,20 @@ class Plain(Way):
     """Whole prompts through the processor and the model's own `generate`.
 
     Prompts of several lengths are padded to one batch. Not every model answers a padded prompt as it answers the prompt
-    alone, so that is compared whenever a batch is padded more than any before; where it fails, only prompts of one
-    length stand in a batch. A checkpoint's generation settings (penalties, beams, forced or forbidden tokens) are
-    dropped: the answers are the model's greedy ones.
+    alone, so this is checked whenever a batch is padded more than any before; if it fails, a batch only holds prompts
+    of one length. A checkpoint's generation settings (penalties, beams, forced or forbidden tokens) are dropped: the
+    answers are the model's greedy ones.
     """
 
     name = "plain"
     alike: str = ""
-    """Why batches hold prompts of one length only; empty where padding is right."""
-    _padding: int = 0  # up to how many padded places a batch has been compared
+    """Why batches hold prompts of one length only; empty if padding works."""
+    _padding: int = 0  # up to how many padded positions batches have been compared
     lead: list[int] = field(default_factory=list)
-    """What every answer begins with at the decoder."""
+    """Token ids that every answer begins with in the decoder."""
 
     def __post_init__(self) -> None:
-        for part in self.model.modules():  # some models hand generation on to a language model inside
+        for part in self.model.modules():  # some models delegate generation to an inner language model
             stored = getattr(part, "generation_config", None)
             if isinstance(stored, GenerationConfig):
                 part.generation_config = _bare(stored)
@@ -79,22 +79,22 @@ class Plain(Way):
         return self.to_model(self.renderer.whole(pictures, [job.rendered for job in jobs]))
 
     def why_not(self) -> str | None:
-        """Why this model answers no prompts rendered as here, on the shortest one; None where it does."""
+        """Why this model cannot answer prompts rendered this way, tried on the shortest one; None if it can."""
         try:
             self.logits({}, Job(0, Prompt(""), self.renderer.render(["?"])[0]))
-        except Exception as error:  # whatever a processor or model says to inputs it was not made for
+        except Exception as error:  # whatever a processor or model raises for inputs it was not made for
             return kind_and_line(error)
         return None
 
     def logits(self, images: Images, job: Job, told: Sequence[int] = ()) -> torch.Tensor:
-        """The model's logits behind the whole prompt and behind each token of `told`: (1 + len(told), V), float32.
+        """The model's logits after the whole prompt and after each token of `told`: (1 + len(told), V), float32.
 
-        One prompt alone, without padding: what every other way of answering is measured against.
+        One prompt alone, without padding: the reference for every other way of answering.
         """
         return self._dictate(images, [job], [told])[0]
 
     def _dictate(self, images: Images, jobs: Sequence[Job], told: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Logits behind the prompts and behind each of their k tokens told: (jobs, 1 + k, V), float32."""
+        """Logits after the prompts and after each of their k dictated tokens: (jobs, 1 + k, V), float32."""
         kept, _ = self._generate(self.inputs(images, jobs), told, more=1, keep=1, end=None)
         return torch.stack(kept, dim=1)
 
@@ -107,8 +107,8 @@ class Plain(Way):
         keep: int,
         end: list[int] | None,
     ) -> tuple[list[torch.Tensor], list[list[int]]]:
-        """`more` tokens behind the tokens told (k each): the logits of the first k + keep steps, each (jobs, V), with
-        step 0 behind the prompt; and the tokens generated behind those told."""
+        """Generate `more` tokens after the tokens `told` (k each). Returns the logits of the first k + keep steps, each
+        (jobs, V), with step 0 right after the prompt, and the tokens generated after those told."""
         forced = torch.tensor([self.lead + list(ids) for ids in told], device=self.device, dtype=torch.long)
         dictation = Dictation(forced, forced.shape[1] + keep)
         sequences = self.model.generate(
@@ -122,12 +122,12 @@ class Plain(Way):
             ),
             logits_processor=LogitsProcessorList([dictation]),
         )
-        # What stands before the new tokens differs by model: the prompt, a decoder's start token, or nothing at all.
+        # What comes before the new tokens differs by model: the prompt, a decoder's start token, or nothing at all.
         said = sequences[:, sequences.shape[1] - dictation.steps + forced.shape[1] :].tolist()
         return dictation.logits[len(self.lead) :], said
 
     def _answer_chunk(self, images: Images, jobs: Sequence[Job], *, alike: bool = False) -> None:
-        """`alike`: the jobs' inputs are of one shape, so what is masked in them is masked in each alone."""
+        """`alike`: the jobs' inputs have one shape, so what is masked in them is masked in each alone."""
         inputs = self.inputs(images, jobs)
         lengths = inputs["attention_mask"].sum(1).tolist()
         problems = [self.too_long(n, job.prompt.style) for n, job in zip(lengths, jobs, strict=True)]
@@ -154,7 +154,7 @@ class Plain(Way):
             job.reply = Reply(None if silent else text, told, cut=None if silent else len(ids) >= limit)
 
     def _is_apart(self, images: Images, job: Job, padded: torch.Tensor, told: Sequence[int]) -> bool:
-        """Whether a job's logits in a padded batch (1 or 2, V) are not those of the job alone."""
+        """Whether a job's logits in a padded batch (1 or 2, V) differ from those of the job alone."""
         alone = self.logits(images, job, told)[: len(padded)]
         difference = apart(padded, alone)
         if difference <= tolerance(self.model.dtype):
@@ -173,7 +173,7 @@ class Plain(Way):
 
 
 def _padded_places(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """How many places of each prompt are padded, in all its masks (some models take the text twice): (prompts,)."""
+    """How many positions of each prompt are padded, in all its masks (some models take the text twice): (prompts,)."""
     masks = [t for name, t in inputs.items() if name.endswith("attention_mask") and t.ndim == 2]
     return torch.stack([(mask == 0).sum(1) for mask in masks]).sum(0)
 

@@ -1,4 +1,4 @@
-"""What a run will ask, told before the first answer: templates, questions, fingerprints, what is skipped."""
+"""What a run will ask, known before the first answer: templates, questions, fingerprints, what is skipped."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Plan:
     skipped: dict[str, int] = field(default_factory=lambda: {"no_boxes": 0, "duplicate_rows": 0})
     statements: list[Statement] = field(default_factory=list)
     images: frozenset[str] | None = None
-    """The images drawn for a sample; None where all are asked about."""
+    """The images drawn for a sample; None if all are asked about."""
 
     def chosen(self, triplets: Iterable[Triplet]) -> Iterable[Triplet]:
-        """Those about the images drawn."""
+        """The triplets of the images drawn."""
         return triplets if self.images is None else (t for t in triplets if t.image_id in self.images)
 
 
@@ -44,8 +44,8 @@ def plan_run(
 ) -> Plan:
     """Count the questions and take fingerprints; reads the triplets without their pictures.
 
-    `limit` takes the first images, `sample` images drawn by `seed`, until they hold so many triplets; `per_image` at
-    most so many triplets of each image (`some_of`), before a limit counts them.
+    `limit` takes the first images, `sample` images drawn by `seed`, until they hold this many triplets; `per_image`
+    keeps at most this many triplets of each image (`some_of`), before a limit counts them.
     """
     if limit is not None and sample is not None:
         raise VsreError("Give either a limit (the first triplets) or a sample (drawn at random), not both.")
@@ -83,9 +83,9 @@ def by_image(
     skipped: dict[str, int] | None = None,
     per_image: int | None = None,
 ) -> Iterator[list[Triplet]]:
-    """The triplets of each image, which lie together in the file; repeated rows once, of an image at most `per_image`.
+    """The triplets of each image, which are adjacent in the file: repeated rows once, at most `per_image` per image.
 
-    Stops at `limit` triplets.
+    Stops after the image that reaches `limit` triplets.
     """
     keys: set[str] = set()
     taken = 0
@@ -107,9 +107,9 @@ def by_image(
 
 
 def some_of(triplets: Sequence[Triplet], count: int) -> list[Triplet]:
-    """At most `count` of an image's triplets, in their order: those whose captions have the least hashes.
+    """At most `count` of an image's triplets, in their order: those whose captions have the smallest hashes.
 
-    Images that the same captions are said of keep the same ones, so that what is true of one and false of the other
+    Images with the same captions keep the same ones, so that what is true of one and false of the other
     stays paired (scenes come in such pairs).
     """
     if len(triplets) <= count:
@@ -119,7 +119,7 @@ def some_of(triplets: Sequence[Triplet], count: int) -> list[Triplet]:
 
 
 def fingerprint_line(t: Triplet) -> str:
-    """What of a triplet enters the fingerprint of a test: two tests with equal lines ask the same."""
+    """The part of a triplet that enters a test's fingerprint: two tests with equal lines ask the same."""
     return f"{t.key}{t.label}{t.subject}|{t.relation}|{t.object}{t.subject_box}{t.object_box}"
 
 

@@ -1,19 +1,19 @@
-"""Probes: the same statements with the picture or the words changed, so that one sees what the answers hang on.
+"""Probes: the same statements with the picture or the words changed, to show what the answers depend on.
 
 base         the statement about its picture
 blank        a grey frame in the picture's place
-words        no picture at all: the model's own language model, where the engine can ask it so
+words        no picture at all: the model's own language model, if the engine can ask it
 other        the picture of another row
 mirror       the mirrored picture: left and right change sides, nothing else
 mirror-swap  the mirrored picture with left and right exchanged in the words (for these relations only)
 swap         subject and object exchanged in the words
-inverse      the same fact from the object's side (where that is not the swap already, as for symmetric relations)
-opposite     the relation that excludes this one
+inverse      the same fact from the object's side (unless that is the swap already, as for symmetric relations)
+opposite     a relation that excludes this one
 negated      the denied statement
 
-What logic makes of the label stands in `vsre.relations.algebra`; where it leaves the truth open an answer is neither
-right nor wrong. Every probe is asked through two shipped templates, a question and a statement; a denial as a
-statement only. Mirroring also mirrors writing in a picture.
+`vsre.relations.algebra` derives the label by logic; if the truth stays open, an answer is neither right nor wrong.
+Every probe is asked with two shipped templates, a question and a statement; a denial only as a statement. Mirroring
+also mirrors text in a picture.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ SWAP, INVERSE, OPPOSITE, NEGATED = "swap", "inverse", "opposite", "negated"
 PROBES = (BASE, BLANK, OTHER, WORDS, MIRROR, MIRROR_SWAP, SWAP, INVERSE, OPPOSITE, NEGATED)
 
 _TEMPLATES = (("test-s", "test-s"), ("pool", "pool-08"))
-"""A question with yes or no, a statement with true or false."""
+"""A yes/no question and a true/false statement."""
 
 _ON_PICTURE: dict[str, Callable[[algebra.Statement, bool], algebra.Derived | None]] = {
     SWAP: algebra.swapped,
@@ -55,7 +55,7 @@ _ON_PICTURE: dict[str, Callable[[algebra.Statement, bool], algebra.Derived | Non
 
 @dataclass(frozen=True)
 class ProbePlan:
-    """Which triplets are probed: of images drawn by a seed, of each at most `per_image`."""
+    """Which triplets are probed: those of images drawn by a seed, at most `per_image` of each."""
 
     triplets_path: Path
     images: tuple[str, ...]
@@ -65,7 +65,7 @@ class ProbePlan:
     def groups(self) -> Iterator[Group]:
         """The pictures, changed and unchanged, with what is asked about each."""
         templates = probe_templates()
-        triplets = list(self._triplets())  # a sample: it is held in memory, so that any picture can stand for another
+        triplets = list(self._triplets())  # a sample, held in memory so that any picture can stand in for another
         pictures = {t.image_id: t.image for t in triplets}
         following = dict(zip(self.images, (*self.images[1:], self.images[0]), strict=True))
         for ts in by_image(triplets, None, per_image=self.per_image):
@@ -102,10 +102,9 @@ def plan_probes(
     per_image: int | None = None,
     among: Collection[str] | None = None,
 ) -> ProbePlan:
-    """Draw the images, of all or of those `among`; their order is random, so that the next one's picture is another
-    row's at random.
+    """Draw the images, from all or from `among`, in random order, so that the next one's picture is a random other one.
 
-    Raises VsreError where fewer than two images hold statements with VSR's relations.
+    Raises VsreError if fewer than two images have statements with VSR's relations.
     """
     path = Path(triplets_path)
     known = (
@@ -131,12 +130,12 @@ def plan_probes(
 
 
 def probe_templates() -> list[Template]:
-    """The templates every probe is asked through."""
+    """The templates every probe is asked with."""
     return [next(t for t in load_pack(pack).templates if t.id == name) for pack, name in _TEMPLATES]
 
 
 def mirror_picture(image: bytes) -> bytes:
-    """The picture with left and right exchanged, as PNG; what cannot be opened is returned as it is."""
+    """The picture with left and right exchanged, as PNG; a file that cannot be opened is returned as is."""
     try:
         opened = load_image(image)
     except VsreError:

@@ -15,16 +15,16 @@ from vsre.errors import VsreError
 
 _STUB = "Is it?"
 _OTHER = "Can one see anything?"
-"""Shares no beginning with the stub, so that what the two have in common is not the question's."""
+"""Begins differently from the stub, so that what the two have in common is not part of the question."""
 
 
 @dataclass(frozen=True)
 class Prompt:
     """One question as an engine needs it.
 
-    `options` are the answers whose likelihood is wanted (for a yes/no question the yes first). `style` says how long an
-    answer may get: "short", "full", or "none" for likelihoods alone. `end`: the likelihood of ending behind an option
-    is wanted too.
+    `options` are the answers whose likelihood is wanted (for a yes/no question, yes first). `style` says how long an
+    answer may get: "short", "full", or "none" for likelihoods only. `end`: the likelihood of ending after an option is
+    wanted too.
     """
 
     text: str
@@ -37,9 +37,9 @@ class Prompt:
 class Prefix:
     """What all prompts of an image begin with: its token ids and the processor's tensors for the picture.
 
-    `ids` is (1, P) and ends where no placeholder of the image follows any more; `tensors` hold the pixel values and
-    whatever else the model's forward takes beside ids and attention mask, with (1, P, ...) ones cut to the prefix.
-    `behind` is what these hold for every token behind it, (1, 1, ...) each.
+    `ids` is (1, P) and ends after the image's last placeholder; `tensors` hold the pixel values and whatever else the
+    model's forward takes besides ids and attention mask, with (1, P, ...) ones cut to the prefix. `behind` is what
+    these hold for every later token, (1, 1, ...) each.
     """
 
     ids: torch.Tensor
@@ -48,9 +48,9 @@ class Prefix:
 
     @cached_property
     def like(self) -> tuple[Any, ...]:
-        """Prefixes with an equal value here can be run as one batch, and what is shown of one holds for the others.
+        """Prefixes with an equal value here can be run as one batch, and what is shown for one holds for the others.
 
-        Masks count by their values: what a prompt may see of its picture hangs on them, whatever their shape.
+        Masks are compared by value: they decide what a prompt may see of its picture, whatever their shape.
         """
         masks = [
             t for _, t in sorted(self.tensors.items()) if not t.is_floating_point() and bool((t == t.bool()).all())
@@ -62,18 +62,18 @@ class Prefix:
 class Renderer:
     """Renders and tokenizes prompts for one processor.
 
-    `suffixes` and `prefix` split a prompt behind its image, so that the suffix needs no picture. Whether the two
-    halves make what the processor makes of the whole is not assumed: engines compare.
+    `suffixes` and `prefix` split a prompt after its image, so that the suffix needs no picture. That the two halves
+    equal what the processor makes of the whole is not assumed: engines compare them.
     """
 
     def __init__(self, processor: Any, config: Any, *, name: str = "the model", picture: bool = True) -> None:
         """`name` stands for the model in messages. Without `picture` prompts are rendered as text alone.
 
-        Raises VsreError where the chat template fails, leaves the question out, or shows a picture where there is none.
+        Raises VsreError if the chat template fails, leaves the question out, or shows a picture when there is none.
         """
         self.processor, self.tokenizer = processor, processor.tokenizer
         self.name, self.picture = name, picture
-        # Some composite models say so in their language model's part only.
+        # Some composite models say so only in their language model's config.
         self.encoder_decoder = bool(
             config.is_encoder_decoder or getattr(config.get_text_config(), "is_encoder_decoder", False)
         )
@@ -89,7 +89,7 @@ class Renderer:
             ),
             None,
         )
-        # What a chat template writes for the picture may differ from the tokens that take its place (Gemma 3).
+        # What a chat template writes for the picture may differ from the tokens that replace it (Gemma 3).
         written = [str(getattr(processor, name, "")) for name in ("image_token", "boi_token")]
         known = self.tokenizer.get_vocab()
         self._placeholders = {self.image_token, *(known[text] for text in written if text in known)} - {None}
@@ -98,8 +98,8 @@ class Renderer:
         if self._stub == self._other:
             raise VsreError(f"{name}: the model's chat template leaves the question out ({self._stub[:200]!r}).")
         if not picture and not self._placeholders.isdisjoint(self.tokenize([self._stub])[0]):
-            raise VsreError(f"{name}: cannot be asked without a picture: its chat template writes one all the same.")
-        self._head: list[int] | None = None  # the ids of an unexpanded prompt up to and with its placeholder
+            raise VsreError(f"{name}: cannot be asked without a picture: its chat template writes one anyway.")
+        self._head: list[int] | None = None  # the ids of an unexpanded prompt up to and including its placeholder
         self._options: dict[str, list[int]] = {}
 
     def render(self, texts: Sequence[str]) -> list[str]:
@@ -131,7 +131,7 @@ class Renderer:
             raise VsreError(f"{self.name}: the model's chat template cannot render {what} ({reason}).") from error
 
     def tokenize(self, rendered: Sequence[str]) -> list[list[int]]:
-        """Token ids of rendered prompts, the image's placeholder not expanded, special tokens as the processor adds."""
+        """Token ids of rendered prompts, with the image placeholder unexpanded and the processor's special tokens."""
         begin = self.tokenizer.bos_token
         special = not (begin and rendered and rendered[0].startswith(begin))
         return self.tokenizer(list(rendered), add_special_tokens=special, verbose=False)["input_ids"]
@@ -139,28 +139,28 @@ class Renderer:
     def whole(self, images: Sequence[Image.Image] | None, rendered: Sequence[str]) -> dict[str, torch.Tensor]:
         """The processor's own tensors for whole prompts, one image each, or for prompts without any.
 
-        Padded on the left, where an answer goes on behind the prompt; on the right for an encoder.
+        Padded on the left, as an answer follows the prompt; on the right for an encoder.
         """
         begin = self.tokenizer.bos_token
         written = bool(begin and rendered[0].startswith(begin))
         tensors = dict(
             self.processor(
-                # Nested as for chats: one list a prompt.
+                # Nested as for chats: one list per prompt.
                 images=None if images is None else [[image] for image in images],
                 text=list(rendered),
                 padding=True,
                 padding_side="right" if self.encoder_decoder else "left",
                 truncation=False,
-                max_length=None,  # some tokenizers are saved with one, and a cut prompt would be another question
-                **({"add_special_tokens": False} if written else {}),  # otherwise as the processor thinks right
+                max_length=None,  # some tokenizers are saved with one, and a truncated prompt would be another question
+                **({"add_special_tokens": False} if written else {}),  # otherwise the processor decides
                 return_tensors="pt",
             )
         )
-        tensors.pop("labels", None)  # some processors add labels to be trained on: a question has none
+        tensors.pop("labels", None)  # some processors add training labels: a question has none
         return tensors
 
     def prefix(self, image: Image.Image) -> Prefix:
-        """Process the picture once. Raises ValueError where no prefix can be told from the question."""
+        """Process the picture once. Raises ValueError if no prefix can be separated from the question."""
         if self.encoder_decoder:
             raise ValueError("the model is an encoder-decoder: its encoder reads the question with the picture")
         tensors = self.whole([image], [self._stub])
@@ -174,7 +174,7 @@ class Renderer:
             raise ValueError("the processor puts no image tokens into the prompt")
         plain, other = self.tokenize([self._stub, self._other])
         length = int(ids.shape[1])
-        tail = 0  # how many ids behind the image are the same with and without the image's expansion
+        tail = 0  # how many ids after the image are the same with and without the image's expansion
         most = min(length - 1 - int(places[-1]), len(plain))
         while tail < most and plain[-1 - tail] == ids[0, -1 - tail]:
             tail += 1
@@ -185,14 +185,13 @@ class Renderer:
             raise ValueError("the processor changes the words behind the image")
         self._head = head
         cut = length - tail
-        # Pixels may come in as many tiles as there are tokens; they do not go along with these.
+        # There may be as many tiles of pixels as tokens; those do not go along with the tokens.
         along = {n: t for n, t in tensors.items() if t.shape[:2] == (1, length) and not t.is_floating_point()}
         behind = {n: t[:, -1:] for n, t in along.items() if bool((t[:, cut:] == t[:, -1:]).all())}
         return Prefix(ids[:, :cut], tensors | {n: t[:, :cut] for n, t in along.items()}, behind)
 
     def suffixes(self, rendered: Sequence[str]) -> list[list[int] | None]:
-        """The ids behind the image; none for a prompt with a placeholder of its own, None for one that begins
-        otherwise."""
+        """The ids after the image; [] for a prompt with its own placeholder, None for one that begins differently."""
         head = self._head
         if head is None:
             raise ValueError("no picture has been processed yet")
@@ -203,15 +202,14 @@ class Renderer:
         ]
 
     def texts(self, tokens: Sequence[Sequence[int]]) -> list[str]:
-        """Generated token ids as text, special tokens left out; thoughts that the prompt opens begin with <think>."""
+        """Generated token ids as text, without special tokens; thoughts that the prompt opens begin with <think>."""
         said = self.tokenizer.batch_decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return [f"<think>{text}" for text in said] if self._thinks else said
 
     def option(self, answer: str) -> list[int]:
         """Token ids of an answer as the chat template writes it, without the end token.
 
-        Empty where the tokenizer cannot write it, and where thoughts stand before it: nothing can be said of its
-        likelihood then.
+        Empty if the tokenizer cannot write it or thoughts come before it: its likelihood is then unknown.
         """
         if self._thinks:
             return []

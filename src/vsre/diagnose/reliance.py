@@ -1,15 +1,15 @@
-"""What the answers hang on: the figures of the probes, each with an interval over images.
+"""What the answers depend on: the figures of the probes, each with an interval over images.
 
 A probe is paired with the base question of the same triplet and template. Pairs with an error count nowhere; an
 unanswered question agrees with nothing and contradicts nothing.
 
 gain           accuracy with the picture minus accuracy with a grey frame, and minus that with another row's picture
-kept           the share of answers that stay the same although the picture is gone or another
-follows        the share of pairs in which the second answer is what logic makes of the first: the same, or the other
-contradiction  the share of triplets of which a statement and its exclusive opposite, or its denial, are both affirmed
+kept           the share of answers that stay the same although the picture is gone or replaced
+follows        the share of pairs in which the second answer follows from the first by logic: the same, or the other
+contradiction  the share of triplets for which a statement and its exclusive opposite, or its denial, are both affirmed
 
-A model that always says yes follows whatever asks for the same answer. `by_chance` is therefore beside each share: what
-two answers that do not hang on each other would reach with the same shares of yes and no; None where there are none.
+A model that always says yes follows whenever the same answer is required. Each share therefore comes with `by_chance`:
+what two independent answers would reach with the same shares of yes and no; None if there are none.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ FOLLOWS = {
     "the opposite": (OPPOSITE, "any", "turn"),
     "the denial": (NEGATED, "any", "turn"),
 }
-"""What a consistent answerer does: the probe, of which relations, whether its answer stays or turns. "turn" is asked
-for only where the base answer was a yes (a no leaves it open); denials turn both."""
+"""What a consistent model does: the probe, for which relations, whether its answer stays or turns. "turn" is required
+only if the base answer was yes (a no leaves it open); denials turn both."""
 
 _KINDS = {
     "any": frozenset(RELATIONS),
@@ -111,7 +111,7 @@ def picture_reliance(samples: pa.Table, *, seed: int = 0, resamples: int = 1000)
 
     def gain(p: Pairs) -> Any:
         found = share(p.image, p.right - p.right_probe)
-        # A difference of two shares: where no answer changed chance may have hidden a loss as well as a gain.
+        # A difference of two shares: if no answer changed, chance may have hidden a loss as well as a gain.
         return found if (p.right != p.right_probe).any() or not found["n"] else found | {"low": -found["high"]}
 
     def stays(p: Pairs) -> Any:
@@ -158,9 +158,9 @@ def picture_reliance(samples: pa.Table, *, seed: int = 0, resamples: int = 1000)
 
 
 def _agree_by_chance(before: Array, after: Array) -> float | None:
-    """How often two readings (1 yes, 0 no, -1 unanswered) would agree if they did not hang on each other.
+    """How often two readings (1 yes, 0 no, -1 unanswered) would agree if they were independent.
 
-    None where there is no pair.
+    None if there is no pair.
     """
     if not len(before):
         return None

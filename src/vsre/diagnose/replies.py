@@ -14,7 +14,7 @@ from vsre.errors import VsreError
 class Score:
     """How likely an option is as the next words: log P summed over its `tokens` tokens.
 
-    `end` is log P of ending the answer right behind it, where the prompt asked for that.
+    `end` is log P of ending the answer right after it, if the prompt asked for that.
     """
 
     logp: float
@@ -23,12 +23,12 @@ class Score:
 
     @property
     def mean(self) -> float:
-        """Length-normalised: log P for each token."""
+        """Length-normalised: log P per token."""
         return self.logp / self.tokens
 
     @property
     def mean_with_end(self) -> float:
-        """The mean over the option's tokens and the end token, as LLaVA-style likelihood ranking has it."""
+        """The mean over the option's tokens and the end token, as in LLaVA-style likelihood ranking."""
         if self.end is None:
             raise ValueError("the likelihood of ending was not asked for")
         return (self.logp + self.end) / (self.tokens + 1)
@@ -38,9 +38,9 @@ class Score:
 class Reply:
     """One answer: the raw text, or the error that prevented it.
 
-    `scores` are those of the prompt's options in their order; empty where an engine has no likelihoods to give. `text`
-    is None for a prompt that asked for likelihoods only. `cut`: the answer ended at the limit of tokens, not by itself;
-    None where the engine does not tell.
+    `scores` are those of the prompt's options in their order; empty if the engine gives no likelihoods. `text`
+    is None for a prompt that asked only for likelihoods. `cut`: the answer was cut off at the token limit; None if the
+    engine does not say.
     """
 
     text: str | None = None
@@ -73,8 +73,8 @@ class Reply:
 
 
 class Interrupted(VsreError):
-    """An engine cannot go on, as when its server is gone. `replies` holds what it had answered of the last call, None
-    for the rest: those are kept, and the run goes on from there when it is called again."""
+    """Raised when an engine cannot go on, for example when its server is gone. `replies` holds what it had answered in
+    the last call, None for the rest: those are kept, and calling the run again resumes from there."""
 
     def __init__(self, message: str, replies: Sequence[Sequence[Reply | None]]) -> None:
         super().__init__(message)

@@ -1,7 +1,7 @@
-"""A diagnosis from triplets to figures, in a run folder that can be killed and resumed at any moment.
+"""A diagnosis from triplets to figures, which can be killed at any moment and resumed from its run folder.
 
 run.json                    what was asked of whom: settings, versions, times
-samples/part-NNNNN.parquet  one row a question (samples.SCHEMA); each file is complete once it is there
+samples/part-NNNNN.parquet  one row per question (samples.SCHEMA); each file is complete once it exists
 probes/part-NNNNN.parquet   the same columns for the probes, if asked: `pack` is the probe, `key` the original triplet
 metrics.json                the figures (metrics.summarise), the blind floor, what was skipped, picture reliance
 """
@@ -63,14 +63,14 @@ def diagnose(
 ) -> dict[str, Any]:
     """Ask `engine` every template of `packs` about every triplet; returns the content of metrics.json, with `more`.
 
-    `limit` ends after the image that brings the number of triplets to it; `sample` draws images by `seed` instead;
-    `per_image` asks about at most so many triplets of each image, the same ones of images with the same captions.
+    `limit` stops after the image that reaches this number of triplets; `sample` draws images by `seed` instead;
+    `per_image` asks about at most this many triplets of each image, the same ones for images with the same captions.
     `probes` triplets are asked again with their picture or their words changed (`vsre.diagnose.probes`). `train_path`
     holds the triplets on which the blind floor is fitted, `protocol` names how training and test rows were kept apart;
-    `seed` also draws the bootstrap; `more` is what stands in metrics.json beside the figures. Templates with boxes skip
-    triplets without (counted in `skipped`). A resumed run asks no question again, but with `retry_errors` those that
-    ended in an error (a server or a disk that failed for a while); with `resume=False` the folder's earlier run is
-    replaced. Raises VsreError where there is nothing to ask, and where the folder holds a run made by other settings.
+    `seed` also seeds the bootstrap; `more` is added to the figures in metrics.json. Templates with boxes skip triplets
+    without them (counted in `skipped`). A resumed run asks no question again, except with `retry_errors` those that
+    ended in an error (a server or disk that failed for a while); `resume=False` replaces the folder's earlier run.
+    Raises VsreError if there is nothing to ask or the folder holds a run made under other settings.
     """
     out = Path(out_dir)
     plan = plan_run(triplets_path, packs, limit=limit, sample=sample, per_image=per_image, seed=seed)
@@ -150,7 +150,7 @@ def diagnose(
 def _probe(
     engine: Engine, probing: ProbePlan, out: Path, record: RunRecord, progress: bool, flush_seconds: float
 ) -> tuple[int, float]:
-    """Ask the probes, at last without any picture where the engine can; how many questions, and the seconds it took."""
+    """Ask the probes, last without any picture if the engine can; returns the number of questions and the seconds."""
     answering = Answering(
         out / "probes",
         SCHEMA,

@@ -19,18 +19,18 @@ from vsre.files import write_aside
 _PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "numpy", "pillow")
 
 NEW = ("engine.processor",)
-"""Settings that earlier versions did not write down: a run without them may go on."""
+"""Settings that earlier versions did not record: a run without them may be resumed."""
 
 DROPPED = ("engine.base_url",)
-"""Settings that earlier versions wrote down and that decide nothing: a run with them may go on."""
+"""Settings that earlier versions recorded although they decide nothing: a run with them may be resumed."""
 
 
 class RunRecord:
     """run.json of the run in `out`, written when it begins, after its first answers, when it stops and when it ends.
 
-    `settings` decide the answers: a folder that holds a run under other ones is refused with VsreError, unless `resume`
-    is False, which replaces that run. `facts` are whatever else is worth recording. Each session keeps its versions
-    and, in its engine's notes, a server's address; `warnings` tells where they differ.
+    `settings` decide the answers: a folder that holds a run under other settings is refused with VsreError, unless
+    `resume` is False, which replaces that run. `facts` are whatever else is worth recording. Each session keeps its
+    versions and, in its engine's notes, a server's address; `warnings` reports any differences.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class RunRecord:
         write_json(self.path, self.content)
 
     def answered(self, say: Callable[[str], None]) -> None:
-        """After the first answers of the session: a run that is killed later still says how it was answered."""
+        """Record the session after its first answers: a run that is killed later still says how it was answered."""
         session = self.content["sessions"][-1]
         if "answered" in session:
             return
@@ -69,33 +69,33 @@ class RunRecord:
             say(f"warning: {line}")
 
     def warnings(self) -> list[str]:
-        """What was not the same in all sessions that brought answers."""
+        """Warnings about what differs between the sessions that produced answers."""
         brought = [session for session in self.content["sessions"] if "answered" in session]
         told = []
         places = _different(brought, lambda session: {"address": session.get("engine", {}).get("base_url")})
         if places:
             told.append(
                 f"The answers come from servers at several addresses ({', '.join(places['address'])}): make sure that "
-                "the same model, in the same precision, stood behind each."
+                "each served the same model in the same precision."
             )
         made = _different(brought, lambda session: {"vsre": session.get("vsre"), **session.get("versions", {})})
         if made:
             listed = "; ".join(f"{name} {', then '.join(found)}" for name, found in made.items())
             told.append(
-                f"The answers were made under several versions ({listed}), which may not answer alike: for answers of "
-                "one version run into another folder."
+                f"The answers were produced by several versions ({listed}), whose answers may differ: for answers of "
+                "a single version, run into another folder."
             )
         return told
 
     def stopped(self) -> None:
-        """The engine's notes of now: how it answers, what it has cost so far."""
+        """Record the engine's current notes: how it answers, what it has cost so far."""
         self.content["engine"] = self.content["sessions"][-1]["engine"] = self.engine.notes()
         self.write()
 
     def ask_again(self) -> None:
-        """Take the questions that ended in an error out of the folder, so that this session asks them again.
+        """Remove the questions that ended in an error from the folder, so that this session asks them again.
 
-        The figures go first: without some of its answers the run is not finished until they are there again.
+        The figures are deleted first: without some of its answers the run is not finished.
         """
         out = self.path.parent
         figures = out / "metrics.json"
@@ -104,7 +104,7 @@ class RunRecord:
         self.write()
 
     def finish(self, asked: int, seconds: float) -> None:
-        """The session has asked its questions; the caller writes the record when its figures are there."""
+        """Note that the session has asked its questions; the caller writes the record once the figures exist."""
         session = self.content["sessions"][-1]
         session |= {"seconds": round(seconds, 2), "questions": asked}
         if asked:
@@ -113,17 +113,17 @@ class RunRecord:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a run's JSON so that a reader finds the old file or the new one; NaN is refused."""
+    """Write a run's JSON so that a reader finds either the old file or the new one; NaN is refused."""
     write_aside(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that answers may hang on."""
+    """Versions of Python and of the packages that answers may depend on."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in _PACKAGES}
 
 
 def _open_folder(out: Path, settings: dict[str, Any], *, resume: bool) -> dict[str, Any]:
-    """The record of the run that the folder holds, {} where it is new."""
+    """The record of the run that the folder holds, {} if it is new."""
     path = out / "run.json"
     if not resume:
         for file in (path, out / "metrics.json", *sample_files(out / "samples"), *sample_files(out / "probes")):
@@ -131,7 +131,7 @@ def _open_folder(out: Path, settings: dict[str, Any], *, resume: bool) -> dict[s
     out.mkdir(parents=True, exist_ok=True)
     if not path.is_file():
         if sample_files(out / "samples"):
-            raise VsreError(f"{out}: holds samples but no run.json, so it is unknown whose. Use another folder.")
+            raise VsreError(f"{out}: holds samples but no run.json, so it is unknown which run's. Use another folder.")
         return {}
     try:
         earlier: dict[str, Any] = json.loads(path.read_text("utf-8"))
@@ -155,8 +155,8 @@ def _open_folder(out: Path, settings: dict[str, Any], *, resume: bool) -> dict[s
 
 
 def _sessions(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The sessions of a record. Earlier versions kept versions for the last session only, a server's address among the
-    settings, and did not say whether a session that was killed had brought answers; those with engine notes had."""
+    """The sessions of a record. Earlier releases kept versions for the last session only and a server's address among
+    the settings, and did not say whether a killed session had produced answers; those with engine notes had."""
     sessions: list[dict[str, Any]] = [dict(session) for session in record.get("sessions", [])]
     place = _flat(record.get("settings", {})).get("engine.base_url")
     for session in sessions:
@@ -172,7 +172,7 @@ def _sessions(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _different(
     sessions: Sequence[dict[str, Any]], of: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> dict[str, list[str]]:
-    """The named values of sessions that are not the same in all that have them, in the order of their first use."""
+    """The named values that differ between the sessions that have them, in order of first use."""
     found: dict[str, list[str]] = {}
     for name, value in (pair for session in sessions for pair in of(session).items()):
         if value and value not in found.setdefault(name, []):

@@ -1,4 +1,4 @@
-"""What a reader of a run's figures should know of its answers: errors that may be asked again, answers cut short."""
+"""What a reader of a run's figures should know about its answers: errors that can be retried, answers cut short."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 CUT_SHARE = 0.05
-"""With more answers cut at the limit of tokens than this share the result carries a warning."""
+"""With a larger share of answers cut at the token limit the result carries a warning."""
 
 
 def answer_warnings(samples: pa.Table, probes: pa.Table | None = None) -> list[str]:
@@ -20,20 +20,20 @@ def answer_warnings(samples: pa.Table, probes: pa.Table | None = None) -> list[s
             f" ({len(probes) - probes['error'].null_count} of the probes among them)" if probes is not None else ""
         )
         told.append(
-            f"{errors} questions{of_probes} ended in an error and are not asked again by themselves: "
-            "`vsre diagnose --retry-errors` (in Python retry_errors=True) does, where the reason was one that passes."
+            f"{errors} questions{of_probes} ended in an error and are not asked again automatically: "
+            "use `vsre diagnose --retry-errors` (in Python retry_errors=True) if the cause was temporary."
         )
     return [*told, *cut_warnings(tables)]
 
 
 def cut_warnings(tables: Sequence[pa.Table]) -> list[str]:
-    """A warning where many answers were cut short; `tables` have a column `cut`."""
+    """A warning if many answers were cut short; `tables` have a column `cut`."""
     known = sum(len(table) - table["cut"].null_count for table in tables)
     cut = sum(pc.sum(table["cut"]).as_py() or 0 for table in tables)
     if cut <= CUT_SHARE * known:
         return []
     return [
-        f"{cut} of {known} answers ({100 * cut / known:.1f} %) were cut at the limit of tokens, so how they end is "
-        "not known: look at the samples (column cut), and where it matters run into another folder with a larger "
+        f"{cut} of {known} answers ({100 * cut / known:.1f} %) were cut at the token limit, so how they end is "
+        "unknown: look at the samples (column cut), and if it matters run into another folder with a larger "
         "--max-tokens (in Python Decoding(N, N))."
     ]

@@ -1,4 +1,4 @@
-"""The samples of a run: one row a question, in Parquet files that are complete from the moment they appear."""
+"""The samples of a run: one row per question, in Parquet files that are complete from the moment they appear."""
 
 from __future__ import annotations
 
@@ -51,22 +51,22 @@ SCHEMA = pa.schema(
     ]
 )
 """`answer` is the model's raw text, `reading` what it means (yes, no, unanswered, error). `correct` is null on errors:
-they are neither right nor wrong. `cut`: the answer ended at the limit of tokens; null where that is not known."""
+they are neither right nor wrong. `cut`: the answer ended at the token limit; null if unknown."""
 
 ADDED = ("cut",)
 """Columns that earlier versions did not write: null in their files."""
 
 
 IDENTITY = ("key", "pack", "template")
-"""The columns that tell a question from all others of its run."""
+"""The columns that identify a question within its run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A question of the run with the triplet and the template it comes from.
 
-    `denied`: the prompt says the negated statement, so that a yes means that the statement does not hold.
-    `unknown`: the truth is not known (probes may ask what logic leaves open): neither right nor wrong.
+    `denied`: the prompt gives the negated statement, so a yes means that the statement does not hold. `unknown`: the
+    truth is unknown (probes may ask what logic leaves open), so the answer is neither right nor wrong.
     """
 
     triplet: Triplet
@@ -85,7 +85,7 @@ class Asked:
         return Prompt(self.question.prompt, self.template.format.options, self.template.style)
 
     def sample(self, model: str, reply: Reply) -> dict[str, Any]:
-        """The row that the reply makes."""
+        """The row for the reply."""
         return to_sample(model, self, reply)
 
 
@@ -128,7 +128,7 @@ def to_sample(model: str, asked: Asked, reply: Reply) -> dict[str, Any]:
 
 
 def storable(text: str | None) -> str | None:
-    """Half of a surrogate pair, which a server's JSON may hold, becomes a question mark: no file takes it."""
+    """Text in which lone surrogates, which a server's JSON may hold but no file can, are question marks."""
     return None if text is None else text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -144,7 +144,7 @@ def meta_category(relation: str) -> str:
 def write_part(folder: Path, rows: Sequence[dict[str, Any]], schema: pa.Schema = SCHEMA) -> Path:
     """Write rows as the next part-NNNNN.parquet; the file appears whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    # Behind the last one, not by their count: a part that was deleted must not have its successor overwritten.
+    # Numbered after the last one, not by count: if a part was deleted, a later one must not be overwritten.
     numbers = [int(found[1]) for file in sample_files(folder) if (found := _NUMBER.fullmatch(file.name))]
     path = folder / f"part-{max(numbers, default=-1) + 1:05d}.parquet"
     _write(path, pa.Table.from_pylist(list(rows), schema=schema))
@@ -156,9 +156,9 @@ def sample_files(folder: Path) -> list[Path]:
 
 
 def drop_errors(folder: Path, about_to: Callable[[], None] = lambda: None) -> int:
-    """Take the rows with an error out of a folder's parts, so that their questions are open again; returns how many.
+    """Remove the rows with an error from a folder's parts, so that their questions are open again; returns how many.
 
-    Each part is replaced whole, so that no reader ever finds a question twice and a kill loses errors only; `about_to`
+    Each part is replaced whole, so that no reader ever finds a question twice and a kill loses only errors; `about_to`
     is called before the first is changed.
     """
     dropped = 0
@@ -178,7 +178,7 @@ def drop_errors(folder: Path, about_to: Callable[[], None] = lambda: None) -> in
 
 
 def read_samples(folder: Path, columns: Sequence[str] | None = None, schema: pa.Schema = SCHEMA) -> pa.Table:
-    """All samples in the order they were asked; an empty table where there are none yet."""
+    """All samples in the order they were asked; an empty table if there are none yet."""
     wanted = list(columns or schema.names)
     added = [name for name in ADDED if name in wanted]
     tables = []
@@ -207,9 +207,9 @@ def _read(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
         with pq.ParquetFile(file) as part:
             return part.read([name for name in columns if name in part.schema_arrow.names] if columns else None)
     except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno:  # the disk's word, not Parquet's
+        if isinstance(error, OSError) and error.errno:  # an error of the disk, not of Parquet
             raise VsreError(f"{file}: cannot be read ({first_line(error)}).") from error
         raise VsreError(
-            f"{file}: damaged, as by a full disk or a copy that was cut short ({first_line(error)}). Delete this file: "
+            f"{file}: damaged, perhaps by a full disk or an incomplete copy ({first_line(error)}). Delete this file: "
             "the same command then asks its questions again."
         ) from error

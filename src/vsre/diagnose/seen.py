@@ -1,4 +1,4 @@
-"""What of a test the training data hold already, and how a model does there and elsewhere: leaks, by their effect."""
+"""Which part of a test is in the training data, and how a model does there and elsewhere: the effect of leaks."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vsre.diagnose.blind import Statement
 from vsre.diagnose.metrics import Answered, by_group
 
 ROW, IMAGE, NEW = "training row", "training image", "new image"
-"""The picture with this very caption is in the training triplets; the picture with other captions; neither."""
+"""The picture with this caption is in the training triplets; the picture with other captions; neither."""
 
 
 def standing(samples: pa.Table, train: Sequence[Statement]) -> list[str]:
-    """ROW, IMAGE or NEW of each sample; pictures are the same where their content is (`image_id`)."""
+    """ROW, IMAGE or NEW for each sample; pictures are the same if their content is (`image_id`)."""
     rows = {(s.image_id, s.caption) for s in train}
     images = {image for image, _ in rows}
     asked = zip(samples["image_id"].to_pylist(), samples["caption"].to_pylist(), strict=True)
@@ -26,8 +26,8 @@ def standing(samples: pa.Table, train: Sequence[Statement]) -> list[str]:
 def by_training(samples: pa.Table, train: Sequence[Statement], *, seed: int = 0) -> dict[str, Any]:
     """The rates of all templates together, as `by_relation` has them, for each of ROW, IMAGE and NEW that occurs.
 
-    A model that is better on training rows than on new images remembers; they are other questions, though, and may
-    differ in difficulty: compare with a model that was trained on neither.
+    A model that does better on training rows than on new images remembers them; but these are different questions and
+    may differ in difficulty: compare with a model trained on neither.
     """
     data = Answered(samples, seed=seed)
     if not len(data.key):

@@ -25,17 +25,17 @@ class ServerEngine:
     """Asks a model on a server, `concurrency` prompts at a time, each with its picture.
 
     `base_url` is the server's address (http://localhost:8000/v1), `model` its name there. `timeout` is in seconds, for
-    one request as a whole. What fails for a while (no connection, time-out, status 408, 409, 425, 429 or 5xx, a
-    response without an answer) is asked again up to `retries` times, after `backoff` seconds and twice as long each
-    time, or as Retry-After says; a server that wants more than `most_wait` seconds stops the run.
+    one request as a whole. Temporary failures (no connection, time-out, status 408, 409, 425, 429 or 5xx, a response
+    without an answer) are retried up to `retries` times, after `backoff` seconds and twice as long each time, or as
+    Retry-After says; a server that asks for more than `most_wait` seconds stops the run.
 
     The key comes from the environment variable `key_env` (None: no key) and goes into the header `key_header`, with
     "Bearer" before it in Authorization. Prices are per million tokens. `temperature` and `seed` None leave these to the
-    server. `pictures` False sends the questions alone. Pictures are encoded anew, as PNG without loss or as JPEG, and
-    made no larger than `max_image_side` pixels on their longer side; `image_detail` is OpenAI's ("low", "high").
-    `body` holds further fields of the request. `logprobs` "off" asks for no likelihoods.
+    server. `pictures` False sends only the questions. Pictures are re-encoded, losslessly as PNG or as JPEG, and scaled
+    down to at most `max_image_side` pixels on their longer side; `image_detail` is OpenAI's ("low", "high"). `body`
+    holds further fields of the request. `logprobs` "off" asks for no likelihoods.
 
-    Scores are of the answer's first token only, and only where the server lists every option as one token there.
+    Scores are for the answer's first token only, and only if the server lists every option there as one token.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ServerEngine:
             raise VsreError("No model was named: give the name under which the server knows it.")
         if concurrency < 1 or timeout <= 0 or retries < 0 or backoff < 0 or (batch_images or 1) < 1:
             raise VsreError(
-                "concurrency and batch_images must be 1 or more, timeout above 0, retries and backoff not below."
+                "concurrency and batch_images must be 1 or more, timeout above 0, retries and backoff 0 or more."
             )
         try:
             extra = json.loads(json.dumps(dict(body or {}), allow_nan=False))
@@ -106,7 +106,7 @@ class ServerEngine:
         return self.endpoint.base
 
     def settings(self) -> dict[str, Any]:
-        """Which weights answer is the server's business: the name counts, not the model, nor where it is today."""
+        """Which weights answer is up to the server: the model's name counts, not its weights or its address."""
         return {
             "engine": "server",
             "model": self.name,
@@ -145,8 +145,8 @@ class ServerEngine:
         }
 
     def answer(self, asked: Sequence[tuple[bytes | None, Sequence[Prompt]]]) -> list[list[Reply]]:
-        """As in Engine. Raises Interrupted, with the replies so far, where the server refuses us or is gone, and when
-        it is interrupted from the keyboard (KeyboardInterrupt is its cause then)."""
+        """As in Engine. Raises Interrupted, with the replies so far, if the server refuses us or is gone, or on a
+        keyboard interrupt (KeyboardInterrupt is then its cause)."""
         jobs = [Job(i, prompt) for i, (_, prompts) in enumerate(asked) for prompt in prompts]
         batches: list[Batch] = []
 
@@ -175,14 +175,14 @@ class ServerEngine:
             replies[job.image].append(job.reply)
         if why is not None:
             raise Interrupted(
-                f"{self.base_url} {why} What was answered is kept: the same command goes on from there.",
+                f"{self.base_url} {why} What was answered is kept: the same command resumes from there.",
                 replies,
             ) from cause
         return [[reply or Reply(error="the engine gave no reply") for reply in row] for row in replies]
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, None]], stop: Callable[[], None]) -> None:
-    """Run a coroutine function to its end, also where an event loop is already running (a notebook): then in a thread,
+    """Run a coroutine function to its end, even if an event loop is already running (in a notebook): then in a thread,
     which `stop` ends."""
     try:
         asyncio.get_running_loop()

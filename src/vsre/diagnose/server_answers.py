@@ -1,7 +1,7 @@
 """What a server's chat completion says: the text, the first token's likelihoods, the tokens it counts.
 
-Servers differ in all that the common schema leaves open, so everything is looked at before it is believed; what no
-answer can be taken from is `Unreadable`.
+Servers differ in all that the common schema leaves open, so everything is checked before it is trusted; a response
+without a usable answer is `Unreadable`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ _ABSENT = -9999.0
 """What several servers write as log P of a token they have no value for."""
 
 _MOST = 1.01
-"""Probabilities that add up to more, rounding allowed, are none (logits, say)."""
+"""Values that add up to more than this (1 plus rounding) are not probabilities (but logits, say)."""
 
 LEAST_MASS = 0.01
-"""Options that are less likely than this all together are not what the answer begins with, whichever leads."""
+"""If the options together are less likely than this, the answer begins with none of them, whichever leads."""
 
 _BLANKS = ("\u2581", "\u0120")
-"""SentencePiece's and byte-level BPE's marks for a leading blank."""
+"""SentencePiece's and byte-level BPE's marks for a leading space."""
 
 
 class Unreadable(ValueError):
@@ -36,8 +36,8 @@ class Unreadable(ValueError):
 class Answer:
     """One completion.
 
-    `first` maps each token that the server lists for the first place of the answer to its log P; empty where it lists
-    none, or where the place is not the answer's (a model that thinks aloud first). `reasoned`: it did, in a field of
+    `first` maps each token that the server lists for the first position of the answer to its log P; empty if it lists
+    none, or if that position is not the answer's (a model that thinks aloud first). `reasoned`: it did, in a field of
     its own or before </think> in the text. `filtered`: a content filter withheld the text.
     """
 
@@ -94,12 +94,12 @@ def read_completion(raw: bytes) -> Answer:
 
 
 def option_scores(first: Mapping[str, float], options: Sequence[str]) -> tuple[Score, ...]:
-    """log P that the answer begins with each option, from the first place's tokens; () unless all options are there,
-    and where several have less than LEAST_MASS together.
+    """log P that the answer begins with each option, from the first position's tokens; () unless all options are
+    listed, or if several have less than LEAST_MASS together.
 
-    An option is there if a token is the whole of it, whatever its case and the blank before it: the probabilities of
-    such tokens are added up. A token that is only the beginning of an option does not count: "In" begins "Incorrect"
-    and "In the picture" alike.
+    An option is listed if a token is the whole of it, ignoring case and surrounding space: the probabilities of such
+    tokens are added up. A token that is only the beginning of an option does not count: "In" begins "Incorrect" and "In
+    the picture" alike.
     """
     totals: list[float] = []
     names = [_plain(option) for option in options]
@@ -143,7 +143,7 @@ def _text(content: Any) -> str:
         return ""
     if isinstance(content, str):
         return content
-    if isinstance(content, list):  # parts; those of other kinds (pictures, thoughts) are no text
+    if isinstance(content, list):  # parts; those of other kinds (pictures, thoughts) are not text
         parts = [part for part in content if isinstance(part, dict) and part.get("type") in ("text", "output_text")]
         if all(isinstance(part.get("text"), str) for part in parts):
             return "".join(part["text"] for part in parts)
@@ -151,21 +151,21 @@ def _text(content: Any) -> str:
 
 
 def _thinks(text: str) -> bool:
-    """Whether a text begins with thoughts, as the reader of answers knows them; some templates write the <think>
+    """Whether a text begins with thoughts, as the answer reader defines them; some templates write the <think>
     themselves, so that only its end is there."""
     part = answer_part(text)
     return part is None or "</think>" in text or not text.strip().startswith(part)
 
 
 def _storable(text: str) -> str:
-    """JSON may hold halves of surrogate pairs, which no file can."""
+    """Replace lone surrogates, which JSON may hold but no file can."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _first_place(logprobs: Any, text: str) -> dict[str, float]:
-    """The tokens of the first place with log P; {} where nothing sound is given.
+    """The tokens of the first position with log P; {} if nothing valid is given.
 
-    Both forms in use are read: `content`, a list of places with `top_logprobs` (OpenAI's chat), and `tokens`,
+    Both forms in use are read: `content`, a list of positions with `top_logprobs` (OpenAI's chat), and `tokens`,
     `token_logprobs` and `top_logprobs` side by side (its older completions, which some servers kept).
     """
     if not isinstance(logprobs, dict):
@@ -182,7 +182,7 @@ def _first_place(logprobs: Any, text: str) -> dict[str, float]:
         pairs += tops[0].items() if isinstance(tops, list) and tops and isinstance(tops[0], dict) else []
     if not pairs or not isinstance(pairs[0][0], str):
         return {}
-    # Were it another place (a thought's, a tool call's), its tokens would say nothing of the answer.
+    # At another position (a thought's, a tool call's) the tokens would say nothing about the answer.
     if not text.lstrip().startswith(_spoken(pairs[0][0]).strip()):
         return {}
     first = {_spoken(token): float(logp) for token, logp in pairs if isinstance(token, str) and _is_logp(logp)}
@@ -190,7 +190,7 @@ def _first_place(logprobs: Any, text: str) -> dict[str, float]:
 
 
 def _spoken(token: str) -> str:
-    """A token as it reads: some servers send the vocabulary's own mark for a leading blank."""
+    """A token as plain text: some servers send the vocabulary's own mark for a leading space."""
     return " " + token[1:] if token[:1] in _BLANKS else token
 
 

@@ -1,8 +1,8 @@
-"""Asking a batch of prompts side by side until each has its reply, or the server is found to be gone.
+"""Ask a batch of prompts concurrently until each has its reply, or the server is found to be gone.
 
-What fails for a while is asked again, after a wait that doubles. When that is used up, the server has to answer a
-question of our own; if it does, the prompt fails once more, and the server answers again, the prompt is to blame and
-its reply is an error. If the server does not, the batch stops, and what is unanswered stays so.
+Temporary failures are retried, after a wait that doubles. When the retries are used up, the server has to answer a
+question of our own. If it does, the prompt fails once more and the server answers again, the prompt is to blame and its
+reply is an error. If the server does not answer, the batch stops, and the rest stays unanswered.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MOST_TEXT = 20_000
 """Characters of an answer that are kept."""
 
 _BEFORE_CONTACT = 2
-"""Retries while nothing was ever heard: an address is more likely wrong than a server starting."""
+"""Retries before the server has ever responded: a wrong address is likelier than a server that is starting."""
 
 _NO_SCORES = "the server offers no likelihoods"
 _UNLIKELY = (
@@ -36,8 +36,8 @@ _UNLIKELY = (
 
 @dataclass
 class Patience:
-    """How failed requests are asked again: `retries` times, `backoff` seconds first and twice as long each time up to
-    `longest`; a server that asks for more than `most_wait` seconds stops the run."""
+    """How failed requests are retried: `retries` times, first after `backoff` seconds, then twice as long each time up
+    to `longest`; a server that asks for more than `most_wait` seconds stops the run."""
 
     retries: int = 6
     backoff: float = 1.0
@@ -45,14 +45,14 @@ class Patience:
     most_wait: float = 600.0
 
     def wait(self, failures: int, asked: float | None) -> float:
-        """Seconds before the next try, never fewer than the server asked for; spread, so that not all come at once."""
+        """Seconds before the next try, never fewer than the server asked for; jittered, to spread requests."""
         own = min(self.longest, self.backoff * 2.0 ** min(failures - 1, 30)) * random.uniform(0.5, 1.0)
         return own if asked is None else max(own, asked + 0.1 * own)
 
 
 @dataclass
 class State:
-    """What is learned over the whole life of an engine. `works`: the server has answered at least once."""
+    """What is learned over an engine's lifetime. `works`: the server has answered at least once."""
 
     dialect: Dialect
     works: bool = False
@@ -94,12 +94,12 @@ class Batch:
                 future.cancel()
 
     def stop(self, why: str) -> None:
-        """No new requests; those under way are still waited for."""
+        """Send no new requests; those under way are still awaited."""
         self.stopped = self.stopped or why
         self._stop.set()
 
     def stop_from_outside(self, why: str) -> None:
-        """`stop`, from another thread than the one that runs the batch."""
+        """`stop` from a thread other than the one that runs the batch."""
         self._loop.call_soon_threadsafe(self.stop, why)
 
     def _encode(self, data: bytes | None) -> str | VsreError | None:
@@ -114,22 +114,22 @@ class Batch:
         if isinstance(picture, VsreError):
             job.reply = Reply(error=str(picture))
         elif prompt.style == "none" and (prompt.end or not prompt.options or not self.state.dialect.top):
-            # The first token's list says nothing of how an answer ends.
+            # The first token's list says nothing about how an answer ends.
             job.reply = Reply(error=_NO_SCORES + (" of ending an answer" if prompt.end else ""))
         else:
             job.reply = await self._settle(prompt, picture)
 
     async def _settle(self, prompt: Prompt, picture: str | None) -> Reply | None:
-        """The reply; None where the batch stops before there is one."""
+        """The reply; None if the batch stops before there is one."""
         found: Failed
-        for retries in (self.patience.retries, min(1, self.patience.retries)):  # again, once the server proved well
+        for retries in (self.patience.retries, min(1, self.patience.retries)):  # once more after the server proved well
             try:
                 return self._reply(prompt, await self._ask(prompt, picture, retries))
             except Final as fault:
                 if fault.cause != "403" or not self.state.works:
                     self.stop(await self._final(fault))
                     return None
-                found = fault  # of this prompt, or of all that we ask: our own question tells
+                found = fault  # about this prompt or all that we ask: our own question tells
             except (Refused, Passing) as fault:
                 found = fault
             if not await self._is_well(found, prompt):
@@ -140,7 +140,7 @@ class Batch:
         return Reply(error=f"the server gave no answer to this prompt ({found})")
 
     async def _ask(self, prompt: Prompt, picture: str | None, retries: int) -> Answer:
-        """The answer, asked for as often as `retries` allow and in every dialect. Raises Failed."""
+        """The answer, tried as often as `retries` allow and in every dialect. Raises Failed."""
         dialect, failures, last = self.state.dialect, 0, time.monotonic()
         while True:
             while (left := self._not_before - time.monotonic()) > 0 and not self.stopped:
@@ -158,7 +158,7 @@ class Batch:
                 dialect = plainer
                 continue
             except Passing as fault:
-                # Being told that others were quicker is no failure, as long as the server answers them.
+                # Being rate-limited is no failure, as long as the server answers other requests.
                 failures = 1 if fault.cause == "429" and self._answered_at > last else failures + 1
                 last = began
                 if fault.wait is not None and fault.wait > self.patience.most_wait:
@@ -167,7 +167,7 @@ class Batch:
                     raise
                 self.tally.retries[fault.cause] += 1
                 wait = self.patience.wait(failures, fault.wait)
-                if fault.wait is not None:  # it speaks for the server, not for this prompt
+                if fault.wait is not None:  # it is about the server, not this prompt
                     self._not_before = max(self._not_before, time.monotonic() + fault.wait)
                 await self._pause(wait)
                 continue
@@ -194,12 +194,12 @@ class Batch:
         return Reply(answer.text[:MOST_TEXT], scores, cut=answer.finish == "length" if answer.finish else None)
 
     async def _is_well(self, fault: Failed, prompt: Prompt) -> bool:
-        """Whether the server answers others after a prompt's failure. If not, everything stops here."""
+        """Whether the server answers other requests after a prompt's failure. If not, everything stops here."""
         failed_at = time.monotonic()
         async with self._judging:
             if self.stopped:
                 return False
-            # A 403 may be all that is to come (a key that was withdrawn), so earlier answers prove nothing then.
+            # After a 403 nothing else may come (a key that was withdrawn), so earlier answers prove nothing.
             if fault.cause != "403" and (
                 (isinstance(fault, Refused) and self.state.works) or self._answered_at > failed_at
             ):
@@ -234,13 +234,13 @@ class Batch:
                 "Check the model's name, and the address, which for most servers ends in /v1."
             )
         if fault.cause == "402":
-            return f"wants to be paid ({fault}). Put the account in order, then go on."
+            return f"wants to be paid ({fault}). Settle the account, then run again."
         if fault.cause == "wait":
-            return f"is not to be asked for long ({fault}). Go on then."
+            return f"asks for a long pause ({fault}). Run again after it."
         return f"cannot be asked like this ({fault})."
 
     async def _pause(self, seconds: float) -> None:
-        """Sleep, but not longer than until the batch stops."""
+        """Sleep, but only until the batch stops."""
         if seconds > 0 and not self.stopped:
             try:
                 async with asyncio.timeout(seconds):
@@ -252,7 +252,7 @@ class Batch:
 def _hint(said: str) -> str:
     if "temperature" in said:
         return (
-            " If the model takes no temperature 0, ask with --temperature none (in Python temperature=None): its "
+            " If the model does not take temperature 0, use --temperature none (in Python temperature=None): its "
             "answers are then not greedy."
         )
     return " Does this model take pictures, and is this its name on the server?"

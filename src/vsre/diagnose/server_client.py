@@ -1,4 +1,4 @@
-"""One request to a server and what came of it: an answer, or one of three ways to fail."""
+"""One request to a server and its outcome: an answer, or one of three kinds of failure."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from vsre.diagnose.server_answers import Answer, Unreadable, clean, error_text, 
 from vsre.diagnose.server_endpoint import Endpoint
 
 MOST_BYTES = 4 * 1024 * 1024
-"""A longer response is not read to its end: no answer that was asked for has so many bytes."""
+"""A longer response is not read to its end: no answer that was asked for is that long."""
 
 _ERROR_BYTES = 64 * 1024
 _PASSING = {408, 409, 425, 429}
 _NO_MONEY = {"insufficient_quota", "billing_hard_limit_reached"}
-"""Sent with status 429, but no waiting helps."""
+"""Sent with status 429, but waiting does not help."""
 
 _NOT_THIS = re.compile("log_?prob|moderation|flagged", re.IGNORECASE)
-"""What a 403 says that is about one request: OpenAI's reasoning models give no logprobs, OpenRouter moderates."""
+"""What a 403 says if it is about one request: OpenAI's reasoning models give no logprobs, OpenRouter moderates."""
 
 _FINAL = {401, 402, 403, 404, 405}
 
 
 class Failed(Exception):
-    """`cause` is a short name to count by; the message is the server's or the transport's, safe to show."""
+    """A failed request. `cause` is a short name to count by; the message, the server's or transport's, is safe to
+    show."""
 
     def __init__(self, cause: str, message: str) -> None:
         super().__init__(message)
@@ -39,7 +40,7 @@ class Failed(Exception):
 
 
 class Passing(Failed):
-    """May go away: ask again, after `wait` seconds where the server says so."""
+    """A temporary failure: ask again, after `wait` seconds if the server says so."""
 
     def __init__(self, cause: str, message: str, wait: float | None = None) -> None:
         super().__init__(cause, message)
@@ -47,15 +48,15 @@ class Passing(Failed):
 
 
 class Refused(Failed):
-    """This request is what the server does not like."""
+    """The server rejects this particular request."""
 
 
 class Final(Failed):
-    """No request of ours will be answered: a wrong key, a wrong model, no money left. A 403 may yet be one prompt's."""
+    """No request of ours will be answered: a wrong key, a wrong model, no money left. A 403 may concern one prompt."""
 
 
 class Client:
-    """Sends requests over one pool of connections. `seconds` limits each request as a whole, slow drips included."""
+    """Sends requests over one pool of connections. `seconds` limits each whole request, even if bytes trickle in."""
 
     def __init__(self, endpoint: Endpoint, *, concurrency: int, seconds: float) -> None:
         self.endpoint, self.seconds = endpoint, seconds
@@ -66,7 +67,7 @@ class Client:
             timeout=httpx2.Timeout(seconds, connect=min(10.0, seconds)),
             limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
             follow_redirects=False,  # the key goes nowhere else
-            trust_env=not endpoint.loopback,  # no proxy finds the way to this machine itself
+            trust_env=not endpoint.loopback,  # no proxy on the way to this machine itself
         )
 
     async def close(self) -> None:
@@ -103,7 +104,7 @@ class Client:
         return replace(answer, **named), time.monotonic() - began
 
     async def models(self) -> list[str]:
-        """The names of the models that the server lists; [] where it lists none."""
+        """The names of the models that the server lists; [] if it lists none."""
         try:
             async with asyncio.timeout(min(10.0, self.seconds)):
                 response = await self._http.get(self.endpoint.route("/models"))
@@ -138,7 +139,7 @@ class Client:
 
 
 async def _read(response: httpx2.Response, most: int) -> bytes:
-    """The body, at least one byte too long where it is longer than `most`."""
+    """The body, read until it is at least one byte longer than `most`."""
     parts, size = [], 0
     async for part in response.aiter_bytes(65536):
         parts.append(part)
@@ -149,9 +150,9 @@ async def _read(response: httpx2.Response, most: int) -> bytes:
 
 
 def retry_after(headers: httpx2.Headers) -> float | None:
-    """Seconds to wait by Retry-After (RFC 9110, 10.2.3: seconds or a date) or retry-after-ms; None without sense.
+    """Seconds to wait by Retry-After (RFC 9110, 10.2.3: seconds or a date) or retry-after-ms; None if unusable.
 
-    A date counts from the server's own clock, where the response has a Date.
+    A date is taken relative to the server's own clock if the response has a Date.
     """
     try:
         return max(0.0, float(headers["retry-after-ms"]) / 1000)

@@ -1,4 +1,4 @@
-"""Where a server is and how it knows us: its address, without credentials, and the key, from the environment only."""
+"""A server's address, without credentials, and the key for it, from the environment only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vsre.errors import VsreError
 
 _ROUTE = "/chat/completions"
 _OPEN_PARAMETERS = {"api-version"}
-"""Parameters of an address that are no secrets (Azure wants this one); any other is refused."""
+"""Parameters of an address that are not secrets (Azure needs this one); any other is refused."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Endpoint:
 
     @classmethod
     def at(cls, base_url: str, key_env: str | None, key_header: str) -> Endpoint:
-        """Raises VsreError for an address that is none or carries credentials. It stands in records as it is given
-        here, so there must be nothing to hide in it."""
+        """The endpoint at an address. Raises VsreError for one that is invalid or carries credentials. Records show it
+        as given here, so it must hold nothing secret."""
         try:
             url = httpx2.URL(base_url.strip())
         except httpx2.InvalidURL as error:
@@ -41,7 +41,7 @@ class Endpoint:
         secret = sorted(set(url.params) - _OPEN_PARAMETERS)
         if secret:
             raise VsreError(
-                f"{_open_part(url)}: the address carries {', '.join(secret)} behind the question mark, which may be a "
+                f"{_open_part(url)}: the address carries {', '.join(secret)} after the question mark, which may be a "
                 f"secret and would end up in records. Put keys into the environment variable {key_env or 'of key_env'}."
             )
         path = url.path.rstrip("/").removesuffix(_ROUTE).rstrip("/") or "/v1"
@@ -64,8 +64,8 @@ class Endpoint:
         return self.route(_ROUTE)
 
     def headers(self) -> dict[str, str]:
-        """With the key, where the environment has one. Raises VsreError for a key that no header can carry, and for one
-        that would cross a network in the clear."""
+        """The header with the key, {} if the environment has none. Raises VsreError for a key that no header can carry
+        or that would cross a network unencrypted."""
         key = self._key()
         if not key:
             return {}
@@ -87,7 +87,7 @@ class Endpoint:
         return f"The key in the environment variable {self.key_env} was not accepted: check it, and what it may use."
 
     def redact(self, text: str) -> str:
-        """Text from outside with the key masked: some servers repeat what they refuse."""
+        """Text from outside with the key masked: some servers echo a key that they refuse."""
         key = self._key()
         return text.replace(key, "***") if len(key) >= 4 else text
 
@@ -103,7 +103,7 @@ def _open_part(url: httpx2.URL) -> str:
 
 
 def _near(host: str) -> bool:
-    """This machine, a private network, or a name that only one can resolve."""
+    """Whether a host is this machine, in a private network, or has a name that only a private network resolves."""
     address = _address(host)
     if address is None:
         return "." not in host or host.endswith((".local", ".localhost", ".internal"))

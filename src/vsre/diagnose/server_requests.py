@@ -27,9 +27,9 @@ _SECRET = re.compile(r"api_?key|authorization|password|secret|credential", re.IG
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a server wants to be asked, as far as servers differ: found out from what it refuses.
+    """How a server wants to be asked, as far as servers differ: learned from what it refuses.
 
-    `top`: how many tokens of the first place are asked for with their log P, 0 for none.
+    `top`: how many tokens of the first position to request with their log P, 0 for none.
     """
 
     limit: str = "max_tokens"
@@ -38,7 +38,7 @@ class Dialect:
     lost: str | None = field(default=None, compare=False)
 
     def plainer(self, said: str) -> Dialect | None:
-        """The dialect to try after a request was refused with these words; None where they blame nothing of ours."""
+        """The dialect to try after a request was refused with these words; None if they blame nothing of ours."""
         if self.limit == "max_tokens" and "max_completion_tokens" in said:
             return replace(self, limit="max_completion_tokens")
         if self.top and re.search("log_?prob", said, re.IGNORECASE):
@@ -48,7 +48,7 @@ class Dialect:
         return None
 
     def and_(self, other: Dialect) -> Dialect:
-        """What both servers of mind would take."""
+        """The dialect that satisfies both."""
         fewer = min(self, other, key=lambda d: d.top)
         limit = next((d.limit for d in (self, other) if d.limit != "max_tokens"), "max_tokens")
         return replace(fewer, limit=limit, seed=self.seed and other.seed)
@@ -56,7 +56,7 @@ class Dialect:
 
 @dataclass(frozen=True)
 class Asking:
-    """What every request of a run has in common. `temperature` or `seed` None: the server's own."""
+    """What all requests of a run have in common. `temperature` or `seed` None: the server's own."""
 
     model: str
     decoding: Decoding
@@ -72,7 +72,7 @@ class Asking:
         if ours := sorted(_OURS & set(self.extra)):
             raise VsreError(f"body: {', '.join(ours)} cannot be set here, vsre sets them itself.")
         if secret := next((name for name in _names(self.extra) if _SECRET.search(name)), None):
-            raise VsreError(f"body: {secret} looks like a secret, and the body stands in every record. Keys: key_env.")
+            raise VsreError(f"body: {secret} looks like a secret, and the body is in every record. For keys: key_env.")
         if self.image_format not in ("png", "jpeg"):
             raise VsreError(f"image_format {self.image_format!r}: expected png or jpeg.")
         if self.max_image_side is not None and self.max_image_side < 1:
@@ -107,8 +107,8 @@ class Asking:
         return {**found, **self.extra}
 
     def picture(self, data: bytes | None) -> str | None:
-        """A data URL of the picture as `load_image` opens it, encoded anew: bytes from outside go nowhere. Raises
-        VsreError for what is no picture, and for none."""
+        """A data URL of the picture as `load_image` opens it, re-encoded: no bytes from outside are passed on. Raises
+        VsreError if it is missing or not a picture."""
         if not self.pictures:
             return None
         if data is None:
@@ -121,7 +121,7 @@ class Asking:
         return _data_url(image, self.image_format)
 
     def canary(self) -> tuple[Prompt, str | None]:
-        """A question of our own that any server for pictures can answer: tells a bad prompt from a bad server."""
+        """A question of our own that any server for pictures can answer, to tell a bad prompt from a bad server."""
         grey = _data_url(Image.new("RGB", (224, 224), (127, 127, 127)), self.image_format) if self.pictures else None
         return Prompt("Is grey a colour? Answer yes or no."), grey
 

@@ -17,7 +17,7 @@ _NAMES = 20
 
 @dataclass
 class Tally:
-    """Counts of one engine's life. `price_in` and `price_out` are per million tokens, in whatever currency."""
+    """Counts over one engine's lifetime. `price_in` and `price_out` are per million tokens, in whatever currency."""
 
     price_in: float | None = None
     price_out: float | None = None
@@ -54,7 +54,7 @@ class Tally:
         self.odd["thoughts_without_answer"] += answer.reasoned and not (answer_part(answer.text) or "").strip()
 
     def notes(self) -> dict[str, Any]:
-        """As JSON. Latencies are of answered requests, from sending to the last byte."""
+        """The counts as JSON. Latencies are of answered requests, from sending to the last byte."""
         times = np.percentile(self.seconds, (50, 90, 99, 100)).round(3).tolist() if self.seconds else None
         return {
             "requests": self.requests,
@@ -76,8 +76,8 @@ class Tally:
         }
 
     def cost(self) -> float | None:
-        """Tokens times prices; None without prices, or where the server counts no tokens. Discounts (for cached tokens,
-        say) are not known here: it is at most this."""
+        """Tokens times prices; None without prices, or if the server counts no tokens. Discounts (for cached tokens,
+        say) are unknown here: the cost of the answers counted is at most this."""
         if self.price_in is None or self.price_out is None or self.uncounted == self.answers:
             return None
         return round((self.prompt_tokens * self.price_in + self.completion_tokens * self.price_out) / 1e6, 6)

@@ -1,4 +1,4 @@
-"""The fast way: an image and the words before it are run once, and every prompt about it goes on from there."""
+"""The fast way: an image and the words before it are run once, and every prompt about it continues from there."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class SharedPrefix(Way):
     no_prefix: str = ""
     """Why an image had no prefix of its own, or a prompt could not branch off it, the last time that happened."""
     most_images: float = math.inf
-    """How many prefixes fitted into memory at once when more did not."""
+    """How many prefixes to run at once, after more did not fit into memory."""
 
     def give_up(self, job: Job, reason: str) -> None:
         """The job stays without a reply: the plain way may still have one."""
         self.no_prefix = reason
 
     def prepare(self, images: Images, jobs: Sequence[Job]) -> list[Group]:
-        """Images with prefixes of one shape together. Jobs that no way could answer get error replies; jobs about an
+        """Groups of images with prefixes of one shape. Jobs that no way could answer get error replies; jobs about an
         image that has no prefix, and prompts that do not begin with it, are in no group."""
         prefixes: dict[int, Prefix] = {}
         for number, image in images.items():
@@ -63,7 +63,7 @@ class SharedPrefix(Way):
         asked = [job for job in jobs if job.image in prefixes]
         suffixes = self.renderer.suffixes([job.rendered for job in asked]) if asked else []
         for job, suffix in zip(asked, suffixes, strict=True):
-            if suffix is None:  # only whole can it be asked
+            if suffix is None:  # it can only be asked whole
                 continue
             job.suffix = suffix
             problem = self.too_long(prefixes[job.image].ids.shape[1] + len(suffix), job.prompt.style)
@@ -83,7 +83,7 @@ class SharedPrefix(Way):
         return list(groups.values())
 
     def answer_group(self, group: Group, kind: type[Branches]) -> None:
-        """Give the group's jobs their replies; those that cannot branch stay without."""
+        """Give the group's jobs their replies; those that cannot branch get none."""
         problem = "too many prefixes at once"
         if len(group.numbers) <= self.most_images:
             try:
@@ -92,7 +92,7 @@ class SharedPrefix(Way):
                 problem, self.most_images = kind_and_line(error), max(1, len(group.numbers) // 2)
             except Exception as error:  # as in `attempt`
                 problem = kind_and_line(error)
-            free_memory()  # out of the handler, whose traceback holds what the failed call had
+            free_memory()  # outside the handler, whose traceback keeps the failed call's tensors alive
         if len(group.numbers) == 1:
             self.no_prefix = problem
             return
@@ -128,9 +128,9 @@ class SharedPrefix(Way):
         *,
         padded: bool = False,
     ) -> Branches:
-        """A branch a job; jobs about one image must stand together, in the images' order.
+        """One branch per job; jobs about one image must be adjacent, in the images' order.
 
-        `padded`: with one more branch at the end, longer than all, so that every job's own stands padded.
+        `padded`: with one more branch at the end, longer than all, so that every job's own is padded.
         """
         rows = [numbers.index(job.image) for job in jobs]
         suffixes = [job.suffix for job in jobs]

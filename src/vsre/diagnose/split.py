@@ -1,8 +1,8 @@
-"""Branches that read their image's prefix where it lies: attention in two parts, joined exactly.
+"""Branches that read their image's prefix in place: attention in two parts, joined exactly.
 
 A branch's token attends to its image's prefix, whose keys all branches of the image read in place, and to its own
-branch. Each part yields its output and the logarithm of its sum of exponentials; weighted by these the two add up to
-attention over both (as in Hydragen, arXiv 2402.05099). Only a branch's own keys are stored for it.
+branch. Each part yields its output and its log-sum-exp; weighted by these the two add up to attention over both (as in
+Hydragen, arXiv 2402.05099). Only a branch's own keys are stored for it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What attention needs of the other part: the prefixes' cache, which branches belong to which of its rows
-    [(row, first branch, end), ...], and who sees whom in the own part, boolean (Q, 1, k, columns)."""
+    """What split attention needs: the prefixes' cache, which branches belong to which of its rows [(row, first branch,
+    end), ...], and what each token sees within its own branch, boolean (Q, 1, k, columns)."""
 
     prefix: Any
     runs: list[tuple[int, int, int]]
@@ -37,7 +37,7 @@ class Split:
 
 
 class SplitBranches(Branches):
-    """Branches that copy nothing of their prefix. Jobs about one image must stand together.
+    """Branches that copy nothing of their prefix. Jobs about one image must be adjacent.
 
     Raises VsreError for a model whose attention cannot be replaced.
     """
@@ -51,7 +51,7 @@ class SplitBranches(Branches):
     def _forward(self, ids: torch.Tensor, positions: torch.Tensor, **more: Any) -> torch.Tensor:
         columns, steps = self.mask.shape[1], ids.shape[1]
         causal = torch.ones(columns, columns, dtype=torch.bool, device=ids.device).tril_()[columns - steps :]
-        # Padding sees itself, because a row that sees nothing is not a number.
+        # Padding sees itself, because a row that sees nothing is NaN.
         itself = torch.eye(columns, dtype=torch.bool, device=ids.device)[columns - steps :]
         own = ((self.mask[:, None, :] > 0) & causal) | itself
         split = Split(self.prefix, _runs(self.at.tolist()), own[:, None])
@@ -105,7 +105,7 @@ def split_attention(
     )
     seen, seen_lse = torch.empty_like(own), torch.empty_like(own_lse)
     for row, first, end in split.runs:
-        # All branches of the image, and all heads that share keys, are questions to the same keys: (1, G, n, D).
+        # All branches of the image, and all heads that share keys, are queries of the same keys: (1, G, n, D).
         asked = query[first:end].unflatten(1, (groups, -1)).transpose(0, 1).flatten(1, 3)[None]
         out, lse = _attend(asked, prefix.keys[row : row + 1], prefix.values[row : row + 1], scaling, None)
         shape = (groups, end - first, heads // groups, query.shape[2])
@@ -118,7 +118,7 @@ def split_attention(
 def _attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float | None, mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention and the logarithm, in float32, of each query's sum of exponentials: (..., n, D) and (..., n)."""
+    """Attention and, in float32, each query's log-sum-exp: (..., n, D) and (..., n)."""
     if q.device.type == "cpu" and q.shape[-1] == v.shape[-1]:
         bias = None
         if mask is not None:
@@ -136,7 +136,7 @@ AttentionInterface.register(SPLIT, split_attention)
 
 @contextmanager
 def _attention(model: Any, name: str) -> Iterator[None]:
-    """Within it the language model computes attention by the function registered as `name`."""
+    """Have the language model compute attention by the function registered as `name` within the context."""
     text = model.config.get_text_config()
     found = [m for m in model.modules() if isinstance(m, PreTrainedModel) and m.config.model_type == text.model_type]
     if not found or not all(m._can_set_attn_implementation() and m._supports_attention_backend for m in found):

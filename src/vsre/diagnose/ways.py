@@ -1,7 +1,7 @@
-"""The two ways to have a batch of prompts answered: off a shared prefix, or each prompt whole.
+"""The two ways to have a batch of prompts answered: from a shared prefix, or each prompt whole.
 
 Both give the same replies; the second is slower and works for every model. An error in a batch costs only the prompts
-that cause it: the batch is halved until they stand alone.
+that cause it: the batch is halved until they are alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Images = dict[int, Image.Image]
 
 @dataclass(eq=False)
 class Job:
-    """A prompt on its way: `image` is its image's number, `reply` what has come of it."""
+    """A prompt to answer: `image` is its image's number, `reply` its reply once there is one."""
 
     image: int
     prompt: Prompt
@@ -51,14 +51,14 @@ class Way(ABC):
 
     @abstractmethod
     def give_up(self, job: Job, reason: str) -> None:
-        """What becomes of a job that this way cannot answer."""
+        """Handle a job that this way cannot answer."""
 
     @cached_property
     def device(self) -> torch.device:
         return input_device(self.model)
 
     def to_model(self, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """On the device that takes the model's inputs; floating-point ones in its dtype."""
+        """Tensors on the device that takes the model's inputs; floating-point ones in its dtype."""
         place, dtype = self.device, self.model.dtype
         return {n: t.to(place, dtype) if t.is_floating_point() else t.to(place) for n, t in tensors.items()}
 
@@ -76,8 +76,8 @@ class Way(ABC):
     ) -> list[tuple[Score, ...]]:
         """How likely each job's options are; () for one with an option that the tokenizer cannot write.
 
-        `first` (jobs, V) are the logits of the next token. `dictate(rows, told)` gives the logits behind the prompts
-        `rows` and behind each of the k tokens told to each of them: (rows, 1 + k, V).
+        `first` (jobs, V) are the logits of the next token. `dictate(rows, told)` gives the logits after the prompts
+        `rows` and after each of the k tokens told to each of them: (rows, 1 + k, V).
         """
         options = [[self.renderer.option(o) for o in job.prompt.options] for job in jobs]
         options = [ids if all(ids) else [] for ids in options]
@@ -88,7 +88,7 @@ class Way(ABC):
             ahead = {i: len(options[i][which]) - 1 + jobs[i].prompt.end for i in rows}
             further = [i for i in rows if ahead[i]]
             width = max(ahead.values())
-            # Shorter ones are filled up behind their end, where nothing is read.
+            # Shorter ones are padded after their end, where nothing is read.
             told = [(options[i][which] + options[i][which][-1:] * width)[:width] for i in further]
             steps = dict(zip(further, dictate(further, told).log_softmax(-1), strict=True)) if further else {}
             for i in rows:
@@ -99,7 +99,7 @@ class Way(ABC):
         return [tuple(scores) for scores in found]
 
     def in_batches(self, jobs: Sequence[Job], length: Any) -> Iterable[list[Job]]:
-        """Jobs of one answer style and like length together, `batch` at a time."""
+        """Jobs of one answer style and similar length together, `batch` at a time."""
         waiting = sorted((job for job in jobs if job.reply is None), key=lambda job: (job.prompt.style, length(job)))
         while waiting:
             style = waiting[0].prompt.style
@@ -108,7 +108,7 @@ class Way(ABC):
             waiting = waiting[len(chunk) :]
 
     def attempt(self, jobs: Sequence[Job], run: Any) -> None:
-        """run(jobs); on an error each half alone; a single job that fails is given up."""
+        """Call run(jobs); on an error, each half alone; a single job that fails is given up."""
         try:
             return run(jobs)
         except torch.OutOfMemoryError as error:

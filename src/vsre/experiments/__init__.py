@@ -1,1 +1,1 @@
-"""What made the difference: questions as runs of recipes, with seeds, tests and plots."""
+"""Experiments: questions answered by running recipes over several seeds, with tests and plots."""

@@ -1,4 +1,4 @@
-"""What is tested of an experiment's runs, differences of two arms and effects of factors, with Holm's correction."""
+"""Tests on an experiment's runs: differences between two arms and effects of factors, with Holm's correction."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from vsre.report.inputs import Run
 from vsre.report.seeds import TESTED, holm, known
 
 Answers = tuple[pa.Table, pa.Table]
-"""What two runs answered to the same statements about the same pictures."""
+"""The answers of two runs to the same statements about the same pictures."""
 TRAINED = {True: "rows of its training split", False: "other rows"}
 
 
 def contrasts(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Every comparison that the experiment names; and those that cannot be made, and why.
+    """Return a row for every comparison that the experiment names, and a line for each that cannot be made, with why.
 
-    A row has the difference as `over` gives it, and as `from` and `to` what each of both reached on these statements.
+    A row has the difference as `over` gives it, and in `from` and `to` what the two arms reached on these statements.
     """
     rows: list[dict[str, Any]] = []
     parts: list[_Part] = []
@@ -54,20 +54,20 @@ def contrasts(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[dict[st
                 lacking.append(f"{before.name} → {after.name}, {title}: {why}")
                 continue
             place: dict[str, Any] = {"before": before.name, "after": after.name, "relations": asked.relations}
-            place |= {"but": asked.but, "trained": asked.trained, "figure": title, "beside": asked.beside}
+            place |= {"but": asked.but, "trained": asked.trained, "figure": title, "secondary": asked.secondary}
             rows.append(place | row)
     return [*_together(parts), *rows], lacking
 
 
 def statements(relations: Sequence[str], but: Sequence[str], trained: bool | None) -> str:
-    """Which statements a comparison is about, in words; empty for all."""
+    """Return which statements a comparison is about, in words; empty for all."""
     about = [*relations, *([f"all but {', '.join(but)}"] if but else [])]
     return ", ".join([*about, *([] if trained is None else [TRAINED[trained]])])
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A comparison that belongs to a larger one, and the answers of its seeds; None where it could not be made."""
+    """A comparison that is part of a pooled one, with the answers of its seeds; None if it could not be made."""
 
     before: Arm
     asked: Contrast
@@ -76,7 +76,7 @@ class _Part:
 
 
 def _together(parts: Sequence[_Part]) -> Iterator[dict[str, Any]]:
-    """The comparisons that are made once more as one, over the statements of all their parts; none where one lacks."""
+    """Yield each pooled comparison, over the statements of all its parts; none if a part is missing."""
     for name, figure in dict.fromkeys((part.asked.together, part.figure) for part in parts):
         mine = [part for part in parts if (part.asked.together, part.figure) == (name, figure)]
         answers = [part.answers for part in mine if part.answers is not None]
@@ -88,11 +88,11 @@ def _together(parts: Sequence[_Part]) -> Iterator[dict[str, Any]]:
         relations = [relation for part in mine for relation in part.asked.relations]
         place = {"before": before.name, "after": name, "relations": relations, "but": [], "trained": None}
         if (row := _row(joined, before)) is not None:
-            yield place | {"figure": figure, "beside": False} | row
+            yield place | {"figure": figure, "secondary": False} | row
 
 
 def _wanted(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[tuple[Arm, Arm, Contrast]], list[str]]:
-    """The pairs to be compared, and those of which an arm is not there."""
+    """Return the pairs to compare, and a line for each that lacks an arm."""
     by_name = {f"{arm.variant}: {arm.model}": arm for arm in arms}
     wanted = [(by_name[c.before], by_name[c.after], c) for c in both_there(experiment.compare, by_name)]
     lost = [c for c in experiment.compare if c.before not in by_name or c.after not in by_name]
@@ -100,7 +100,7 @@ def _wanted(experiment: Experiment, arms: Sequence[Arm]) -> tuple[list[tuple[Arm
 
 
 def _row(answers: Sequence[Answers], arm: Arm) -> dict[str, Any] | None:
-    """The difference over the seeds' paired answers and what it leads from and to; None where there is no figure."""
+    """Return the difference over the seeds' paired answers, with both arms' figures; None if there is no figure."""
     before, after = (
         [answer_draws(pair[end], seed=arm.resample(i)) for i, pair in enumerate(answers)] for end in (0, 1)
     )
@@ -114,10 +114,11 @@ def _row(answers: Sequence[Answers], arm: Arm) -> dict[str, Any] | None:
 
 
 def effects(experiment: Experiment, arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """What each effect of a fraction adds to each tested figure, and to it in each seed.
+    """Return what each effect of a fraction adds to each tested figure, over all seeds and in each.
 
-    A seed more is no arm more: what the linear model does not hold of an arm comes back with every seed. So an arm's
-    figure is the mean of its seeds, and the arms are what effects are judged by. Interactions are looked at beside.
+    Another seed is not another arm: what the linear model misses about an arm recurs with every seed. So an arm's
+    figure is the mean of its seeds, and effects are tested against the variation between arms. Interactions are
+    secondary.
     """
     if experiment.fraction is None:
         return []
@@ -133,14 +134,14 @@ def effects(experiment: Experiment, arms: Sequence[Arm]) -> list[dict[str, Any]]
         by_seed = [fit_effects(factors, asked, np.stack(seed)[:, :1]) for seed in zip(*draws, strict=True)]
         for at, row in enumerate(fit_effects(factors, asked, np.stack([np.mean(d, axis=0) for d in draws]))):
             seeds = [round(found[at]["value"], 4) for found in by_seed]
-            rows.append({"figure": title, "beside": JOIN in row["effect"], "seeds": seeds} | row)
+            rows.append({"figure": title, "secondary": JOIN in row["effect"], "seeds": seeds} | row)
     return rows
 
 
 def _standing(run: Run, trained: bool) -> pa.Array:
-    """The keys of a run's statements that stand in its recipe's training split, or of those that do not.
+    """Return the keys of a run's statements that are in its recipe's training split, or of those that are not.
 
-    None at all where the split holds no statement of the test, or is no longer there: nothing is told apart then.
+    Empty if the split contains no test statement or no longer exists: there is nothing to separate then.
     """
     table = run.samples(("image_id", "caption", "key"))
     folder = run.spec.folder.parent.parent / "triplets" / "train"
@@ -153,12 +154,12 @@ def _standing(run: Run, trained: bool) -> pa.Array:
 
 
 def correct(rows: Sequence[dict[str, Any]], experiment: Experiment) -> None:
-    """Add to every row, comparisons and effects alike, whether it decides, and p_holm over all those that do or over
-    all others; None if not tested."""
-    deciding = {TESTED[name] for name in experiment.primary}
+    """Add to every row, comparisons and effects alike, whether it is primary, and p_holm over all primary or over all
+    secondary rows; None if not tested."""
+    figures = {TESTED[name] for name in experiment.primary}
     for row in rows:
-        row["p_holm"], row["decides"] = None, row["figure"] in deciding and not row["beside"]
+        row["p_holm"], row["primary"] = None, row["figure"] in figures and not row["secondary"]
     for family in (True, False):
-        tested = [row for row in rows if row["p"] is not None and row["decides"] is family]
+        tested = [row for row in rows if row["p"] is not None and row["primary"] is family]
         for row, p in zip(tested, holm([row["p"] for row in tested]), strict=True):
             row["p_holm"] = p

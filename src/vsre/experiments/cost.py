@@ -1,4 +1,4 @@
-"""What a model costs: visual tokens, parameters, milliseconds a picture, and how long it trained."""
+"""What a model costs: visual tokens, parameters, milliseconds per picture, and training time."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ QUESTION = "Is there a cat?"
 def measure_cost(
     model: ModelSpec, trained: dict[str, Any], triplets: Path, folder: Path, steps: Steps
 ) -> dict[str, Any]:
-    """Measure a trained model once and keep it in FOLDER/step.json; `trained` is what `make_model` returns of `model`.
+    """Measure a trained model once and keep it in FOLDER/step.json; `trained` is what `make_model` returns for `model`.
 
-    {"visual_tokens", "encoders", "adapters", "llm": parameters, "ms_image": median time of a picture with one question,
-    in groups of 16 on this machine with what else it does, "train_seconds", "steps": of its own stages}. A model that
-    is neither VSRE nor LLaVA has "parameters" alone, and visual tokens of None where its configuration does not say.
+    {"visual_tokens", "encoders", "adapters", "llm": parameters, "ms_image": median time per picture with one question,
+    in groups of 16, under whatever other load this machine has, "train_seconds", "steps": of its own stages}. A model
+    that is neither VSRE nor LLaVA has "parameters" instead, and visual tokens of None if its configuration lacks them.
     """
     return steps.once(
         folder,
@@ -45,10 +45,10 @@ def _measure(trained: dict[str, Any], triplets: Path) -> dict[str, Any]:
         if triplet.image is not None and len(pictures) < PICTURES:
             pictures[triplet.image_id] = triplet.image
     if not pictures:
-        raise VsreError(f"{triplets}: no picture to measure a model's time with.")
+        raise VsreError(f"{triplets}: no picture to time a model with.")
     asked = [(picture, [Prompt(QUESTION)]) for picture in pictures.values()]
     times = []
-    for _ in range(ROUNDS + 1):  # the first is warming up
+    for _ in range(ROUNDS + 1):  # the first is a warm-up
         began = time.perf_counter()
         engine.answer(asked)
         times.append(time.perf_counter() - began)

@@ -13,20 +13,20 @@ from vsre.experiments.forest import wrapped
 PANELS = {
     "cost.visual_tokens": ("visual tokens", 1.0),
     "cost.encoders": ("million parameters of encoders", 1e-6),
-    "cost.ms_image": ("ms an image, with all that ran beside", 1.0),
-    "cost.train_seconds": ("training hours, with all that ran beside", 1 / 3600),
+    "cost.ms_image": ("ms per image, with other runs alongside", 1.0),
+    "cost.train_seconds": ("training hours, with other runs alongside", 1 / 3600),
 }
-"""A figure of cost.py: what its axis is called, and what it is multiplied by."""
+"""For each figure of cost.py the label of its axis, and what it is multiplied by."""
 LETTERS = 34
-"""Letters in a line of an arm's name."""
+"""Most letters per line of an arm's name."""
 
 Row = Mapping[str, Any]
 
 
 def points(rows: Sequence[Row], cost: str, title: str) -> list[tuple[int, float, float, float, float]]:
-    """(number of the arm from 1, cost, accuracy in %, low, high) of the arms that have both figures.
+    """Return (number of the arm from 1, cost, accuracy in %, low, high) for the arms that have both figures.
 
-    Bounds are over seeds where there are several, else over test pictures.
+    Bounds are over seeds if there are several, else over test pictures.
     """
     found = []
     for number, row in enumerate(rows, 1):
@@ -40,7 +40,7 @@ def points(rows: Sequence[Row], cost: str, title: str) -> list[tuple[int, float,
 
 
 def draw_cost(rows: Sequence[Row], figure: str, title: str, path: Path) -> bool:
-    """Draw `figure` ("Test-G") of all arms against each cost, numbered as in the list beside; False without any."""
+    """Draw `figure` ("Test-G") of all arms against each cost, numbered as in the legend; False if there is none."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D

@@ -1,4 +1,4 @@
-"""What the arms of an experiment were trained on: pictures, statements, how many are true, and questions."""
+"""What the arms of an experiment were trained on: pictures, statements, the share of true ones, and questions."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vsre.triplets import parquet_files
 
 
 def data_rows(plan: Plan, out: Path, seed: int) -> list[dict[str, Any]]:
-    """A row a question source of one seed; sources that are the same in several
-    variants once. Those whose files are not there any more are left out.
+    """Return one row per question source of one seed; a source that several variants share appears once. Sources whose
+    files are gone are left out.
 
-    {"data", "variants", "pictures", "statements", "true" (share, None of general questions), "questions"}
+    {"data", "variants", "pictures", "statements", "true" (share, None for general questions), "questions"}
     """
     rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for (variant, at), (recipe, folder) in recipe_folders(plan, out).items():

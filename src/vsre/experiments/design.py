@@ -1,12 +1,12 @@
-"""Which of all combinations to run, and what the runs tell of each factor.
+"""Choosing which combinations of factors to run, and estimating the factors' effects from the runs.
 
 All combinations of four encoders, three ways to expand the data and two sizes are 15 x 8 x 2 = 240 models. A linear
-model of main effects and the interactions of all pairs has 37 unknowns, so 48 well-chosen runs settle it: those that
-make det(X'X) large, X having a row for each run and a column for each effect (a D-optimal design: the volume of the
-joint confidence region of all effects is the smallest). They are found by exchange: run by run, each is swapped for the
-candidate that raises the determinant most, until none does (Fedorov's exchange, as Cook and Nachtsheim 1980 have it),
-from several random starts, by a fixed seed. Their order is chosen too, by the same determinant for main effects alone:
-what is done of a long experiment tells most then.
+model of main effects and the interactions of all pairs has 37 unknowns, so 48 well-chosen runs are enough: those that
+make det(X'X) large, where X has a row for each run and a column for each effect (a D-optimal design: the joint
+confidence region of all effects has the smallest volume). They are found by exchange: run by run, each is swapped for
+the candidate that raises the determinant most, until none does (Fedorov's exchange, as modified by Cook and Nachtsheim
+1980), from several random starts with fixed seeds. Their order is chosen by the same determinant for main effects
+alone, so that an unfinished experiment estimates as much as possible.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from vsre.recipes.near import nearest
 
 Matrix = NDArray[np.float64]
 JOIN = " x "
-"""Between two factors of an interaction."""
+"""Joins the two factors of an interaction."""
 
 STARTS = 8
 RIDGE = 1e-6
 ENOUGH = 4
-"""Degrees of freedom that interactions need of a part of a fraction: Student's t is 12.7, 4.3, 3.2, 2.8 of 1 to 4."""
+"""Fewest degrees of freedom for interactions in a part of a fraction: Student's t is 12.7, 4.3, 3.2, 2.8 for 1 to 4."""
 
 
 def model_matrix(factors: Sequence[Mapping[str, Any]], effects: Sequence[str]) -> Matrix:
-    """X (runs, 1 + effects): ones, then each effect; a factor 0/1 is coded -1/+1, an interaction is their product.
+    """Return X (runs, 1 + effects): ones, then each effect; factors 0/1 are coded -1/+1, interactions are products.
 
-    So coded, half an effect's difference between on and off is its coefficient, and main effects are averages over the
-    other factors. Raises VsreError for an effect whose factor a run does not have as 0 or 1.
+    With this coding a main effect's coefficient is half the difference between on and off, averaged over the other
+    factors. Raises VsreError for an effect with a factor that some run lacks or has as other than 0 or 1.
     """
     names = {part for effect in effects for part in effect.split(JOIN)}
     for number, run in enumerate(factors, 1):
@@ -53,32 +53,32 @@ def model_matrix(factors: Sequence[Mapping[str, Any]], effects: Sequence[str]) -
 
 
 def chosen_models(fraction: Fraction) -> list[dict[str, Any]]:
-    """The models of a fraction, as in a recipe file: those of `whole` in the order of the grid, then the chosen ones.
+    """Return the models of a fraction, as in a recipe file: those of `whole` in grid order, then the chosen ones.
 
-    Of the chosen ones always the one comes next that tells most of the main effects. Raises VsreError where so many
-    runs, or all there could be, do not tell the effects apart and leave one to judge by.
+    Each chosen one adds the most information on the main effects to those before it. Raises VsreError if so many runs,
+    or all possible ones, cannot estimate the effects with a degree of freedom left.
     """
     models = [*grid_models([fraction.axes], "fraction")]
     matrix = model_matrix([m.get("factors", {}) for m in models], fraction.effects)
     runs, unknown = min(fraction.runs, len(models)), matrix.shape[1]
     if runs <= unknown:
-        raise VsreError(f"fraction: {runs} runs for a mean and {unknown - 1} effects; it takes {unknown + 1} at least.")
+        raise VsreError(f"fraction: {runs} runs for a mean and {unknown - 1} effects; it takes at least {unknown + 1}.")
     if np.linalg.matrix_rank(matrix) < unknown:
-        raise VsreError("fraction: some effects go together in all combinations. Take out those that say the same.")
+        raise VsreError("fraction: some effects are confounded in all combinations. Leave out the redundant ones.")
     if runs == len(models):
         return models
     fixed = _whole(fraction)
     if runs < len(fixed):
-        raise VsreError(f"fraction: {runs} runs, but `whole` alone are {len(fixed)}.")
+        raise VsreError(f"fraction: {runs} runs, but `whole` alone takes {len(fixed)}.")
     chosen = _d_optimal(tuple(map(tuple, matrix.tolist())), fixed, runs)
     if np.linalg.matrix_rank(matrix[chosen]) < unknown:
-        raise VsreError(f"fraction: {runs} runs do not tell {unknown - 1} effects apart. Give it more runs.")
+        raise VsreError(f"fraction: {runs} runs cannot separate {unknown - 1} effects. Give it more runs.")
     main = [0, *(at for at, effect in enumerate(fraction.effects, 1) if JOIN not in effect)]
     return [models[at] for at in _most_telling_first(matrix[:, main], fixed, chosen)]
 
 
 def _whole(fraction: Fraction) -> tuple[int, ...]:
-    """Places of the combinations that are in anyway."""
+    """Return the indices of the combinations that are always included."""
     if not fraction.whole:
         return ()
     sizes = [len(items) for items in fraction.axes.values()]
@@ -92,7 +92,7 @@ def _whole(fraction: Fraction) -> tuple[int, ...]:
 
 @cache
 def _d_optimal(rows: tuple[tuple[float, ...], ...], fixed: tuple[int, ...], runs: int) -> list[int]:
-    """Places of the chosen candidates in order; those that are fixed are among them, none is taken twice."""
+    """Return the indices of the chosen candidates, sorted: the fixed ones are among them, and none is chosen twice."""
     candidates = np.array(rows)
     best, best_value = [], -np.inf
     for start in range(STARTS):
@@ -106,7 +106,7 @@ def _d_optimal(rows: tuple[tuple[float, ...], ...], fixed: tuple[int, ...], runs
 
 
 def _exchange(candidates: Matrix, fixed: int, chosen: list[int]) -> float:
-    """Swap runs of `chosen` in place, not the first `fixed`, until none raises log det(X'X + ridge): its value."""
+    """Swap runs of `chosen` in place, except the first `fixed`, while log det(X'X + ridge) rises; return its value."""
     improved = True
     while improved:
         improved = False
@@ -124,21 +124,21 @@ def _exchange(candidates: Matrix, fixed: int, chosen: list[int]) -> float:
 
 
 def _most_telling_first(candidates: Matrix, fixed: Sequence[int], chosen: Sequence[int]) -> list[int]:
-    """`chosen` with the fixed ones first, then always the one that raises det(X'X) of those before it most."""
+    """Order `chosen`: the fixed ones first, then always the one that raises det(X'X) most."""
     ordered, left = [*fixed], [at for at in chosen if at not in fixed]
     while left:
         information = candidates[ordered].T @ candidates[ordered] + RIDGE * np.eye(candidates.shape[1])
         gains = np.einsum("ij,jk,ik->i", candidates[left], np.linalg.inv(information), candidates[left])
-        # Told apart by rounding alone, they would come in another order on another machine.
+        # Rounded: ties broken by floating-point noise would change the order from machine to machine.
         ordered.append(left.pop(int(np.argmax(np.round(gains / gains.max(), 6)))))
     return ordered
 
 
 def told_apart(factors: Sequence[Mapping[str, Any]], effects: Sequence[str]) -> list[str]:
-    """Which effects some of a fraction's runs can tell: those of factors that differ among them.
+    """Return the effects that some of a fraction's runs can estimate: those of factors that vary among them.
 
-    All of these where the runs tell them apart and leave ENOUGH degrees of freedom, or else the main effects alone, or
-    none: bounds by one or two degrees would be several times as wide as what leaving interactions out may bend.
+    All of these if the runs separate them and leave ENOUGH degrees of freedom, else the main effects alone, else none:
+    intervals from one or two degrees would be several times as wide as the bias from leaving interactions out.
     """
     names = {part for effect in effects for part in effect.split(JOIN)}
     varies = {name for name in names if len({run[name] for run in factors}) > 1}
@@ -152,19 +152,19 @@ def told_apart(factors: Sequence[Mapping[str, Any]], effects: Sequence[str]) -> 
 
 
 def fit_effects(factors: Sequence[Mapping[str, Any]], effects: Sequence[str], drawn: Matrix) -> list[dict[str, Any]]:
-    """What each effect adds: on against off, in the unit of the figure.
+    """Estimate what each effect adds: on minus off, in the unit of the figure.
 
     `drawn` (runs, 1 + R): a figure on the data and on resamples of the test pictures, the same resample in a column.
 
     Each row is {"effect", "value", "low", "high", "p", "pictures": [low, high], "degrees"}: bounds and p by Student's t
-    from what the linear model leaves of the runs, so many degrees of freedom; over pictures: percentiles for these very
-    runs. An interaction's value is how much more the one factor adds where the other is on. Runs without any rest say
-    nothing of chance: p is 1 then. Raises VsreError where no degree of freedom is left.
+    from the linear model's residuals, with so many degrees of freedom; `pictures`: percentiles for these runs. An
+    interaction's value is how much more one factor adds when the other is on. Residuals of zero say nothing about
+    chance: p is 1 then. Raises VsreError if no degree of freedom is left or effects cannot be separated.
     """
     x = model_matrix(factors, effects)
     left = len(x) - x.shape[1]
     if left < 1 or np.linalg.matrix_rank(x) < x.shape[1]:
-        raise VsreError(f"{len(x)} runs do not tell a mean and {x.shape[1] - 1} effects apart.")
+        raise VsreError(f"{len(x)} runs cannot separate a mean and {x.shape[1] - 1} effects.")
     inverse = np.linalg.inv(x.T @ x)
     coefficients = inverse @ x.T @ drawn  # (1 + effects, 1 + R)
     residuals = drawn[:, 0] - x @ coefficients[:, 0]
@@ -172,7 +172,7 @@ def fit_effects(factors: Sequence[Mapping[str, Any]], effects: Sequence[str], dr
     half = stats.t.ppf(0.975, left)
     found = []
     for at, effect in enumerate(effects, 1):
-        # Coded -1/+1: the difference between on and off is twice the coefficient, of an interaction four times.
+        # Coded -1/+1: the difference between on and off is twice the coefficient, for an interaction four times.
         times = 2.0 ** len(effect.split(JOIN))
         values, spread = times * coefficients[at], times * error[at]
         low, high = np.percentile(values[1:], (2.5, 97.5)) if values.size > 1 else (np.nan, np.nan)

@@ -1,8 +1,8 @@
-"""About how long an experiment will take on this machine, told before it starts.
+"""Estimating how long an experiment will take on this machine before it starts.
 
-Training is reckoned in floating-point operations (recipes/hours.py). On a CPU they are divided by what this machine is
-seen to do in matrix products of a tiny model's size, less what the embedded world's training was seen to lose beside
-those; on a GPU by a share of its kind's peak. Diagnosis is reckoned by the prompt.
+Training is counted in floating-point operations (recipes/hours.py). On a CPU they are divided by this machine's
+measured speed at matrix products of a tiny model's size, times the share of it that training in the embedded world was
+found to reach; on a GPU by a share of the model's peak. Diagnosis is counted in prompts.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from vsre.recipes.validate import check
 from vsre.rewrite import load_pack
 
 SHARE = 0.45
-"""Of a core's matrix products in training the shipped models (docs/experiments.md)."""
+"""Share of a core's speed at matrix products that training the shipped models reaches (docs/experiments.md)."""
 PROMPTS = 250.0
-"""Prompts a core answers in a second, shipped models, some tens of them about a picture (measured: 130 to 460)."""
+"""Prompts a core answers per second with the shipped models, some tens per picture (measured: 130 to 460)."""
 STATEMENTS_A_UNIT = 14
-"""Statements about a unit of test scenes, where no limit is set."""
+"""Statements about a unit of test scenes if no limit is set."""
 PROBES = 15
-"""Prompts a triplet that is probed takes."""
+"""Prompts per probed triplet."""
 A_MODEL, A_WORLD = 15.0, 60.0
-"""Seconds beside: to load, save and report a model; to draw and repaint a world."""
+"""Further seconds: to load, save and report a model; to draw and repaint a world."""
 
 
 def expected_seconds(plan: Plan, jobs: int | None = None, out: Path | None = None) -> float:
-    """Wall time of all runs of a plan, `jobs` at a time, less those that are done in `out`.
+    """Estimate the wall time of all runs of a plan, `jobs` at once, without those that are done in `out`.
 
-    More jobs than there are GPUs or cores are no faster. Steps that hang on data not at hand count nothing.
+    More jobs than there are GPUs or cores are no faster. Steps whose data is not at hand count as nothing.
     """
     import torch
 
@@ -59,8 +59,8 @@ def expected_seconds(plan: Plan, jobs: int | None = None, out: Path | None = Non
 
 
 def _training(recipe: Recipe, speed: Mapping[bool, float]) -> dict[str, float]:
-    """Seconds of all stages, by model: an estimate for one GPU of a known peak, turned back to operations. `speed` is
-    operations a second with bf16 and without."""
+    """Estimate the seconds of all stages, by model, from an estimate for one GPU of known peak, converted back to
+    operations. `speed` is operations per second with bf16 and without."""
     kind = "h100"
     found = check(recipe, online=False, gpus=1, paths=False)
     stages = {(m.name, s.name): s for m in recipe.models for s in m.parsed_stages()}
@@ -73,7 +73,7 @@ def _training(recipe: Recipe, speed: Mapping[bool, float]) -> dict[str, float]:
 
 
 def _asking(recipe: Recipe) -> float:
-    """Seconds that loading, asking and reporting a model takes."""
+    """Estimate the seconds that loading, asking and reporting a model takes."""
     spec = recipe.diagnose
 
     def asked(units: int | None, packs: Sequence[str] | None) -> float:
@@ -92,7 +92,7 @@ def _asking(recipe: Recipe) -> float:
 
 @cache
 def _core() -> float:
-    """Floating-point operations a second of one core, in products of a tiny model's size, in float32."""
+    """Measure one core's floating-point operations per second, in float32 products of a tiny model's size."""
     import torch
 
     threads = torch.get_num_threads()
@@ -111,7 +111,7 @@ def _core() -> float:
 
 
 def clock(seconds: float) -> str:
-    """40 s, 12 min, 3.5 h."""
+    """Format seconds as 40 s, 12 min or 3.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""Experiment files: the shipped ones and your own, and the recipes that one stands for at a scale."""
+"""Experiment files, shipped or your own, and the recipes that an experiment expands to at a scale."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _SHIPPED, _SCALES = _HERE / "data", _HERE / "scales"
 EMBEDDED = "embedded"
 """The scale that needs nothing but the package."""
 ASKED = ("reading", "primary", "compare")
-"""What of an experiment says how its results will be judged."""
+"""The fields of an experiment that say how its results will be judged."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment at a scale: a recipe for every variant, and its seeds; `command` is what asked for it, a line for
-    each of several: seeds may have joined."""
+    """An experiment at a scale: a recipe for every variant, and its seeds; `command` is the command that asked for it,
+    one per line if there were several, as seeds can be added."""
 
     experiment: Experiment
     scale: str
@@ -44,7 +44,7 @@ class Plan:
     seeds: tuple[int, ...]
     command: str = ""
     first: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    """What was said before the first run, of ASKED: an experiment's file may be changed when its results are there."""
+    """ASKED as it was before the first run: an experiment's file may be changed once its results are there."""
 
     @property
     def runs(self) -> int:
@@ -53,17 +53,17 @@ class Plan:
 
 
 def experiment_names() -> list[str]:
-    """The shipped experiments."""
+    """Return the names of the shipped experiments."""
     return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
 
 
 def scale_names() -> list[str]:
-    """The shipped scales: embedded, layouts, full."""
+    """Return the names of the shipped scales: embedded, full, layouts."""
     return sorted(path.stem for path in _SCALES.glob("*.yaml"))
 
 
 def experiment_text(name_or_path: str) -> tuple[str, str]:
-    """The text of a shipped experiment (by name) or of a file (by path), and where it is from."""
+    """Return the text of a shipped experiment (by name) or of a file (by path), and its source."""
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
@@ -76,7 +76,7 @@ def experiment_text(name_or_path: str) -> tuple[str, str]:
 
 
 def load_experiment(name_or_path: str) -> Experiment:
-    """Read and check an experiment. Raises VsreError for a file that cannot be read, RecipeFaults with all faults."""
+    """Read and check an experiment. Raises VsreError if its file cannot be read, RecipeFaults with all faults."""
     text, where = experiment_text(name_or_path)
     try:
         return Experiment.model_validate(_beside(_mapping(text, where), where))
@@ -93,12 +93,12 @@ def plan_experiment(
     changes: Sequence[str] = (),
     command: str = "",
 ) -> Plan:
-    """The recipes of an experiment at a scale.
+    """Return the recipes of an experiment at a scale.
 
-    `scale` is a shipped one or a YAML file in its form, which may say which of them it is `like`: what an experiment
-    has for that one then holds for it too. `changes` are KEY=VALUE, such as source.train_units=300: values are YAML and
-    take the place of what all variants share. Raises RecipeFaults with all that is wrong with the recipes, and for
-    changes that alter none of them.
+    `scale` is a shipped one or a YAML file of the same form, which may say which of them it is `like`: what an
+    experiment sets for that one then applies to it too. `changes` are KEY=VALUE, such as source.train_units=300: values
+    are YAML and replace what all variants share. Raises RecipeFaults with everything that is wrong with the recipes,
+    and for changes that alter none of them.
     """
     chosen = tuple(experiment.seeds if seeds is None else seeds)
     if not chosen or len(set(chosen)) < len(chosen) or min(chosen) < 0:
@@ -126,7 +126,7 @@ def plan_experiment(
 def _recipes(
     experiment: Experiment, shared: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, Recipe], dict[str, list[str]]]:
-    """The recipe of every variant that has one, and the faults with the variants that have them."""
+    """Return the recipe of every variant that yields one, and the faults with the variants that have them."""
     recipes: dict[str, Recipe] = {}
     found: dict[str, list[str]] = {}
     if experiment.fraction is not None:
@@ -142,26 +142,26 @@ def _recipes(
 
 
 def by_variant(found: Mapping[str, Sequence[str]], variants: int) -> list[str]:
-    """Faults, each once with the variants that have it, or with none where all have."""
+    """List each fault once, with the variants that have it unless all do."""
     return [fault if len(where) == variants else f"{', '.join(where)}: {fault}" for fault, where in found.items()]
 
 
 def _like(scale: dict[str, Any], name: str, experiment: Experiment) -> str:
-    """The scale whose settings in the experiment hold for this one; takes `like` out of it."""
+    """Return the scale whose settings in the experiment apply to this one; removes `like` from it."""
     stem = Path(name).stem
     like = scale.pop("like", stem)
     if like != stem and like not in scale_names():
         raise VsreError(f"{name}: like: no scale {like!r}. {nearest(str(like), scale_names())}")
     if experiment.scales and like not in (*experiment.scales, *scale_names()):
         raise VsreError(
-            f"{name}: {experiment.name} has settings of its own for {', '.join(experiment.scales)}. Say which of the "
-            f"scales this one is like, such as `like: {next(iter(experiment.scales))}`, or name it in the experiment."
+            f"{name}: {experiment.name} has settings of its own for {', '.join(experiment.scales)}. Say which scale "
+            f"this one is like, such as `like: {next(iter(experiment.scales))}`, or name it in the experiment."
         )
     return str(like)
 
 
 def _names(experiment: Experiment, variants: Iterable[str]) -> Iterator[str]:
-    """Scales that are nearly a shipped one, and variants that would share a folder."""
+    """Yield scales whose name is nearly a shipped one, and variants that would share a folder."""
     for name in experiment.scales:
         if name not in scale_names() and difflib.get_close_matches(name, scale_names(), n=1, cutoff=0.8):
             yield f"scales: no scale {name!r}. {nearest(name, scale_names())}"
@@ -172,12 +172,12 @@ def _names(experiment: Experiment, variants: Iterable[str]) -> Iterator[str]:
 
 
 def _arms(experiment: Experiment, recipes: dict[str, Recipe]) -> Iterator[str]:
-    """What is compared or drawn but is no arm, or a factor of none."""
+    """Yield what is compared but is not an arm, or plotted but is not a factor of any."""
     arms = [f"{variant}: {model.name}" for variant, recipe in recipes.items() for model in recipe.models]
     elsewhere = {name for at in experiment.scales.values() for name in at.get("variants", {})} - recipes.keys()
     for side in (s for contrast in experiment.compare for s in (contrast.before, contrast.after)):
         if side not in arms and not side.startswith(tuple(f"{variant}: " for variant in elsewhere)):
-            yield f"compare: {side!r} is no arm. {nearest(side, arms)}"
+            yield f"compare: {side!r} is not an arm. {nearest(side, arms)}"
     yield from _packs(experiment, recipes)
     factors = {name for recipe in recipes.values() for model in recipe.models for name in model.factors}
     for plot in experiment.plots:
@@ -185,11 +185,11 @@ def _arms(experiment: Experiment, recipes: dict[str, Recipe]) -> Iterator[str]:
             if name is not None and name not in factors:
                 yield f"plot {plot.name}: no arm has a factor {name!r}. {nearest(name, factors)}"
         if plot.kind == "effects" and experiment.fraction is None:
-            yield f"plot {plot.name}: effects are those of a `fraction`, which this experiment has not"
+            yield f"plot {plot.name}: effects are those of a `fraction`, which this experiment does not have"
 
 
 def _packs(experiment: Experiment, recipes: Mapping[str, Recipe]) -> Iterator[str]:
-    """Packs that are not asked: those of all figures that are said to decide; where nothing is said one is enough."""
+    """Yield packs that are needed but not asked: those of all `primary` figures, or any one if `primary` is not set."""
     lacking: dict[str, list[str]] = {}
     needed = {figure: HEADLINES[figure] for figure in experiment.primary}
     for variant, recipe in recipes.items():
@@ -213,12 +213,12 @@ def _scale(name: str) -> dict[str, Any]:
         if name not in scale_names():
             raise VsreError(f"There is no scale {name!r}. {nearest(name, scale_names())} Or give a file.")
     if not path.is_file():
-        raise VsreError(f"{path}: no such file of a scale.")
+        raise VsreError(f"{path}: no such scale file.")
     return _beside(_mapping(path.read_text(encoding="utf-8"), str(path)), str(path))
 
 
 def _beside(raw: dict[str, Any], where: str) -> dict[str, Any]:
-    """With the file that each `extends` names beside the one that names it, from wherever it is read."""
+    """Resolve each `extends` that names a file, relative to the file that it is in."""
     made: dict[str, Any] = {k: _beside(v, where) if isinstance(v, dict) else v for k, v in raw.items()}
     if str(made.get("extends")).endswith((".yaml", ".yml")):
         made["extends"] = str((Path(where).parent / made["extends"]).resolve())
@@ -226,14 +226,14 @@ def _beside(raw: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _changed(recipe: Mapping[str, Any], change: str) -> dict[str, Any]:
-    """The recipe with the value of KEY=VALUE at its place."""
+    """Return the recipe with KEY set to VALUE."""
     path, equals, value = change.partition("=")
     if not equals or not all(path.split(".")):
         raise VsreError(f"--set {change}: write KEY=VALUE, such as source.train_units=300.")
     try:
         new = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise VsreError(f"--set {change}: its value is not valid YAML: {error}") from error
+        raise VsreError(f"--set {change}: the value is not valid YAML: {error}") from error
     key, _, rest = path.partition(".")
     if rest:
         below = recipe.get(key)
@@ -248,7 +248,7 @@ def _idle(
     changes: Sequence[str],
     recipes: dict[str, Recipe],
 ) -> Iterator[str]:
-    """Changes without which the recipes were the same, each with its reason where that is known."""
+    """Yield changes without which the recipes would be the same, each with the reason if known."""
     data = {name for recipe in recipes.values() for name in recipe.data}
     for at, change in enumerate(changes):
         others = reduce(_changed, [*changes[:at], *changes[at + 1 :]], shared)
@@ -262,20 +262,20 @@ def _idle(
         path = key.split(".")
         why = ""
         if over := [c for c in changes[at + 1 :] if f"{key}.".startswith(f"{c.partition('=')[0]}.")]:
-            why = f" --set {over[0]} takes its place."
+            why = f" --set {over[0]} overrides it."
         elif all(_has(variant, path) for variant in variants.values()):
             why = f" Every variant has {key} of its own."
         elif _changed(others, change) == others:
-            continue  # what is so already may be said
+            continue  # setting what is already set is allowed
         elif path[0] == "data" and len(path) > 1 and path[1] not in data:
             why = f" No arm uses the data {path[1]!r}. {nearest(path[1], data)}"
         elif path[0] in ("stages", "starts"):
-            why = f" No arm uses {'.'.join(path[:2])}, or each says this itself."
+            why = f" No arm uses {'.'.join(path[:2])}, or each sets this itself."
         yield f"--set {change}: changes nothing in any recipe.{why}"
 
 
 def _has(mapping: Mapping[str, Any], path: Sequence[str]) -> bool:
-    """Whether a mapping says what stands at a place, or at one that it lies in."""
+    """Whether a mapping has a value at a path, or something other than a mapping above it."""
     key, *rest = path
     below = mapping.get(key)
     return key in mapping and (not rest or not isinstance(below, Mapping) or _has(below, rest))

@@ -1,4 +1,4 @@
-"""A forest plot of what is tested: each difference or effect as a point with its 95 %, beside the line of no effect."""
+"""A forest plot of what is tested: each difference or effect with its 95 % interval, against the line of no effect."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from vsre.experiments.contrasts import statements
 from vsre.report.seeds import TESTED
 
 LETTERS = 46
-"""Letters in a line of a row's name."""
+"""Most letters per line of a row's name."""
 MARKS = "osD"
 
 Row = Mapping[str, Any]
 
 
 def forest(kind: str, figures: Sequence[str], rows: Sequence[Row]) -> tuple[list[str], list[list[Row]]]:
-    """What is drawn: names from top to bottom, and of each figure (test_g.acc_t, ...) its rows in that order.
+    """Return the names of the rows from top to bottom, and for each figure (test_g.acc_t, ...) its rows.
 
-    A row that a figure lacks is left out of that figure's list; names without any are left out wholly.
+    A row that a figure lacks is missing from that figure's list; a name that no figure has is left out.
     """
     titles = [TESTED[figure.split(".")[0]] for figure in figures]
     mine = [row for row in rows if row["figure"] in titles]
@@ -30,7 +30,7 @@ def forest(kind: str, figures: Sequence[str], rows: Sequence[Row]) -> tuple[list
 
 
 def named(kind: str, row: Row) -> str:
-    """A row's name: an effect's, or two arms and the statements they are compared on; in lines of LETTERS letters."""
+    """Return a row's name, wrapped at LETTERS: the effect, or the two arms and the statements they are compared on."""
     if kind == "effects":
         return wrapped(row["effect"], LETTERS)
     about = statements(row["relations"], row["but"], row["trained"])
@@ -38,15 +38,15 @@ def named(kind: str, row: Row) -> str:
 
 
 def wrapped(name: str, letters: int) -> str:
-    """A name in lines of so many letters, as matplotlib draws it word for word: a $ begins no formula."""
+    """Wrap a name at so many letters, with $ escaped, which would start a formula in matplotlib."""
     return textwrap.fill(name, letters).replace("$", r"\$")
 
 
 def draw_forest(kind: str, figures: Sequence[str], rows: Sequence[Row], axes: Any) -> list[str]:
-    """Draw the rows in percentage points; returns the names, from top to bottom, or [] where there is none.
+    """Draw the rows in percentage points; return their names from top to bottom, or [] if there are none.
 
-    A bar is 95 % as the report's table has it: over seeds where there are several, else over test pictures; an
-    effect's always by what the linear model leaves. What decides is filled, what was looked at beside is hollow.
+    Bars are the 95 % intervals of the report's table: over seeds if there are several, else over test pictures; those
+    of effects always from the linear model's residuals. Primary rows are filled, secondary ones hollow.
     """
     names, by_figure = forest(kind, figures, rows)
     told: set[str] = set()
@@ -55,10 +55,10 @@ def draw_forest(kind: str, figures: Sequence[str], rows: Sequence[Row], axes: An
         for row in some:
             low, high = (row["low"], row["high"]) if row["low"] is not None else row["pictures"]
             value, low, high = 100 * row["value"], 100 * low, 100 * high
-            error = np.clip([[value - low], [high - value]], 0, None)  # a skewed bootstrap may leave its figure out
+            error = np.clip([[value - low], [high - value]], 0, None)  # a skewed bootstrap may exclude the estimate
             style: dict[str, Any] = {"fmt": MARKS[number % len(MARKS)], "markersize": 4, "capsize": 2, "linewidth": 1}
-            style["markerfacecolor"] = f"C{number}" if row["decides"] else "white"
-            label = row["figure"] + ("" if row["decides"] else ", looked at beside")
+            style["markerfacecolor"] = f"C{number}" if row["primary"] else "white"
+            label = row["figure"] + ("" if row["primary"] else ", secondary")
             style["label"] = "_" if label in told else label
             told.add(label)
             axes.errorbar(value, names.index(named(kind, row)) + shift, xerr=error, color=f"C{number}", **style)

@@ -1,4 +1,4 @@
-"""A part of an experiment's arms: for a report on them alone, as while the others are still to be run."""
+"""Some of an experiment's arms, for a report on them alone, such as while the others are still running."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Places = Collection[tuple[str, str]]
 
 
 def named(plan: Plan, pattern: str) -> Places:
-    """The arms, "VARIANT: MODEL" or the model alone, that a pattern with * and ? names.
+    """Return the arms whose "VARIANT: MODEL", or model alone, matches a pattern with * and ?.
 
-    Raises VsreError for a pattern that names none.
+    Raises VsreError if none does.
     """
     found = {
         (variant, model.name)
@@ -33,14 +33,14 @@ def named(plan: Plan, pattern: str) -> Places:
         if any(fnmatchcase(name, pattern) for name in (model.name, f"{variant}: {model.name}"))
     }
     if not found:
-        raise VsreError(f"--only {pattern}: no arm is called so. There are: {'; '.join(_arms(plan.recipes))}.")
+        raise VsreError(f"--only {pattern}: no arm has this name. Arms: {'; '.join(_arms(plan.recipes))}.")
     return found
 
 
 def done(seeds: Sequence[int], runs: Runs, among: Places) -> Places:
-    """Those of some arms that are done, in the seed that has most of them; `runs` are what `open_runs` found.
+    """Return the arms of `among` that are done in the seed that has most of them; `runs` comes from `open_runs`.
 
-    Raises VsreError where none is done.
+    Raises VsreError if none is done.
     """
     by_seed = [{(v, run.name) for v, some in runs.items() for run in some[seed]} & {*among} for seed in seeds]
     most = max(by_seed, key=len)
@@ -50,17 +50,16 @@ def done(seeds: Sequence[int], runs: Runs, among: Places) -> Places:
 
 
 def every(plan: Plan) -> Places:
-    """All arms of a plan."""
+    """Return all arms of a plan."""
     return {(variant, model.name) for variant, recipe in plan.recipes.items() for model in recipe.models}
 
 
 def part_of(plan: Plan, kept: Places) -> Plan:
-    """The plan of some arms, or of all, with the comparisons that are made of them.
+    """Return the plan of some arms, or of all, with the comparisons made between them.
 
-    What is compared where the experiment does not say is said: each model with those it names, else with the one before
-    it and the first. Of a part's comparisons those of the whole plan are left that have both their arms, and are made
-    `together` only where all of those that belong together are there; of a fraction's effects those that the arms can
-    tell.
+    If the experiment names no comparisons, the defaults are filled in: each model with those it names, else with the
+    one before it and the first. A part keeps the comparisons of the whole plan that still have both arms, pools them
+    (`together`) only if none of a group is missing, and keeps those effects of a fraction that its arms can estimate.
     """
     recipes: dict[str, Recipe] = {}
     for variant, recipe in plan.recipes.items():
@@ -83,7 +82,7 @@ def part_of(plan: Plan, kept: Places) -> Plan:
     if "compare" in first:
         try:
             before = [Contrast.model_validate(c) for c in first["compare"]] or ([] if asked.compare else compare)
-        except ValidationError:  # this version refuses one, so they were changed since, and the report says so
+        except ValidationError:  # refused by this version, so they have changed since, and the report says so
             before = []
         kept_before = before if whole else both_there(before, arms)
         first["compare"] = [c.model_dump(mode="json") for c in kept_before]
@@ -104,7 +103,7 @@ def _arms(recipes: Mapping[str, Recipe]) -> list[str]:
 
 
 def _resolved(recipes: Mapping[str, Recipe]) -> list[Contrast]:
-    """What is compared where an experiment does not say."""
+    """Return the comparisons of an experiment that names none."""
     found = []
     for variant, recipe in recipes.items():
         names = [f"{variant}: {model.name}" for model in recipe.models]
@@ -114,7 +113,7 @@ def _resolved(recipes: Mapping[str, Recipe]) -> list[Contrast]:
 
 
 def both_there(compare: Sequence[Contrast], arms: Collection[str]) -> list[Contrast]:
-    """The comparisons that have both their arms, "VARIANT: MODEL"; made `together` only where none of these is lost."""
+    """Return the comparisons with both arms ("VARIANT: MODEL") present; a group (`together`) that lost one is split."""
     kept = [c for c in compare if c.before in arms and c.after in arms]
     lost = Counter(c.together for c in compare) - Counter(c.together for c in kept)
     return [c.model_copy(update={"together": ""}) if c.together in lost else c for c in kept]

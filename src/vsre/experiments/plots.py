@@ -1,4 +1,4 @@
-"""Plots of an experiment's table of results: dots with intervals, lines over a factor, and the story at a glance."""
+"""Plots of an experiment's results: dots with intervals, lines over a factor, sensitivity to wording and picture."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ LOOKS: dict[str, tuple[str, float, dict[str, Any]]] = {
     "test_s.acc_t": ("one wording, with its picture", 0.25, {"marker": "o", "color": "black", "markersize": 4}),
     "blank.acc_t": ("the same, grey frame", 0.25, {"marker": "o", "markerfacecolor": "none", "markersize": 9}),
 }
-"""The marks of a sensitivity plot: what they are called, how far below the arm's line, and how they look."""
-POINTS = {"differences": "percentage points", "effects": "percentage points, with 95 % by what the linear model leaves"}
+"""The marks of a sensitivity plot: their labels, how far below the arm's line they are, and their style."""
+POINTS = {"differences": "percentage points", "effects": "percentage points, with 95 % from the model's residuals"}
 
 Rows = Sequence[dict[str, Any]]
 
@@ -39,7 +39,7 @@ Rows = Sequence[dict[str, Any]]
 def draw(
     plot: Plot, table: pa.Table, seeds: Sequence[int], out: Path, tables: Mapping[str, Rows] | None = None
 ) -> dict[str, Any]:
-    """Draw one plot to OUT/NAME.png; {"name", "title", "file"}, the file None where its figures are lacking.
+    """Draw one plot to OUT/NAME.png; return {"name", "title", "file"}, where file is None if its figures are missing.
 
     `tables`: the report's rows, by the kind of plot that draws them (cost, differences, effects).
     """
@@ -70,7 +70,7 @@ def draw(
         if drawn and all(name.endswith("acc_t") for name in plot.y):
             lines = plot.kind == "lines"
             (axes.axhline if lines else axes.axvline)(50, color="grey", linewidth=0.8, linestyle=":", zorder=0)
-            low, high = axes.get_ylim() if lines else axes.get_xlim()  # a t-interval of few seeds may leave 0 to 100
+            low, high = axes.get_ylim() if lines else axes.get_xlim()  # a t-interval of few seeds may exceed 0 to 100
             (axes.set_ylim if lines else axes.set_xlim)(max(low, -1), min(high, 101))
     if not drawn:
         return told
@@ -79,11 +79,11 @@ def draw(
         height = 1.5 + sum(max(row, 0.2 + 0.14 * name.count("\n")) for name in names)
         figure.set_size_inches(7.5, max(3.0, height))
         axes.set_yticks(range(len(names)), names, fontsize=8)
-        axes.set_ylim(len(names) - 0.4, -0.6)  # the first on top
+        axes.set_ylim(len(names) - 0.4, -0.6)  # the first at the top
     axes.tick_params(labelsize=8)
     axes.set_title(plot.title.replace("$", r"\$"), fontsize=10, loc="left", wrap=True)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)  # never on a point
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)  # never over a point
     figure.savefig(path, dpi=130)
     return told | {"file": path.name}
 
@@ -93,7 +93,7 @@ def _bounds(seeds: Sequence[int]) -> str:
 
 
 def _by_arm(rows: Rows) -> dict[str, list[dict[str, Any]]]:
-    """The rows of each arm, by its name as it is written beside the axis."""
+    """Group rows by arm, under the name that the axis shows."""
     several = len({row["variant"] for row in rows}) > 1
     found: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -118,7 +118,7 @@ def _dots(plot: Plot, arms: dict[str, list[dict[str, Any]]], axes: Any) -> bool:
 
 
 def _lines(plot: Plot, rows: Rows, axes: Any) -> bool:
-    """Means over a factor's values; where several arms share a value each is a faint dot, and no interval is drawn."""
+    """Draw means against a factor's values; arms that share a value are faint dots, and no interval is drawn then."""
     column, by = f"{FACTOR}{plot.x}", f"{FACTOR}{plot.by}"
     if not rows or column not in rows[0]:
         return False
@@ -128,7 +128,7 @@ def _lines(plot: Plot, rows: Rows, axes: Any) -> bool:
         series += [(figure, value, [r for r in some if r.get(by) == value]) for value in _values(some, by)]
     places = sorted({r[column] for _, _, some in series for r in some})
     for number, (figure, value, some) in enumerate(series):
-        shift = 0.012 * (places[-1] - places[0]) * (number - (len(series) - 1) / 2)  # or bars lie on one another
+        shift = 0.012 * (places[-1] - places[0]) * (number - (len(series) - 1) / 2)  # so that bars do not overlap
         known = []
         for x in places:
             here = [r for r in some if r[column] == x]
@@ -154,9 +154,9 @@ def _values(rows: Rows, factor: str) -> list[Any]:
 
 
 def _sensitivity(plot: Plot, arms: dict[str, list[dict[str, Any]]], axes: Any) -> bool:
-    """Each arm's wordings as a cloud, under it their mean, and one wording with its picture and with a grey frame.
+    """Draw each arm's wordings as a cloud, their mean, and below it one wording with its picture and with a grey frame.
 
-    A model that hangs on the wording has a wide cloud; where it does not look the last two marks lie on one another.
+    A model that depends on the wording has a wide cloud; if it ignores the picture, the last two marks coincide.
     """
     told: set[str] = set()
     drawn = False
@@ -179,12 +179,12 @@ def _sensitivity(plot: Plot, arms: dict[str, list[dict[str, Any]]], axes: Any) -
 
 
 def _cloud(values: Sequence[float], at: int) -> Iterator[float]:
-    """A place above `at` for each of the values in order, so that near ones do not hide one another."""
+    """Yield a position above `at` for each value in order, staggered so that close ones do not hide one another."""
     yield from (at - 0.12 - 0.07 * (i % 4) for i in range(len(values)))
 
 
 def _once(label: str, told: set[str]) -> str:
-    """The label for the first artist that has it: not every arm has every mark. Of the others the legend says none."""
+    """Return the label for the first artist that has it, then "_", so that the legend has each mark once."""
     if label in told:
         return "_"
     told.add(label)
@@ -192,7 +192,7 @@ def _once(label: str, told: set[str]) -> str:
 
 
 def _mean(rows: Rows) -> tuple[float, float, float] | None:
-    """Mean and bounds: over seeds by Student's t; of a single run its own; of arms together none, as they differ."""
+    """Return mean and bounds: over seeds by Student's t; the run's own for one seed; NaN for several arms together."""
     by_seed: dict[int, list[float]] = {}
     for r in rows:
         if r["value"] is not None:
@@ -218,10 +218,10 @@ def _points(
     *,
     across: bool = False,
 ) -> None:
-    """Points by their place on the other axis, with their bounds where they have any."""
+    """Draw points at their places on the other axis, with their bounds if they have any."""
     places = [place for place, _ in points]
     means, low, high = 100 * np.array([mean for _, mean in points]).T
-    # A percentile interval of a skewed bootstrap may leave its figure out: a bar has no negative length.
+    # A percentile interval of a skewed bootstrap may exclude the estimate, but a bar's length cannot be negative.
     error = np.clip([means - low, high - means], 0, None)
     style: dict[str, Any] = {"fmt": MARKS[number % len(MARKS)], "markersize": 4, "color": f"C{number}", "capsize": 2}
     style |= {"linewidth": 1, "label": NAMES.get(label, label)}

@@ -33,15 +33,15 @@ from vsre.report.seeds import TESTED
 REPORT, SO_FAR = "report.md", "so-far"
 _POOL = " Yes/no gap, answered and AUROC: over the wordings of Test-G."
 WIDEST = 10
-"""Arms that a table has a column for each of; of more, results.parquet has the figures."""
+"""With more arms than this, tables with a column per arm are left out; results.parquet has the figures."""
 
 
 def write_report(plan: Plan, out: Path, only: str = "", *, so_far: bool = False) -> dict[str, Any]:
-    """Write results.parquet, report.md and the plots of the runs that are in OUT; returns what the report says.
+    """Write results.parquet, report.md and the plots of the runs in OUT; return what the report says.
 
-    `only`: a pattern for the arms that it is about; `so_far`: those that are done (see `vsre.experiments.part`). Both
-    are written to a folder of their own in OUT. Seeds that not every arm has are left out and named. Raises VsreError
-    where no seed is complete, or no arm is done.
+    `only`: a pattern for the arms to report on; `so_far`: only those that are done (see `vsre.experiments.part`). Each
+    is written to a folder of its own in OUT. Seeds that some arm lacks are left out and named. Raises VsreError if no
+    seed is complete or no arm is done.
     """
     to, whole_plan = (out / (_folder(only) if only else SO_FAR) if only or so_far else out), plan
     kept = named(plan, only) if only else every(plan)
@@ -53,13 +53,13 @@ def write_report(plan: Plan, out: Path, only: str = "", *, so_far: bool = False)
     whole = [s for s in plan.seeds if all(len(runs[v][s]) == len(r.models) for v, r in plan.recipes.items())]
     if not whole:
         there = sum(len(some) for by_seed in runs.values() for some in by_seed.values())
-        raise VsreError(f"{out}: {there} of {plan.runs} runs are done, and no seed has all. Go on with the run first.")
+        raise VsreError(f"{out}: {there} of {plan.runs} runs are done, and no seed has all. Continue the run first.")
     told = len(kept) * len(whole), whole_plan.runs
     arms = arms_of(plan, runs, whole)
     trained = any(model.parsed_stages() for recipe in plan.recipes.values() for model in recipe.models)
     one = whole[1:] if not trained and all(arm.same_pictures for arm in arms) else []
     if one:
-        whole = whole[:1]  # the same models on the same pictures: as many seeds are one
+        whole = whole[:1]  # the same models on the same pictures: all seeds are alike
         arms = arms_of(plan, runs, whole)
     compared, lacking = contrasts(plan.experiment, arms)
     rows, added = arm_rows(arms), effects(plan.experiment, arms)
@@ -99,7 +99,7 @@ def _effects_of(plan: Plan) -> list[str]:
 
 
 def _folder(only: str) -> str:
-    """A folder for a pattern: its letters, and a number that tells "a*" from "*a"."""
+    """Return a folder name for a pattern: its letters, and a checksum so that "a*" and "*a" differ."""
     return f"only-{folder_name(only)}-{crc32(only.encode()):08x}"
 
 
@@ -113,15 +113,15 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
     if found["only"] or found["so_far"]:
         which = f"Only arms called `{found['only'].replace('`', '')}`" if found["only"] else "Only arms"
         done = " that are done" if found["so_far"] else ""
-        said = "{} of {} runs. What is tested is corrected for this part alone."
+        said = "{} of {} runs. Tests are corrected within this part only."
         parts.append(f"{which}{done}: {said.format(*found['runs'])}")
     if found["left_out"]:
         parts.append(f"Seeds without all runs are left out: {', '.join(map(str, found['left_out']))}.")
     if found["one"]:
         told = ", ".join(map(str, found["one"]))
-        parts.append(f"Seeds of the same models on the same pictures tell nothing new and are left out: {told}.")
+        parts.append(f"Other seeds run the same models on the same pictures and are left out: {told}.")
     if seeds > 1 and not found["trained"]:
-        parts.append("Nothing is trained: seeds differ by their test pictures alone.")
+        parts.append("Nothing is trained: seeds differ only in their test pictures.")
     parts += [
         "## Results",
         tables.as_markdown(tables.arm_table(arms)),
@@ -140,54 +140,55 @@ def markdown(plan: Plan, found: dict[str, Any]) -> str:
             tables.as_markdown(tables.effect_table(found["effects"], seeds)),
         ]
     if found["looks"]:
-        parts += ["## Wording and picture", "Accuracies; probes are of fewer statements, in two wordings."]
+        parts += ["## Wording and picture", "Accuracies; probes use fewer statements, in two wordings."]
         parts.append(tables.as_markdown(tables.spread_table(found["looks"])))
     if found["ability"]:
         about = (
-            "On scenes of their own: is there, which of two; what is at a place; things named in a description (F1)."
+            "On separate scenes: is a thing there, which of two is; what is at a place; things named in a description "
+            "(F1)."
         )
         parts += ["## General ability", about, tables.as_markdown(tables.spread_table(found["ability"]))]
     if found["also"]:
         parts += ["## Further test sets", tables.as_markdown(tables.also_table(found["also"], seeds))]
-    about = "Milliseconds with all that ran beside; hours and steps of an arm's own stages."
+    about = "Milliseconds under the load of whatever ran alongside; hours and steps of an arm's own stages."
     parts += ["## Cost", about, tables.as_markdown(tables.cost_table(arms))]
     if found["data"]:
-        about = "Of the first seed, by what their stages name. `shares` say how many of a step's pictures are of which."
+        about = "First seed; the data that stages name. `shares` set how many of a step's pictures come from each."
         parts += ["## Trained on", about, tables.as_markdown(tables.data_table(found["data"], len(plan.recipes)))]
     if found["relations"] and len(arms) <= WIDEST:
-        parts += ["## By relation", "Test-G and statements, means of the seeds."]
+        parts += ["## By relation", "Test-G and statements, means over seeds."]
         parts.append(tables.as_markdown(tables.relation_table(found["relations"], [row["arm"] for row in arms])))
     parts += [f"![{plot['title']}]({plot['file']})" for plot in found["plots"] if plot["file"]]
     if undrawn := ", ".join(plot["name"] for plot in found["plots"] if not plot["file"]):
-        parts.append(f"Not drawn, for these runs have no such figures: {undrawn}.")
+        parts.append(f"Not drawn, as these runs lack the figures: {undrawn}.")
     parts += ["\n".join(f"- {note}" for note in asked.notes)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _floors(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """A line for each floor, with the variants that have it."""
+    """Yield a line for each floor, with the variants that have it."""
     variants: dict[str, list[str]] = {}
     for row in rows:
-        said = f"the best guesser goes by {row['goes by']}): {100 * row['value']:.1f} %."
+        said = f"the best guesser uses {row['goes by']}): {100 * row['value']:.1f} %."
         variants.setdefault(said, []).append(row["variant"])
     for said, some in variants.items():
         yield f"Blind floor ({'all' if len(some) == len(rows) > 1 else ', '.join(some)}; {said}"
 
 
 def _families(primary: Sequence[str]) -> str:
-    decide = " and ".join(TESTED[name] for name in primary)
-    return f"the rows of {decide}, by which the question is decided, and apart from them for what is looked at beside"
+    primary_rows = " and ".join(TESTED[name] for name in primary)
+    return f"the primary rows ({primary_rows}), and separately for the secondary ones"
 
 
 def _reading(plan: Plan) -> list[str]:
-    """What was to count, as it was written before the first run, and what was changed since."""
+    """Return how results were to be read, as written before the first run, and what has changed since."""
     now = plan.experiment.model_dump(mode="json")
     changed = [name for name, before in plan.first.items() if before != now[name]]
     parts = []
     if reading := plan.first.get("reading", now["reading"]):
         parts.append(f"How it is read, written before it was run: {reading}")
     if changed:
-        parts.append(f"**Changed after the first run: {', '.join(changed)}.** plan.json has what was there before.")
+        parts.append(f"**Changed after the first run: {', '.join(changed)}.** plan.json has the original.")
     if "reading" in changed:
         parts.append(f"How it is read now: {now['reading']}")
     return parts
@@ -198,13 +199,11 @@ def _intervals(seeds: int, same_pictures: bool, primary: Sequence[str]) -> str:
     if seeds == 1:
         return f"{tested}: in brackets 95 % over test pictures. One seed: nothing is known of how seeds differ.{_POOL}"
     same = (
-        " All seeds were tested on the same pictures: what they differ by is their training alone."
-        if same_pictures
-        else ""
+        " All seeds were tested on the same pictures, so they differ only in their training." if same_pictures else ""
     )
     return (
         f"Means of {seeds} seeds. {tested}: in brackets 95 % over seeds (Student's t); other columns: lowest and "
-        f"highest seed. Over pictures: paired bootstrap for these very runs.{same} p: t-test over seeds, two-sided; "
+        f"highest seed. Over pictures: paired bootstrap for these runs.{same} p: t-test over seeds, two-sided; "
         f"corrected by Holm's method for {_families(primary)}.{_POOL}"
     )
 
@@ -213,15 +212,15 @@ def _left_out(effects: Sequence[str]) -> str:
     if not effects:
         return ""
     more = f" and {len(effects) - 3} more" if len(effects) > 3 else ""
-    told = f"Not told by these arms: {', '.join(effects[:3])}{more}."
-    return f"**{told}** What these add is in the figures of the others."
+    told = f"Not estimable from these arms: {', '.join(effects[:3])}{more}."
+    return f"**{told}** What they add is confounded with the other effects."
 
 
 def _about_effects(rows: Sequence[dict[str, Any]], arms: int, seeds: int, primary: Sequence[str]) -> str:
     of = f", each the mean of {seeds} seeds," if seeds > 1 else ""
     return (
-        "On against off, over all other factors; of an interaction: how much more the first adds where the second is "
-        f"on. Bounds and p by Student's t from what the linear model leaves of {arms} arms{of} with "
-        f"{rows[0]['degrees']} degrees of freedom; corrected by Holm's method for {_families(primary)}, which "
-        "interactions are. All arms of a seed share its world: what an effect owes to that is in no bound."
+        "On minus off, averaged over all other factors; for an interaction: how much more one adds when the other is "
+        f"on. Bounds and p by Student's t from the residuals of the linear model of {arms} arms{of} with "
+        f"{rows[0]['degrees']} degrees of freedom; corrected by Holm's method for {_families(primary)}, "
+        "interactions among them. All arms of a seed share its world; no interval covers how effects vary with that."
     )

@@ -1,4 +1,4 @@
-"""The tables of an experiment's report, as rows of cells: titles first."""
+"""The tables of an experiment's report, as rows of cells, the header first."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ COSTS = {
     "cost.visual_tokens": ("visual tokens", "{:,.0f}", 1),
     "cost.encoders": ("encoder parameters", "{:,.0f}", 1),
     "cost.adapters": ("adapter parameters", "{:,.0f}", 1),
-    "cost.ms_image": ("ms an image", "{:.1f}", 1),
+    "cost.ms_image": ("ms per image", "{:.1f}", 1),
     "cost.train_seconds": ("training hours", "{:.2f}", 1 / 3600),
     "cost.steps": ("steps", "{:,.0f}", 1),
 }
-"""A figure of cost.py: its title, how it is written, and what it is multiplied by."""
+"""For each figure of cost.py its title, its format, and what it is multiplied by."""
 AS_IS = ("AUROC", "AUROC, one wording")
-"""Figures that are no shares, so not written in %."""
+"""Figures that are not shares, hence not written in %."""
 
 
 def arm_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """An arm a row: how much was asked, then every figure (%, but AUROC) with its interval or its range over seeds."""
+    """One row per arm: how much was asked, then every figure (in %, except AUROC) with its interval or seed range."""
     titles = [t for t in dict.fromkeys(k for row in rows for k in row) if t not in ("arm", "factors", "n")]
     titles = [t for t in titles if not t.startswith("cost.")]
     cells = [[markdown_name(r["arm"]), _asked(r["n"]), *(_figure(t, r.get(t)) for t in titles)] for r in rows]
-    return [["arm", "statements (pictures) a seed", *titles], *cells]
+    return [["arm", "statements (pictures) per seed", *titles], *cells]
 
 
 def _asked(n: dict[str, int]) -> str:
@@ -55,9 +55,9 @@ def _tested(row: dict[str, Any]) -> list[str]:
 
 
 def contrast_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:
-    """A comparison a row, in percentage points, with its tests where there are several seeds."""
+    """One row per comparison, in percentage points, with its tests if there are several seeds."""
     several = ["over seeds", "p", "p (Holm)", "each seed"] if seeds > 1 else []
-    lines = [["step", "figure", "statements a seed", "from", "to", "points", "over pictures", *several]]
+    lines = [["step", "figure", "statements per seed", "from", "to", "points", "over pictures", *several]]
     for row in rows:
         about = statements(row["relations"], row["but"], row["trained"])
         on = f", on {about}" if about else ""
@@ -69,7 +69,7 @@ def contrast_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]
 
 
 def effect_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:
-    """An effect a row, in percentage points, with bounds and p by what the linear model leaves."""
+    """One row per effect, in percentage points, with bounds and p from the linear model's residuals."""
     several = ["each seed"] if seeds > 1 else []
     lines = [["effect", "figure", "points", "over pictures", "95 %", "p", "p (Holm)", *several]]
     for row in rows:
@@ -79,16 +79,16 @@ def effect_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:
 
 
 def spread_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """An arm a row, the other titles as the rows have them; %, lowest and highest seed."""
+    """One row per arm, with the columns that the rows have: in %, with lowest and highest seed."""
     titles = [t for t in dict.fromkeys(key for row in rows for key in row) if t != "arm"]
     cells = [[markdown_name(r["arm"]), *(_figure(t, r.get(t)) for t in titles)] for r in rows]
     return [["arm", *titles], *cells]
 
 
 def also_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:
-    """An arm and further test set a row: Test-G in %, and points above the own test set."""
+    """One row per arm and further test set: Test-G in %, and points above its own test set."""
     title = "over seeds" if seeds > 1 else "over pictures"
-    lines = [["arm", "set", "statements (pictures) a seed", "Test-G", "points above the own test set", title]]
+    lines = [["arm", "set", "statements (pictures) per seed", "Test-G", "points above its own test set", title]]
     for row in rows:
         above = row["above"]
         bounds = (above["low"], above["high"]) if seeds > 1 else above["pictures"]
@@ -98,7 +98,7 @@ def also_table(rows: Sequence[dict[str, Any]], seeds: int) -> list[list[str]]:
 
 
 def cost_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """An arm a row: what it costs, and Test-G in %."""
+    """One row per arm: what it costs, and Test-G in %."""
     known = {key: shown for key, shown in COSTS.items() if any(key in row for row in rows)}
     lines = [["arm", *(title for title, _, _ in known.values()), "Test-G"]]
     for row in rows:
@@ -109,8 +109,8 @@ def cost_table(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 
 def data_table(rows: Sequence[dict[str, Any]], variants: int) -> list[list[str]]:
-    """A question source a row: pictures, statements, how many are true, questions."""
-    lines = [["data", "in", "pictures", "statements", "true", "questions", "questions a picture"]]
+    """One row per question source: pictures, statements, the share of true ones, questions."""
+    lines = [["data", "in", "pictures", "statements", "true", "questions", "questions per picture"]]
     for row in rows:
         where = "all" if len(row["variants"]) == variants else markdown_name(", ".join(row["variants"]))
         true = "–" if row["true"] is None else f"{row['true']:.1%}"
@@ -121,7 +121,7 @@ def data_table(rows: Sequence[dict[str, Any]], variants: int) -> list[list[str]]
 
 
 def relation_table(rows: Sequence[dict[str, Any]], arms: Sequence[str]) -> list[list[str]]:
-    """A relation a row, Test-G in % of every arm."""
+    """One row per relation: Test-G of every arm, in %."""
     lines = [["relation", "statements", *map(markdown_name, arms)]]
     for row in rows:
         cells = (f"{100 * row[name]:.1f}" if name in row else "–" for name in arms)
@@ -130,7 +130,7 @@ def relation_table(rows: Sequence[dict[str, Any]], arms: Sequence[str]) -> list[
 
 
 def as_markdown(lines: Sequence[Sequence[str]]) -> str:
-    """GitHub Markdown of rows of cells: the first left, the others right."""
+    """Return rows of cells as GitHub Markdown: the first column left-aligned, the others right-aligned."""
     head, *rows = lines
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))

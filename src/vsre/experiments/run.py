@@ -1,13 +1,13 @@
-"""Running an experiment: recipes of all variants and seeds, as many models at a time as there are cores or GPUs.
+"""Running an experiment: recipes of all variants and seeds, with as many models at once as there are GPUs or cores.
 
 OUT/plan.json                   what is run: the experiment, its scale, recipes and seeds, and the command
 OUT/VARIANT/seed-N/             a recipe's folder (recipes/run.py), report.html; `recipe.yaml` is for `vsre run`,
-                                `log.txt` has its console
-OUT/results.parquet             one row a figure of a model (table.py)
+                                `log.txt` has its console output
+OUT/results.parquet             one row per figure of a model (table.py)
 OUT/report.md, OUT/*.png        tables, tests and plots (report.py)
 
-There is no scheduler: a recipe's folder can be gone on with at any time, so what is to be done is a list of calls for a
-process pool, in three rounds: data, then chains of models that start from one another, then each recipe's report.
+There is no scheduler: a recipe's folder can be resumed at any time, so the work is a list of calls for a process pool,
+in three rounds: data, then chains of models that start from one another, then each recipe's report.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ PLAN, LOG, RECIPE = "plan.json", "log.txt", "recipe.yaml"
 COST_FOLDER = "cost"
 """The folder of a run's last step: its cost."""
 KILLED = (
-    "a worker was killed or crashed. The commonest cause is want of memory: give fewer --jobs then; log.txt in the "
-    "folders of variants and seeds says what each was at. What is done is kept: run the same command again."
+    "a worker was killed or crashed, most often for lack of memory: then use fewer --jobs. log.txt in the folders of "
+    "variants and seeds says what each was doing. Finished work is kept: run the same command again."
 )
 
 
 def run_experiment(plan: Plan, out: Path, *, jobs: int | None = None, console: Console) -> None:
-    """Carry out a plan in `out`; called again it goes on where it was stopped.
+    """Carry out a plan in `out`; called again, it resumes where it stopped.
 
-    `jobs`: how many models are trained at a time, each on its share of the cores; a GPU or a core each by default.
-    Raises VsreError where `out` holds another plan's runs or another process is at it, where a recipe cannot be run,
-    and, once all else is done, for what failed, with the log that tells why.
+    `jobs`: how many models are trained at once, each on its share of the cores; by default one per GPU or core. Raises
+    VsreError if `out` holds another plan's runs or another process is using it, if a recipe cannot be run, and, once
+    all else is done, for what failed, with the log that says why.
     """
     from vsre.recipes.validate import check
 
@@ -80,7 +80,7 @@ def _run(plan: Plan, out: Path, jobs: int, console: Console) -> None:
     except BrokenExecutor as broken:
         raise VsreError(_unfinished(out, KILLED, failed)) from broken
     if failed:
-        what = f"{len(failed)} parts failed, the others are done. Run the same command again once they are mended."
+        what = f"{len(failed)} parts failed, the others are done. Run the same command again once they are fixed."
         raise VsreError(_unfinished(out, what, failed))
 
 
@@ -90,7 +90,7 @@ def _unfinished(out: Path, what: str, failed: Sequence[str]) -> str:
 
 
 def recipe_folders(plan: Plan, out: Path) -> dict[tuple[str, int], tuple[Recipe, Path]]:
-    """By variant and seed the recipe with that seed, and its folder."""
+    """Return, by variant and seed, the recipe with that seed and its folder."""
     return {
         (name, seed): (recipe.model_copy(update={"seed": seed}), out / folder_name(name) / f"seed-{seed}")
         for name, recipe in plan.recipes.items()
@@ -99,7 +99,7 @@ def recipe_folders(plan: Plan, out: Path) -> dict[tuple[str, int], tuple[Recipe,
 
 
 def chains_of(recipe: Recipe) -> list[tuple[str, ...]]:
-    """The models of a recipe in groups that need nothing of one another, each in order; the longest first."""
+    """Return the models of a recipe in groups independent of one another, each in order; the longest group first."""
     groups: dict[str, list[str]] = {}
     for model in recipe.models:
         groups.setdefault(recipe.root(model).name, []).append(model.name)
@@ -115,9 +115,9 @@ Call = tuple[Callable[..., None], tuple[Any, ...]]
 
 
 def _all(pool: Executor, what: str, calls: Sequence[Call], console: Console, failed: list[str]) -> list[bool]:
-    """Make all calls, whatever becomes of some; what failed is added with its reason. Which went well, in order.
+    """Make all calls, even if some fail, and add reasons to `failed`; return which succeeded, in order.
 
-    Raises BrokenExecutor where a worker died, with which the others end too; what failed before is added first.
+    Raises BrokenExecutor if a worker died, which ends the others too; failures up to then are added first.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     futures: list[Future[None]] = []
@@ -144,7 +144,7 @@ def _all(pool: Executor, what: str, calls: Sequence[Call], console: Console, fai
 
 @contextlib.contextmanager
 def _logged(folder: Path) -> Iterator[Console]:
-    """A console that writes to the folder's log; so do the libraries, and an error says where that is."""
+    """Open a console that writes to the folder's log, as libraries do meanwhile; an error names the log."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOG
     raised: Exception | None = None
@@ -160,7 +160,7 @@ def _logged(folder: Path) -> Iterator[Console]:
                 raised = error
                 if not isinstance(error, VsreError):
                     Console(file=log, width=120).print_exception()
-    except OSError as full:  # the log itself: what went wrong before it is what counts
+    except OSError as full:  # the log itself: an earlier error matters more
         raised = raised or VsreError(f"the log cannot be written: {full}")
     if raised is not None:
         said = str(raised) if isinstance(raised, VsreError) else f"{type(raised).__name__}: {raised}"
@@ -197,7 +197,7 @@ def _report(recipe: Recipe, folder: Path, command: str) -> None:
 
 
 def _claim(plan: Plan, out: Path) -> None:
-    """Write the plan, or see that it is the one that is there; more seeds may join."""
+    """Write the plan, or check that it is the one already there; seeds may be added."""
     path, seeds, experiment = out / PLAN, plan.seeds, plan.experiment.model_dump(mode="json")
     first: Mapping[str, Any] = {name: experiment[name] for name in ASKED}
     commands = [plan.command]
@@ -208,7 +208,7 @@ def _claim(plan: Plan, out: Path) -> None:
         seeds = tuple(dict.fromkeys((*there.seeds, *seeds)))
         commands = [*there.command.splitlines(), plan.command]
         if any(out.glob("*/seed-*/runs/*/metrics.json")):
-            first = there.first  # what is changed once results are there is changed knowing them
+            first = there.first  # later changes are made knowing results
     out.mkdir(parents=True, exist_ok=True)
     made = {
         "experiment": experiment,
@@ -222,7 +222,7 @@ def _claim(plan: Plan, out: Path) -> None:
 
 
 def read_plan(out: Path) -> Plan:
-    """The plan that a folder holds the runs of. Raises VsreError where it holds none, or one that cannot be read."""
+    """Return the plan whose runs a folder holds. Raises VsreError if it has none, or one that cannot be read."""
     path = out / PLAN
     if not path.is_file():
         raise VsreError(f"{path}: no such file. Run `vsre experiment run` with this folder as --out first.")
@@ -231,7 +231,7 @@ def read_plan(out: Path) -> Plan:
     except ValueError as error:
         raise VsreError(
             f"{path}: damaged ({kind_and_line(error)}). Delete this file and run the same `vsre experiment run` again: "
-            "what is done in the folder is kept."
+            "finished work in the folder is kept."
         ) from error
     try:
         experiment = Experiment.model_validate(there["experiment"])
@@ -252,14 +252,14 @@ def read_plan(out: Path) -> Plan:
 
 
 def _first(told: Mapping[str, Any]) -> dict[str, Any]:
-    """What was said before the first run, as this version writes it: an option that is new since is no change."""
+    """Return what was set before the first run, as this version writes it, so that new options count as no change."""
     return {name: [*map(_today, said)] if name == "compare" else said for name, said in told.items()}
 
 
 def _today(contrast: dict[str, Any]) -> dict[str, Any]:
     try:
         return Contrast.model_validate(contrast).model_dump(mode="json")
-    except ValidationError:  # refused by now, so it was changed since
+    except ValidationError:  # no longer valid, so it has changed since
         return contrast
 
 

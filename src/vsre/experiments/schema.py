@@ -15,10 +15,10 @@ from vsre.train.stages import Strict
 
 
 class Fraction(Strict):
-    """So many of all combinations of a grid's items, chosen so that the effects are told best (design.py).
+    """A given number of all combinations of a grid's items, chosen to estimate the effects best (design.py).
 
     `axes` is as in a recipe's grid. An effect is a factor of the models, or two joined by " x ": their interaction.
-    `whole` names an item of some axes: all combinations that have them are among the chosen.
+    `whole` names an item of some axes: all combinations that have these are included.
     """
 
     runs: int = Field(ge=2)
@@ -37,7 +37,7 @@ class Fraction(Strict):
     def _whole_is_of_axes(self) -> Fraction:
         for axis, item in self.whole.items():
             if axis not in self.axes:
-                raise ValueError(f"whole: {axis!r} is no axis. {nearest(axis, self.axes)}")
+                raise ValueError(f"whole: {axis!r} is not an axis. {nearest(axis, self.axes)}")
             names = [str(given.get("name", "")) for given in self.axes[axis]]
             if item not in names:
                 raise ValueError(f"whole: no item of {axis} is called {item!r}. {nearest(item, names)}")
@@ -45,17 +45,17 @@ class Fraction(Strict):
 
 
 Tested = Literal["test_s", "test_g", "unseen"]
-"""The figures that are tested; what they are called is told in `vsre.report.seeds`."""
+"""The figures that are tested; `vsre.report.seeds` has their titles."""
 
 
 class Contrast(Strict):
-    """Two arms, each "VARIANT: MODEL", that are tested on the same pictures and compared on them.
+    """Two arms, each "VARIANT: MODEL", tested on the same pictures and compared on them.
 
-    `relations`: only statements of these, such as those that one of the two was never trained on; `but`: of all others,
-    to see how far the two trainings differ anyway. `trained`: only those that stand, picture and caption, in the
-    training split of the recipe of `after`; false: only the others. `beside`: no answer to the question, but looked at
-    beside, so its tests are corrected apart from those that are. `together`: a name; comparisons that share it are made
-    once more as one, over all their statements, and that one is not beside.
+    `relations`: only statements of these, such as ones that one of the two was never trained on; `but`: of all others,
+    to see how far the two trainings differ anyway. `trained`: only statements that are, picture and caption, in the
+    training split of `after`'s recipe; false: only the others. `secondary`: does not decide the question, so its tests
+    are corrected apart from the primary ones. `together`: a name; comparisons that share it are also pooled into one
+    over all their statements, which is not secondary.
     """
 
     before: str
@@ -63,12 +63,12 @@ class Contrast(Strict):
     relations: RelationNames = []
     but: RelationNames = []
     trained: bool | None = None
-    beside: bool = False
+    secondary: bool = False
     together: str = ""
 
     @property
     def about(self) -> tuple[Any, ...]:
-        """What is tested: comparisons that agree in it are one and the same."""
+        """What is tested: comparisons that agree in this are the same."""
         return self.before, self.after, frozenset(self.relations), frozenset(self.but), self.trained
 
     @model_validator(mode="after")
@@ -81,11 +81,11 @@ class Contrast(Strict):
 
 
 class Plot(Strict):
-    """A figure of every arm: as dots with intervals, or as lines over a factor that is a number.
+    """A plot of figures of every arm: as dots with intervals, or as lines over a numeric factor.
 
-    `y` are figures of the table (test_g.acc_t, ...). `by` is a factor whose values are a line each. The kinds
-    differences and effects draw what the report's tables of that name have of `y`, which are tested figures then; cost
-    draws its first against visual tokens, parameters, milliseconds and training hours.
+    `y` are figures of the table (test_g.acc_t, ...). `by` is a factor with a line for each of its values. The kinds
+    differences and effects draw the rows for `y` of the report's tables of that name, so `y` must be tested figures;
+    cost draws its first one against visual tokens, parameters, milliseconds and training hours.
     """
 
     kind: Literal["dots", "lines", "sensitivity", "differences", "effects", "cost"]
@@ -99,7 +99,7 @@ class Plot(Strict):
     @classmethod
     def _name_names_a_file(cls, name: str) -> str:
         if not re.fullmatch(r"\w[\w.-]*", name):
-            raise ValueError(f"{name!r} is to name a file, NAME.png: letters, digits, _, - and . only, no . in front")
+            raise ValueError(f"{name!r} has to name a file, NAME.png: only letters, digits, _, - and ., no . first")
         return name
 
     @model_validator(mode="after")
@@ -121,18 +121,18 @@ class Plot(Strict):
 class Experiment(Strict):
     """One question as runs of recipes.
 
-    recipe    what all arms share, as in a recipe file; stages and starts by name are the scale's
-    variants  by name what is merged over it; each is a recipe of its own, run with every seed
-    primary   figures that decide: their rows are corrected for each other, not for those of figures looked at beside
-    scales    by a scale's name what is merged over that scale; `variants` in it are merged over those of the same name,
-              others are run at that scale only
+    recipe    what all arms share, as in a recipe file; stages and starts used by name come from the scale
+    variants  by name, what is merged over it; each is a recipe of its own, run with every seed
+    primary   figures that decide: their rows are corrected for each other, not for those of secondary figures
+    scales    by scale, what is merged over that scale; its `variants` are merged over those of the same name, and new
+              ones are run at that scale only
     """
 
     name: str
     title: str
     question: str
     about: str = ""
-    reading: str = Field(default="", description="what would count as an answer, said before it was run")
+    reading: str = Field(default="", description="what would count as an answer, written before it was run")
     primary: list[Tested] = Field(
         default=["test_s", "test_g", "unseen"], min_length=1, description="the figures that decide"
     )
@@ -185,7 +185,7 @@ class Experiment(Strict):
             if times > 1:
                 before, after = contrast[:2]
                 raise ValueError(
-                    f"{before!r} and {after!r} are compared {times} times about the same: p is corrected for each"
+                    f"{before!r} and {after!r} are compared {times} times about the same, and p is corrected for each"
                 )
         for name in dict.fromkeys(contrast.together for contrast in compare if contrast.together):
             if faults := [*_apart([contrast for contrast in compare if contrast.together == name])]:
@@ -203,18 +203,18 @@ class Experiment(Strict):
     @model_validator(mode="after")
     def _one_world_for_a_fraction(self) -> Experiment:
         if self.fraction is not None and len(self.variants) > 1:
-            raise ValueError("a `fraction` goes with a single variant: what varies are its axes")
+            raise ValueError("a `fraction` goes with a single variant: its axes are what varies")
         return self
 
 
 def _apart(parts: Sequence[Contrast]) -> Iterator[str]:
-    """Why parts cannot be made once more as one: each of the statements is to be counted once, against one arm."""
+    """Yield why parts cannot be pooled: each statement has to count once, against one arm."""
     if len(parts) < 2:
-        yield "one comparison alone; a part more has to share the name, or leave `together` out"
+        yield "one comparison alone; give this name to another one too, or leave `together` out"
     if len(starts := dict.fromkeys(part.before for part in parts)) > 1:
         yield f"all parts need the same `before`, not {' and '.join(map(repr, starts))}"
     if any(part.trained is not None for part in parts):
-        yield "parts are told apart by their relations: leave `trained` out"
+        yield "parts differ by their relations: leave `trained` out"
     if not all(part.relations for part in parts):
         yield "every part needs `relations` of its own, so that no statement is counted twice"
     for name, times in Counter(name for part in parts for name in part.relations).items():

@@ -1,9 +1,8 @@
-"""What an experiment's runs say together: figures over seeds, contrasts with tests, effects of factors.
+"""An experiment's runs taken together: figures over seeds, contrasts with tests, effects of factors.
 
-A seed is a replicate: its own training, and where scenes are drawn its own world and test pictures. Intervals "over
-seeds" are Student's t over the seeds' figures; those "over pictures" resample the test pictures of these very runs,
-together for the two that are compared, and together for seeds that were tested on the same pictures. With one seed only
-the second can be had.
+A seed is a replicate: its own training and, for drawn scenes, its own world and test pictures. Intervals "over seeds"
+are Student's t over the seeds' figures; those "over pictures" resample the test pictures of these runs, jointly for the
+two that are compared and for seeds that were tested on the same pictures. With one seed only the latter are available.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ BESIDE = {
     "Consistency": ("consistency", "pairwise"),
     "Non-spatial": ("general", "acc_t"),
 }
-"""What stands beside the tested figures: title and place in metrics.json. Over the pool's wordings and not over all: of
-those never trained on many are not answered, and how many are asked hangs on the scale."""
+"""Figures shown next to the tested ones: title and place in metrics.json. Over the pool's wordings, not all: many
+wordings never trained on get no valid answer, and how many are asked depends on the scale."""
 LOOKS = {
     "lowest wording": ("test_g", "acc_t_over_templates", "min"),
     "highest wording": ("test_g", "acc_t_over_templates", "max"),
@@ -47,18 +46,18 @@ LOOKS = {
     "mirrored": ("picture_reliance", "acc_t", "mirror"),
     "things exchanged": ("picture_reliance", "acc_t", "swap"),
 }
-"""Accuracies that say what answers hang on, by what was asked (vsre.diagnose.reliance)."""
+"""Accuracies that show what answers depend on, by what was asked (vsre.diagnose.reliance)."""
 ABILITY = {
     "non-spatial": ("general", "acc_t"),
     "naming": ("general", "naming"),
     "captions": ("general", "captions"),
 }
-"""What is known beside relations (vsre.recipes.general)."""
+"""Abilities other than relations (vsre.recipes.general)."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One model of one variant over the seeds, in their order."""
+    """One model of one variant, with its runs in the order of the seeds."""
 
     name: str
     variant: str
@@ -66,23 +65,23 @@ class Arm:
     runs: tuple[Run, ...]
     factors: Mapping[str, str | float]
     same_pictures: bool
-    """Whether all seeds were tested on the same pictures, as where they are no drawn scenes."""
+    """Whether all seeds were tested on the same pictures, as they are unless scenes are drawn."""
 
     def resample(self, seed: int) -> int:
-        """The seed of the bootstrap for the run of a seed's place: the same pictures are resampled alike."""
+        """Return the bootstrap seed for the run at index `seed`: the same pictures are resampled alike."""
         return 0 if self.same_pictures else seed
 
     def pictures(self, runs: Sequence[Run]) -> int:
-        """How many pictures the seeds' runs are of, together."""
+        """Return how many pictures the seeds' runs have together."""
         return _asked(runs)["pictures"] * (1 if self.same_pictures else len(runs))
 
     def draws(self, figure: str) -> list[np.ndarray] | None:
-        """The figure of each seed on its pictures and on resamples of them, (1 + R,); None where a run lacks it."""
+        """Return each seed's figure on its pictures and on resamples of them, (1 + R,); None if a run lacks it."""
         return known([paired_draws(None, run, figure, seed=self.resample(i)) for i, run in enumerate(self.runs)])
 
 
 def arms_of(plan: Plan, runs: Runs, seeds: Sequence[int]) -> list[Arm]:
-    """The arms, every seed of which has run all models; with one variant an arm is called as its model."""
+    """Return the arms; every seed must have run all models. With a single variant an arm is named after its model."""
     found = []
     for variant, recipe in plan.recipes.items():
         for at, model in enumerate(recipe.models):
@@ -93,10 +92,10 @@ def arms_of(plan: Plan, runs: Runs, seeds: Sequence[int]) -> list[Arm]:
 
 
 def over(draws: Sequence[np.ndarray], pictures: int | None = None) -> dict[str, Any]:
-    """A figure known as draws (1 + R,) of each seed: {"value", "low", "high", "p", "pictures", "seeds"}.
+    """Summarise a figure given as draws (1 + R,) of each seed: {"value", "low", "high", "p", "pictures", "seeds"}.
 
-    `pictures`: of a share, of how many it is, for its interval where all are right or none. With one seed `low`, `high`
-    and `p` are None.
+    `pictures`: for a share, the number of pictures, used for the interval if all or none are right. With one seed
+    `low`, `high` and `p` are None.
     """
     if len(draws) > 1:
         found = pooled(draws)
@@ -110,14 +109,14 @@ def over(draws: Sequence[np.ndarray], pictures: int | None = None) -> dict[str, 
 
 
 def arm_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """A row an arm: the tested figures with intervals, the others as mean, lowest and highest seed, and its cost."""
+    """Return one row per arm: tested figures with intervals, others as mean, lowest and highest seed, and its cost."""
     beside = _measured(arms, BESIDE)
     rows = []
     for arm, others in zip(arms, beside, strict=True):
         row: dict[str, Any] = {"arm": arm.name, "factors": dict(arm.factors), "n": _asked(arm.runs)}
         for figure, title in TESTED.items():
             if (draws := arm.draws(figure)) is not None:
-                row[title] = over(draws, arm.pictures(arm.runs)) | {"p": None}  # nobody asks whether an accuracy is 0
+                row[title] = over(draws, arm.pictures(arm.runs)) | {"p": None}  # no test of an accuracy against 0
         row |= {title: figure for title, figure in others.items() if title in BESIDE}
         costs = [cost_of(run) for run in arm.runs]
         for name in costs[0]:
@@ -128,9 +127,9 @@ def arm_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 
 def also_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """Test-G of each arm on every further test set, and how much it is above the own one.
+    """Return Test-G of each arm on every further test set, and how far it is above that on its own test set.
 
-    Pictures are resampled apart, but of a single seed and the same scenes together.
+    The two sets' pictures are resampled separately, but jointly for a single seed and the same scenes.
     """
     rows = []
     for arm in arms:
@@ -141,7 +140,7 @@ def also_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
             if own is not None and draws is not None and len(draws) == len(own):
                 above = over([a - b for a, b in zip(draws, own, strict=True)])
                 paired = theirs[0].estimate("also", "less_own", SHOWN)
-                if len(theirs) == 1 and paired.value is not None:  # the same scenes: better known scene by scene
+                if len(theirs) == 1 and paired.value is not None:  # the same scenes: more precise when paired
                     above |= {"value": paired.value, "pictures": [paired.low, paired.high]}
                 rows.append(
                     {
@@ -156,19 +155,19 @@ def also_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 
 def look_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """A row an arm of what its answers hang on, wording and picture; empty where no picture was taken away."""
+    """Return one row per arm of how it depends on wording and picture; empty if no picture was ever taken away."""
     rows = _measured(arms, LOOKS)
     return rows if any("grey frame" in title for row in rows for title in row) else []
 
 
 def ability_rows(arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """A row an arm of what it knows beside relations; empty where that was not measured."""
+    """Return one row per arm of its abilities other than relations; empty if they were not measured."""
     rows = _measured(arms, ABILITY)
     return rows if any(len(row) > 1 for row in rows) else []
 
 
 def _measured(arms: Sequence[Arm], figures: Mapping[str, tuple[str, ...]]) -> list[dict[str, Any]]:
-    """A row an arm with those of the figures, titles and places in metrics.json, that every seed has."""
+    """Return one row per arm with those `figures` (title: place in metrics.json) that every seed has."""
     rows: list[dict[str, Any]] = []
     for arm in arms:
         found = {title: spread([run.estimate(*path).value for run in arm.runs]) for title, path in figures.items()}
@@ -177,7 +176,7 @@ def _measured(arms: Sequence[Arm], figures: Mapping[str, tuple[str, ...]]) -> li
 
 
 def floors(arms: Sequence[Arm]) -> list[dict[str, Any]]:
-    """For each variant the best guesser that sees no picture, by seed."""
+    """Return, for each variant, the best guesser that sees no picture, by seed."""
     found = []
     for variant in dict.fromkeys(arm.variant for arm in arms):
         arm = next(arm for arm in arms if arm.variant == variant)
@@ -190,7 +189,7 @@ def floors(arms: Sequence[Arm]) -> list[dict[str, Any]]:
 
 
 def relation_rows(arms: Sequence[Arm], *, least: int = 20) -> list[dict[str, Any]]:
-    """Test-G of each relation with at least so many statements a seed, a row a relation, by arm."""
+    """Return Test-G by relation and arm, one row per relation with at least so many statements in each seed."""
     found: dict[str, dict[str, Any]] = {}
     for arm in arms:
         by_seed = [_by_relation(run) for run in arm.runs]
@@ -205,7 +204,7 @@ def relation_rows(arms: Sequence[Arm], *, least: int = 20) -> list[dict[str, Any
 
 
 def _by_relation(run: Run) -> dict[str, tuple[int, float]]:
-    """Of each relation how many statements were asked in the pool's wordings, and the share that is right."""
+    """Return, by relation, how many statements were asked in the pool's wordings, and the share answered correctly."""
     table = run.samples(("pack", "relation", "key", "correct"), pc.field("pack") == HEADLINES["test_g"])
     if table is None:
         return {}
@@ -215,7 +214,7 @@ def _by_relation(run: Run) -> dict[str, tuple[int, float]]:
 
 
 def _asked(runs: Sequence[Run]) -> dict[str, int]:
-    """How many pictures and statements the seeds were asked about, on average."""
+    """Return how many pictures and statements a seed was asked about, on average."""
     found = []
     for run in runs:
         table = run.samples(("image_id", "key"))

@@ -1,14 +1,14 @@
-"""All results of an experiment as one table: OUT/results.parquet, one row a figure of a model.
+"""All results of an experiment as one table: OUT/results.parquet, one row per figure of a model.
 
     variant, seed, model, role     which run
-    factor_NAME                    what it is an arm of; null where it has no such factor
+    factor_NAME                    its level of a factor; null if it has no such factor
     figure                         the place of the figure in metrics.json, such as test_g.acc_t or
                                    by_relation.left of.acc_t; template.PACK.ID is acc_t under one wording;
                                    also.SET.FIGURE is of a further test set; cost.NAME is of cost.py
-    value, low, high, n            as measured; low and high bound 95 % over test pictures, null where not known
-    folder                         the run's folder in OUT: its samples are what pairs two runs
+    value, low, high, n            as measured; low and high bound 95 % over test pictures, null if unknown
+    folder                         the run's folder in OUT: two runs are paired by the samples there
 
-It is read by anything: DuckDB (`SELECT ... FROM 'results.parquet'`), polars, pandas.
+DuckDB (`SELECT ... FROM 'results.parquet'`), polars and pandas read it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FACTOR, COST = "factor_", "cost."
 
 
 def open_runs(plan: Plan, out: Path) -> dict[str, dict[int, list[Run]]]:
-    """The runs that are done, by variant and seed, in the order of the models."""
+    """Return the runs that are done, by variant and seed, in the order of the models."""
     found: dict[str, dict[int, list[Run]]] = {}
     for (variant, seed), (recipe, folder) in recipe_folders(plan, out).items():
         found.setdefault(variant, {})[seed] = [
@@ -52,7 +52,7 @@ def _open(recipe: Recipe, model: ModelSpec, folder: Path) -> Run:
 
 
 def write_results(plan: Plan, out: Path, runs: Mapping[str, Mapping[int, Sequence[Run]]], to: Path) -> pa.Table:
-    """Gather the figures of runs (of `open_runs` in OUT) into TO/results.parquet, and return them."""
+    """Gather the figures of runs (from `open_runs` in OUT) in TO/results.parquet, and return them."""
     factors = _factors(plan)
     rows = []
     for variant, by_seed in runs.items():
@@ -86,7 +86,7 @@ def write_results(plan: Plan, out: Path, runs: Mapping[str, Mapping[int, Sequenc
 
 
 def _factors(plan: Plan) -> dict[str, pa.DataType]:
-    """The factors that some arm has, by name: numbers, or text where one is."""
+    """Return the column type of every arm's factors, by name: number, or text if some value is text."""
     found: dict[str, list[str | float]] = {}
     for recipe in plan.recipes.values():
         for model in recipe.models:
@@ -96,14 +96,14 @@ def _factors(plan: Plan) -> dict[str, pa.DataType]:
 
 
 def figures_of(metrics: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every figure of a metrics.json as {"figure", "value", "low", "high", "n"}."""
+    """Yield every figure of a metrics.json as {"figure", "value", "low", "high", "n"}."""
     yield from _walk(metrics, ())
     for template in metrics.get("templates") or []:
         yield _row(f"template.{template['pack']}.{template['template']}", template["acc_t"])
 
 
 def cost_of(run: Run) -> dict[str, Any]:
-    """What cost.py measured of a run's model."""
+    """Return what cost.py measured for a run's model."""
     return dict(read_json(run.spec.folder / COST_FOLDER / STEP)["summary"])
 
 

@@ -1,4 +1,4 @@
-"""The processes that an experiment's models are trained in: one a GPU, or one a core."""
+"""The processes that train an experiment's models: one per GPU, or one per core."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from vsre.orphans import end_with_parent
 
 
 def default_jobs() -> int:
-    """A job a GPU, or a job a core where there is none."""
+    """Return the number of GPUs, or of cores if there is no GPU."""
     import torch
 
     return torch.cuda.device_count() or _cores()
 
 
 def _cores() -> int:
-    """Cores that this process may use; all of the machine's where the system tells no more (macOS, Windows)."""
+    """Return how many cores this process may use; all of the machine's if the system does not say (macOS, Windows)."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
 def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of processes, each with its share of the cores or a GPU of its own.
+    """Open a pool of processes, each with its share of the cores or a GPU of its own.
 
-    Where the caller is interrupted they are ended at once: what they were at goes on from its last checkpoint.
+    If the caller is interrupted they are terminated at once; a later run resumes from the last checkpoints.
     """
     import torch
 
@@ -56,7 +56,7 @@ def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
 
 def _begin(numbers: Any, gpus: Sequence[str], threads: int) -> None:
     end_with_parent()
-    # Python's KeyboardInterrupt would be one call's result, and the process would take up the next call.
+    # A KeyboardInterrupt would become one call's result, and the process would continue with the next call.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     number = numbers.get()
     if gpus:

@@ -1,8 +1,8 @@
-"""One self-contained Python file out of a package's own modules: some classes and all that they need, nothing else.
+"""One self-contained Python file from a package's own modules: some classes and all that they need, nothing else.
 
 A model on the hub brings its code along. That code is not a second copy kept by hand: it is cut out of the modules
-that run here, statement by statement, following names from the classes asked for. What a module does besides (reading
-checkpoints, writing data) stays behind with the packages that it would need.
+that run here, statement by statement, following names from the classes asked for. Whatever else a module does (reading
+checkpoints, writing data) stays behind, with the packages that it would need.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vsre.errors import VsreError
 
 @dataclass(frozen=True)
 class _Import:
-    """What a name stands for: `name` of `module`, or the module itself where `name` is None."""
+    """What a name stands for: `name` of `module`, or the module itself if `name` is None."""
 
     module: str
     name: str | None
@@ -58,9 +58,9 @@ class _Module:
 
 
 def bundle(classes: Sequence[type], *, package: str, docstring: str) -> str:
-    """Source of one module that defines `classes` as `package` does and imports nothing from it.
+    """The source of one module that defines `classes` as `package` does and imports nothing from it.
 
-    Raises VsreError where a needed module does more than define names, imports the package inside a function, or binds
+    Raises VsreError if a needed module does more than define names, imports the package inside a function, or binds
     a name that another needed module binds too: none of this can be carried over without changing what it means.
     """
     modules: dict[str, _Module] = {}
@@ -96,7 +96,7 @@ def bundle(classes: Sequence[type], *, package: str, docstring: str) -> str:
             if taken[name][1] is not statement:
                 raise VsreError(f"{name} is defined in {module.name} and in {taken[name][0].name}. Rename one.")
             return
-        if (module_name, name) in open_names:  # it is being taken: functions may call each other
+        if (module_name, name) in open_names:  # already being taken: functions may call each other
             return
         open_names.add((module_name, name))
         for needed in sorted(statement.needs):

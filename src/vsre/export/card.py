@@ -25,8 +25,8 @@ from vsre.report.results import markdown_table
 
 @dataclass(frozen=True)
 class CardFacts:
-    """All that a card is written from. `visual_tokens` is None where the model says nothing of it; `made` is what a
-    shipped model's own card says of its making."""
+    """All that a card is written from. `visual_tokens` is None if the model does not state them; `made` is what a
+    shipped model's own card says about how it was made."""
 
     name: str
     own_code: bool
@@ -68,7 +68,7 @@ def _front_matter(facts: CardFacts) -> str:
 
 
 def _text(facts: CardFacts) -> str:
-    # Markdown, not HTML: the hub's own renderer cleans what it shows, and `cell` keeps text from data plain.
+    # Markdown, not HTML: the hub's own renderer sanitises what it shows, and `cell` keeps text from data plain.
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True, trim_blocks=True
     )
@@ -86,7 +86,7 @@ def _text(facts: CardFacts) -> str:
 
 
 def _table(group: list[Measured]) -> dict[str, Any]:
-    """One test: what it was, its table, and what the answers hang on."""
+    """One test: what it was, its table, and what the answers depend on."""
     first, runs = group[0], [_named(result) for result in group]
     lines = [(run.name, line) for run in runs if (line := reliance_line(run))]
     return {
@@ -101,14 +101,14 @@ def _table(group: list[Measured]) -> dict[str, Any]:
 
 
 def _named(result: Measured) -> Run:
-    """The run under a name that no mark-up can hide in; the table itself escapes only what would break it."""
+    """The run under a name that cannot contain mark-up; the table itself escapes only what would break it."""
     plain_name = "".join(c if c.isalnum() or c in " .,:/+-" else f"&#{ord(c)};" for c in result.run.name[:100])
     name = f"**this model** ({plain_name})" if result.same_weights else f"{plain_name} (other weights)"
     return replace(result.run, spec=result.run.spec.model_copy(update={"name": name}))
 
 
 def limitations(facts: CardFacts) -> list[str]:
-    """Sentences on what the model cannot be trusted with, from the figures and the parts; plain text."""
+    """Sentences on where the model cannot be trusted, from the figures and the parts; plain text."""
     own = [result for result in facts.results if result.same_weights]
     said = []
     if not own:
@@ -124,7 +124,7 @@ def limitations(facts: CardFacts) -> list[str]:
         bias = result.run.estimate("bias").value
         if bias is not None and bias > LEANING:
             said.append(
-                f"It leans to one answer ({where}): accuracy on true and on false lie {100 * bias:.0f} points apart."
+                f"It leans to one answer ({where}): accuracies on true and on false are {100 * bias:.0f} points apart."
             )
         if result.protocol == "paper":
             said.append(f"The protocol paper trains on test rows ({where}): the figures say little about new pictures.")
@@ -132,10 +132,10 @@ def limitations(facts: CardFacts) -> list[str]:
             said.append(f"No blind floor was measured ({where}): part of the accuracy may need no picture.")
     if any(row["checkpoint"].startswith(ZOO_PREFIX) for row in facts.parts):
         said.append("Parts are vsre's tiny models, which know drawn scenes and nothing else: not for photographs.")
-    said.append("Tested, if at all, with English questions about one picture and how two things lie in it.")
-    said.append("Accuracy hangs on the wording: compare models under the same wordings only.")
+    said.append("Tested, if at all, with English questions about one picture and how two things in it relate.")
+    said.append("Accuracy depends on the wording: compare models under the same wordings only.")
     return said
 
 
 LEANING = 0.2
-"""A mean distance between the accuracies on true and on false statements that a card warns of."""
+"""The mean gap between the accuracies on true and on false statements above which a card warns of it."""

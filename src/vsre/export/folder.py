@@ -22,7 +22,7 @@ from vsre.train.checkpoints import no_bars, write_json
 
 CODE = "modeling_vsre"
 RECORD = "export.json"
-"""Says that a folder is an export, which may be replaced or pushed."""
+"""Marks a folder as an export, which may be replaced or pushed."""
 
 _AUTO_MAPS: dict[str, dict[str, type]] = {
     "config.json": {"AutoConfig": VsreConfig, "AutoModelForImageTextToText": VsreForConditionalGeneration},
@@ -51,12 +51,12 @@ def export_model(
     model that it names. `dtype` rounds the weights; None keeps them as they are.
 
     The card says what is known and nothing else. `results` are run folders of `vsre diagnose`; one that asked other
-    weights is shown as a comparison. `training` is a folder of `vsre train`, found by itself where the checkpoint lies
-    in one. `data` are folders of triplets or questions, or words. `llm` is the language model's checkpoint, where the
+    weights is shown as a comparison. `training` is a folder of `vsre train`, found automatically if the checkpoint lies
+    in one. `data` are folders of triplets or questions, or words. `llm` is the language model's checkpoint, if the
     model does not name it, `start` the checkpoint that training started from, `licence` the one under which you publish
-    (an id of the hub). The first two are found by themselves where the run's record has them.
+    (a licence id of the hub). `llm` and `start` are found automatically if the run's record has them.
 
-    The folder appears when it is whole. Raises VsreError for a model or run that cannot be read, and where `out` holds
+    The folder appears once it is complete. Raises VsreError for a model or run that cannot be read, and if `out` holds
     anything but an earlier export.
     """
     out = Path(out)
@@ -110,7 +110,7 @@ def export_model(
 
 def _check_free(out: Path) -> None:
     if out.exists() and not (out.is_dir() and ((out / RECORD).is_file() or not any(out.iterdir()))):
-        raise VsreError(f"{out}: holds something else than an export. Choose a new or empty folder.")
+        raise VsreError(f"{out}: holds something other than an export. Choose a new or empty folder.")
 
 
 def model_code() -> str:
@@ -135,7 +135,7 @@ def _add_code(folder: Path) -> None:
 
 
 def _forget_paths(file: Path) -> None:
-    """Where the parts lay on this machine means nothing elsewhere: of a path its last name stays."""
+    """Shorten the parts' paths, which mean nothing on another machine, to their last names."""
     content = json.loads(file.read_text("utf-8"))
     for entry in content.get("encoders") or []:
         entry["spec"]["checkpoint"] = public_name(entry["spec"]["checkpoint"])
@@ -146,7 +146,7 @@ def _forget_paths(file: Path) -> None:
 
 
 def _name_of(checkpoint: str | Path) -> str:
-    """A name for the card: of a stage's folder (runs/a/02-expert/model) the run's and the stage's."""
+    """A name for the card: for a stage's folder (runs/a/02-expert/model), the run's and the stage's."""
     path = Path(checkpoint)
     if path.name == "model" and path.is_dir():
         return f"{path.resolve().parents[1].name}-{re.sub(r'^[0-9]+-', '', path.resolve().parent.name)}"

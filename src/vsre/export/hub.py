@@ -9,14 +9,14 @@ from vsre.export.folder import RECORD
 from vsre.hub import push_folder
 
 _STALE = ["*.safetensors", "*.safetensors.index.json", "*.py"]
-"""What an earlier upload may have left that would be loaded beside this one."""
+"""Files that an earlier upload may have left and that would be loaded along with this one's."""
 
 
 def push_model(folder: str | Path, repo: str, *, private: bool = True) -> str:
-    """Upload an exported folder to the model repository `repo` (made if it is not there); returns its address.
+    """Upload an exported folder to the model repository `repo` (created if necessary); returns its address.
 
-    The key is the hub's own (HF_TOKEN, or `hf auth login`); it is not read here. Raises VsreError where the folder is
-    no export, where the hub refuses, and where `private` is wanted and the repository is public already.
+    The token is the hub's own (HF_TOKEN, or `hf auth login`); it is not read here. Raises VsreError if the folder is
+    no export, if the hub refuses, and if `private` is asked for but the repository is already public.
     """
     folder = Path(folder)
     if not (folder / RECORD).is_file():

@@ -1,4 +1,4 @@
-"""Checkpoints from LLaVA to one-encoder VSRE and back, as folders."""
+"""Converts checkpoint folders from LLaVA to one-encoder VSRE and back."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def convert_to_llava(checkpoint: str | Path, out: str | Path, *, dtype: str | No
 def _free(out: str | Path) -> Path:
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise VsreError(f"{out}: there is something already. Choose a new or empty folder.")
+        raise VsreError(f"{out}: there is something already here. Choose a new or empty folder.")
     return out
 
 

@@ -21,8 +21,8 @@ def open_for_export(checkpoint: str | Path, *, base: str | Path | None = None, d
     """Model and processor on the CPU, in `dtype` or else the checkpoint's own.
 
     `checkpoint` is a folder, `zoo:NAME`, a hub id, or a folder with a PEFT adapter, which is merged into its base:
-    `base`, or the one that it names. Raises VsreError as `load_model` does, where an adapter's weights are no
-    safetensors or do not fit its base, and where peft is not installed.
+    `base`, or the one that it names. Raises VsreError as `load_model` does, if an adapter's weights are not
+    safetensors or do not fit its base, and if peft is not installed.
     """
     folder = Path(checkpoint).expanduser()
     if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
@@ -33,7 +33,7 @@ def open_for_export(checkpoint: str | Path, *, base: str | Path | None = None, d
 
 
 def own_dtype(checkpoint: str | Path) -> str:
-    """The dtype a checkpoint's config names; float32 where it names none that a model can be loaded in."""
+    """The dtype a checkpoint's config names; float32 if it names none that a model can be loaded in."""
     config, _ = load_config(checkpoint)
     found = str(config.dtype or config.get_text_config().dtype).removeprefix("torch.")
     return found if found in DTYPES else "float32"
@@ -52,7 +52,7 @@ def _merged(folder: Path, base: str | Path | None, dtype: str | None) -> Loaded:
     loaded = load_model(named, device="cpu", dtype=dtype or own_dtype(named))
     try:
         adapted: Any = PeftModel.from_pretrained(loaded.model, str(folder))
-        # peft passes over weights that have no place in the base, and makes up those that are missing.
+        # peft skips weights that have no place in the base, and initialises those that are missing.
         odd = load_peft_weights(str(folder), device="cpu").keys() ^ get_peft_model_state_dict(adapted).keys()
         model = adapted.merge_and_unload(safe_merge=True)
     except (OSError, RuntimeError, ValueError, KeyError) as error:

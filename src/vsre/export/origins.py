@@ -27,9 +27,9 @@ def _known() -> dict[str, dict[str, str]]:
 
 
 def licence_of(checkpoint: str | Path) -> str:
-    """The licence of a checkpoint: as `licences.yaml` has it for this very id, or the checkpoint's own card says.
+    """The licence of a checkpoint: as `licences.yaml` has it for exactly this id, or the checkpoint's own card says.
 
-    Anything else is "unknown": nothing follows from a name that is alike.
+    Anything else is "unknown": nothing follows from a similar name.
     """
     known = _known()["models"].get(str(checkpoint))
     if known is not None:
@@ -42,7 +42,7 @@ def licence_of(checkpoint: str | Path) -> str:
 
 
 def data_licence(origin: str) -> str:
-    """The licence of rows of one origin, by what stands before its colon ("repaint:t2i")."""
+    """The licence of rows of one origin, by what comes before its colon ("repaint:t2i")."""
     return _known()["data"].get(origin.split(":")[0], UNKNOWN)
 
 
@@ -69,17 +69,17 @@ def is_published(checkpoint: str | Path) -> bool:
 
 
 def public_name(checkpoint: str | Path) -> str:
-    """What may be said of a checkpoint elsewhere: a hub id and `zoo:NAME` in full, of a path its last name."""
+    """A checkpoint's name for use elsewhere: a hub id or `zoo:NAME` in full, but only the last name of a path."""
     return str(checkpoint) if is_published(checkpoint) else Path(checkpoint).name
 
 
 def model_parts(
     config: Any, checkpoint: str | Path, llm: str | None = None, start: str | None = None
 ) -> list[dict[str, str]]:
-    """One row a part: part, checkpoint, what is taken of it, licence.
+    """One row per part: part, checkpoint, what is taken from it, licence.
 
     `llm` is the language model's checkpoint; None: as the config names it, if it does. `start` is the checkpoint that
-    was trained further; None: none is known, unless the model is not VSRE and was published itself.
+    was trained further; None: unknown, or the checkpoint itself if it is published and not VSRE.
     """
     text = config.get_text_config(decoder=True)
     language = llm or getattr(text, "_name_or_path", "") or UNKNOWN

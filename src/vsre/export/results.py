@@ -1,4 +1,4 @@
-"""What was measured: run folders of `vsre diagnose`, and whether the weights that were asked are these."""
+"""What was measured: run folders of `vsre diagnose`, and whether they were measured on these weights."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ HEADLINES = {"test_s": "Test-S", "test_g": "Test-G", "unseen": "Unseen"}
 
 @dataclass(frozen=True)
 class Measured:
-    """A run, and whether it asked the exported weights."""
+    """A run, and whether it was measured on the exported weights."""
 
     run: Run
     same_weights: bool
 
     @property
     def data(self) -> str:
-        """The folder of the triplets that were asked about, without where it lay."""
+        """The folder of the triplets that were asked about: the last two names of its path."""
         named = str(self.run.info.get("data", {}).get("triplets", "unnamed"))
         return "/".join(Path(named).parts[-2:])
 
@@ -46,15 +46,15 @@ class Measured:
         )
 
     def above_floor(self, headline: str, floor: float | None) -> bool | None:
-        """Whether the interval of an accuracy lies above the blind floor; None where one of them was not measured."""
+        """Whether the interval of an accuracy lies above the blind floor; None if one of them was not measured."""
         low = self.run.estimate(headline, "acc_t").low
         return None if low is None or floor is None else low > floor
 
 
 def measured(folders: Iterable[str | Path], model: nn.Module) -> list[Measured]:
-    """Run folders read, their weights compared with the model's by their fingerprint.
+    """Read run folders and compare their weights with the model's by fingerprint.
 
-    A run under another dtype is compared in that dtype: what a checkpoint becomes when it is loaded so.
+    A run in another dtype is compared in that dtype: what a checkpoint becomes when it is loaded that way.
     """
 
     @cache
@@ -73,13 +73,13 @@ def measured(folders: Iterable[str | Path], model: nn.Module) -> list[Measured]:
 
 
 def by_test(results: Iterable[Measured]) -> list[list[Measured]]:
-    """Runs that may stand in one table, the exported model's before others."""
+    """Groups of runs that may share a table, the exported model's before others."""
     ordered = sorted(results, key=lambda r: (r.test, not r.same_weights))
     return [list(group) for _, group in groupby(ordered, key=lambda r: r.test)]
 
 
 def eval_results(results: Iterable[Measured]) -> list[Any]:
-    """huggingface_hub's EvalResult for each headline of runs that asked these weights, as fractions."""
+    """huggingface_hub's EvalResult, as a fraction, for each headline of the runs on these weights."""
     from huggingface_hub import EvalResult
 
     found = []
@@ -93,7 +93,7 @@ def eval_results(results: Iterable[Measured]) -> list[Any]:
                         task_type="image-text-to-text",
                         dataset_type="vsre",
                         dataset_name=f"{title} on {result.data}",
-                        # The hub joins results whose configuration and revision are equal under one name.
+                        # The hub merges results with the same configuration and revision under one name.
                         dataset_config=key,
                         dataset_revision=result.test[0],
                         dataset_args={"protocol": result.protocol},

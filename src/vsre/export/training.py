@@ -1,4 +1,4 @@
-"""What a model was trained on, and how, as the folders of `vsre train` and of the data say it."""
+"""What a model was trained on, and how, according to the folders of `vsre train` and of the data."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class StageFacts:
 
 
 def stages_of(checkpoint: str | Path, training: str | Path | None = None) -> list[StageFacts]:
-    """The finished stages of a run of `vsre train`, in order, up to the one that the checkpoint is of.
+    """The finished stages of a run of `vsre train`, in order, up to the checkpoint's own.
 
-    `training` is the run's folder; None: the one around a checkpoint that lies in it (RUN/NN-STAGE/model), else there
-    are none. Raises VsreError where the folder named holds no finished stage.
+    `training` is the run's folder; None: the one that the checkpoint lies in (RUN/NN-STAGE/model), or no stages if it
+    lies in none. Raises VsreError if the run's folder holds no finished stage.
     """
     own, run = _folders(checkpoint, training)
     if run is None:
@@ -47,7 +47,7 @@ def stages_of(checkpoint: str | Path, training: str | Path | None = None) -> lis
 
 def began_with(checkpoint: str | Path, training: str | Path | None = None) -> dict[str, Any]:
     """What a run of `vsre train` began with, as its record says: `checkpoint` or `llm`, and `encoders` where some were
-    named; empty where nothing is known. `training` is as for `stages_of`."""
+    named; empty if nothing is known. `training` is as for `stages_of`."""
     _, run = _folders(checkpoint, training)
     try:
         return {} if run is None else dict(read_json(run / RUN)[START])
@@ -86,7 +86,7 @@ def _stage(done: dict[str, Any]) -> StageFacts:
 
 
 def made_by(checkpoint: str | Path) -> dict[str, Any]:
-    """What the card.json of a shipped model says of its making; empty for any other checkpoint."""
+    """What the card.json of a shipped model says about how it was made; empty for any other checkpoint."""
     try:
         card = read_json(Path(resolve_checkpoint(checkpoint)) / "card.json")
         return {"objective": card["settings"]["objective"], **card["made"]}
@@ -96,7 +96,7 @@ def made_by(checkpoint: str | Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """A source of training data: its name, what is in it, the protocol it was kept apart by, its licence."""
+    """A source of training data: its name, what is in it, the protocol of its split, its licence."""
 
     name: str
     content: str
@@ -105,7 +105,7 @@ class DataFacts:
 
 
 def describe_data(source: str) -> DataFacts:
-    """What a folder of triplets or questions holds; words that name no folder stand for themselves.
+    """What a folder of triplets or questions holds; words that name no folder are kept as they are.
 
     A folder that is gone is only named: a card can be written after the data were deleted.
     """
@@ -126,7 +126,7 @@ def describe_data(source: str) -> DataFacts:
         found = table.to_table(columns=["template", "pack"])
         packs, templates = set(found["pack"].to_pylist()), set(found["template"].to_pylist())
         asked = f"questions: {len(found):,}, pack {', '.join(sorted(packs))}"
-        # Free questions have a template each, which says nothing.
+        # Free questions have one template each: their number says nothing.
         shared = 2 * len(templates) <= len(found)
         return DataFacts(_short(source), asked + (f", {len(templates)} templates" if shared else ""))
     raise VsreError(f"{folder}: neither triplets nor questions, by its columns. Name a folder that vsre wrote.")

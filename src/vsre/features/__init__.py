@@ -1,4 +1,4 @@
-"""What the visual tokens of a model tell of space, encoder by encoder: before projection, after it, and merged."""
+"""What a model's visual tokens say about space, encoder by encoder: before projection, after it, and merged."""
 
 from vsre.features.complement import Complement, complement
 from vsre.features.inside import Inside, inside

@@ -1,8 +1,8 @@
 """Which encoder knows what, in a merged model: each silenced in turn, each left alone, and the attention each gets.
 
-Silenced encoders' features are replaced by their mean over pictures, so that the language model meets nothing that it
-has never seen but learns nothing of this picture. A model may have learnt to rely on an encoder that another could
-replace, so this tells what the model uses, not what an encoder could have given.
+Silenced encoders' features are replaced by their mean over pictures, so that the language model meets nothing
+unfamiliar but learns nothing about this picture. A model may have learnt to rely on an encoder that another could
+replace, so this shows what the model uses, not what an encoder could have given.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from vsre.triplets import Triplet, read_triplets
 
 @dataclass(frozen=True)
 class Complement:
-    """`figures` as JSON; `right`: arm -> whether each statement was answered rightly, in the same order."""
+    """`figures` as JSON; `right`: arm -> whether each question was answered correctly, in the same order."""
 
     figures: dict[str, Any]
     right: dict[str, list[bool]]
@@ -54,19 +54,19 @@ def complement(
 ) -> Complement:
     """Ask a VSRE model every template of a pack about triplets, with each encoder silenced and with each alone.
 
-    `figures`: "accuracy" of each arm with Wilson's interval over questions (those of one picture are not independent,
-    which the interval does not know), and by meta category; "errors": for the arms with one encoder alone the share of
-    questions that both of two get wrong, over that either does (Jaccard); "union": the share that at least one encoder
-    alone answers rightly (an oracle's), and "union_by_chance" what it would be if their errors had nothing in common:
-    four coins reach 94 %; "attention": see `attention_shares`. `limit` takes so many triplets as `spread` does. Raises
-    VsreError for a model that is no VSRE or has one encoder, and where fewer than two pictures are asked about.
+    `figures`: "accuracy" of each arm with a Wilson interval over questions (which ignores that those about one picture
+    are not independent), and by meta category; "errors": for each two of the arms with one encoder alone, the share of
+    questions both get wrong over the share either does (Jaccard); "union": the share that at least one encoder alone
+    answers correctly (an oracle's), and "union_by_chance" what it would be if their errors were independent: four coins
+    reach 94 %; "attention": see `attention_shares`. `limit`: at most this many triplets, chosen as by `spread`. Raises
+    VsreError for a model that is no VSRE or has one encoder, and if fewer than two pictures are asked about.
     """
     model = engine.model
     if not isinstance(model, VsreForConditionalGeneration) or len(model.specs) < 2:
         raise VsreError(f"{engine.name}: only a VSRE model of two or more encoders can have one silenced.")
     rows = spread(triplets, limit)
     if not rows:
-        raise VsreError(f"{triplets}: no triplets in there.")
+        raise VsreError(f"{triplets}: no triplets here.")
     if len(pictures := {t.image_id: t for t in rows}) < 2:
         raise VsreError(
             f"{triplets}: these {len(rows)} triplets are about one picture, and an encoder is silenced by its mean "
@@ -107,9 +107,9 @@ def _silenced(model: VsreForConditionalGeneration, means: Mapping[str, torch.Ten
 
 
 def spread(triplets: Path | str, limit: int | None) -> list[Triplet]:
-    """All triplets, or so many, of pictures from all over the set, as `vsre.sources.subset` takes them.
+    """All triplets, or `limit` of them, of pictures from all over the set, as `vsre.sources.subset` takes them.
 
-    They come picture by picture in the order they are taken in, so that the first of them are a smaller such part.
+    They come picture by picture in the order in which they are taken, so that the first ones are a smaller such part.
     """
     rows = Counter(triplet.image_id for triplet in read_triplets(triplets, images=False))
     wanted = shares(rows, limit, seed=0)
@@ -127,7 +127,7 @@ def _frames(engine: TransformersEngine, triplets: Iterable[Triplet]) -> torch.Te
 
 @torch.no_grad()
 def _means(engine: TransformersEngine, triplets: Sequence[Triplet]) -> dict[str, torch.Tensor]:
-    """Encoder -> its mean features over these triplets' pictures, of the shape of one picture's."""
+    """Encoder -> its mean features over these triplets' pictures, shaped like one picture's."""
     sums: dict[str, torch.Tensor] = {}
     for start in range(0, len(triplets), _BATCH):
         frames = _frames(engine, triplets[start : start + _BATCH])
@@ -137,7 +137,7 @@ def _means(engine: TransformersEngine, triplets: Sequence[Triplet]) -> dict[str,
 
 
 def _questions(rows: Sequence[Triplet], pack: str | Path) -> list[list[tuple[Prompt, Template]]]:
-    """For each triplet (prompt, template) in every template that it can be asked in."""
+    """For each triplet, (prompt, template) for every template in which it can be asked."""
     templates = load_pack(pack).templates
     found = []
     for triplet in rows:
@@ -151,14 +151,14 @@ def _questions(rows: Sequence[Triplet], pack: str | Path) -> list[list[tuple[Pro
 def _answered(
     engine: TransformersEngine, rows: Sequence[Triplet], asked: Sequence[Sequence[tuple[Prompt, Template]]]
 ) -> list[bool]:
-    """Whether each question is answered rightly, in order; what cannot be read is not."""
+    """Whether each question is answered correctly, in order; an unreadable answer is not."""
     right: list[bool] = []
     for start in range(0, len(rows), engine.batch_images):
         some = range(start, min(start + engine.batch_images, len(rows)))
         replies = engine.answer([(rows[i].image, [prompt for prompt, _ in asked[i]]) for i in some])
         for i, given in zip(some, replies, strict=True):
             said = (rows[i].subject, rows[i].relation, rows[i].object)
-            both = {"statement": caption(*said), "negated": negated(*said)}  # an answer may say it or deny it
+            both = {"statement": caption(*said), "negated": negated(*said)}  # an answer may say either
             for reply, (_, template) in zip(given, asked[i], strict=True):
                 right.append(read_answer(reply.text or "", template.format, **both).value is rows[i].label)
     return right
@@ -200,9 +200,9 @@ def attention_shares(
 ) -> dict[str, Any]:
     """How the attention of the last token before the answer is spread: the mean over layers, heads and triplets.
 
-    "visual" is what all visual tokens get; "of_visual" is each encoder's part of that beside its part of the tokens.
-    Attention is not influence: read it beside the accuracies. The model's attention is switched to eager and back,
-    which alone returns its weights.
+    "visual" is the share of all visual tokens; "of_visual" is each encoder's share of that and its share of the tokens.
+    Attention is not influence: read it together with the accuracies. The model's attention is switched to eager, the
+    only one to return its weights, and back.
     """
     model, processor = engine.model, engine.processor
     places = model.fusion.places(model.specs)

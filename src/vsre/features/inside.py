@@ -1,10 +1,10 @@
-"""What each encoder's features know of space, before projection, after it, and merged: probes, alignment, relations.
+"""What each encoder's features say about space, before projection, after it, and merged: probes, alignment, relations.
 
 - probes: class at a place, position, left/above and nearer/farther, by ridge regressions fitted on scenes of one pool
   and measured on another (`vsre.zoo.probes`);
 - alignment: unbiased linear CKA between encoders on the same objects, before and after projection. Encoders whose
   projected features align speak the same language to the language model;
-- tokens: norms of the projected tokens beside those of the language model's own word embeddings, and how many
+- tokens: norms of the projected tokens against those of the language model's own word embeddings, and how many
   directions they use. A norm far from that of words is a misalignment that the language model has to absorb;
 - relations: distances within and between relations (arXiv 2412.18224, Table 4), of true statements with boxes.
 """
@@ -40,7 +40,7 @@ TABLE_4 = ("above", "next to", "behind", "inside", "on top of", "under", "on")
 
 @dataclass(frozen=True)
 class Inside:
-    """`figures` as JSON; `relations` of each drawn statement, and by stage its features (n, C) for a plot."""
+    """`figures` as JSON; for a plot, the relation of each drawn statement and, by stage, its features (n, C)."""
 
     figures: dict[str, Any]
     relations: tuple[str, ...] = ()
@@ -58,10 +58,10 @@ def inside(
     per_relation: int = 200,
     seed: int = 0,
 ) -> Inside:
-    """Look into a VSRE model: probes fitted on the scenes of `train` and measured on those of `test`, and distances of
-    up to `per_relation` true statements of each of `relations` in `triplets`, drawn by `seed`.
+    """Look into a VSRE model: probes fitted on the scenes of `train` and measured on those of `test`, and distances
+    between up to `per_relation` true statements of each of `relations` in `triplets`, drawn by `seed`.
 
-    Raises VsreError for a model that is no VSRE, and for triplets that lack pictures or boxes for two of the relations.
+    Raises VsreError for a model that is no VSRE, and unless `triplets` has pictures and boxes for two of the relations.
     """
     fitted, asked = _look(model, train), _look(model, test)
     figures: dict[str, Any] = {
@@ -81,8 +81,8 @@ def inside(
 
 @dataclass(frozen=True)
 class _Looked:
-    """By stage what is kept of a pool's maps, which are gigabytes: what is seen on the stage's own grid, the things'
-    features on the coarsest grid (o, C), the length of each cell's features, and up to `SAMPLED` of these features."""
+    """What is kept, by stage, of a pool's maps, which are gigabytes: what is seen on the stage's own grid, the things'
+    features on the coarsest grid (o, C), the norm of each cell's features, and up to `SAMPLED` of these features."""
 
     seen: dict[str, Seen]
     coarse: dict[str, NDArray[Any]]
@@ -91,7 +91,7 @@ class _Looked:
 
 
 SAMPLED = 4096
-"""The features whose rank is counted: a sample is enough, and the decomposition is cubic."""
+"""How many features the rank is computed from: a sample is enough, and the decomposition is cubic."""
 
 
 def _look(model: Any, pool: Pool) -> _Looked:
@@ -154,7 +154,7 @@ def _tokens(model: Any, looked: _Looked) -> dict[str, Any]:
 def draw_statements(
     triplets: Iterable[Triplet], relations: Sequence[str], per_relation: int, rng: Random
 ) -> list[Triplet]:
-    """Up to `per_relation` true statements of each relation that have picture and boxes; the seed decides which."""
+    """Up to `per_relation` true statements of each relation that have picture and boxes, drawn at random."""
     found: defaultdict[str, list[Triplet]] = defaultdict(list)
     met: defaultdict[str, int] = defaultdict(int)
     wanted = set(relations)
@@ -177,9 +177,9 @@ def draw_statements(
 
 
 def statement_vectors(model: Any, processor: Any, triplets: Sequence[Triplet]) -> dict[str, NDArray[Any]]:
-    """By stage (n, 2 C): the mean features in the subject's box beside those in the object's, each of length 1.
+    """By stage (n, 2 C): the mean features in the subject's box, then those in the object's, each of length 1.
 
-    A cell weighs as much of it as the box covers.
+    A cell is weighted by the share of it that the box covers.
     """
     found: defaultdict[str, list[NDArray[Any]]] = defaultdict(list)
     for triplet in triplets:
@@ -196,8 +196,8 @@ def statement_vectors(model: Any, processor: Any, triplets: Sequence[Triplet]) -
 
 
 def box_mean(cells: torch.Tensor, box: Box) -> NDArray[Any]:
-    """The mean of features (g, g, C) in a box (fractions of the frame), each cell weighing as much of it as is covered;
-    of a box without area the cell it lies in."""
+    """The mean of features (g, g, C) in a box (fractions of the frame), each cell weighted by the share of it that is
+    covered; for a box without area, the cell it lies in."""
     g = cells.shape[0]
     edges = torch.arange(g + 1, dtype=torch.float64) / g
 

@@ -16,11 +16,11 @@ Array = NDArray[np.floating[Any]]
 def linear_cka(a: Array, b: Array) -> float:
     """Linear centred kernel alignment of two sets of features (n, C) and (n, D) of the same n things, in [0, 1].
 
-    HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) of K = A A' and L = B B', by the unbiased estimator of HSIC (Song et al.,
-    JMLR 13, 2012), as Nguyen et al. (arXiv 2010.15327, section 3) take it; it may fall below 0, which gives
-    0. With the biased one (Kornblith et al., arXiv 1905.00414) two encoders that have nothing in common reach .5 as
-    soon as they are as wide as there are things. 1 where one is a rotation and scaling of the other; a set without
-    variance gives 0. Raises VsreError where the numbers of things differ or are below 4.
+    HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) of K = A A' and L = B B', with the unbiased estimator of HSIC (Song et al.,
+    JMLR 13, 2012), as in Nguyen et al. (arXiv 2010.15327, section 3); an estimate below 0 gives 0. With
+    the biased one (Kornblith et al., arXiv 1905.00414), two encoders that have nothing in common reach .5 as
+    soon as they are as wide as there are things. 1 if one is a rotation and scaling of the other; a set without
+    variance gives 0. Raises VsreError if the numbers of things differ or are below 4.
     """
     if len(a) != len(b):
         raise VsreError(
@@ -34,12 +34,12 @@ def linear_cka(a: Array, b: Array) -> float:
 
 
 def _centred_gram(features: Array) -> Array:
-    """The matrix (n, n) of scalar products, U-centred: rows and columns sum to 0 and so does the diagonal, which has no
-    part. The sum of two such matrices' products over n (n - 3) is the unbiased HSIC (Szekely and Rizzo, 2014).
+    """The matrix (n, n) of scalar products, U-centred: the diagonal is 0, and rows and columns sum to 0. The sum of two
+    such matrices' elementwise products over n (n - 3) is the unbiased HSIC (Szekely and Rizzo, 2014).
     """
     x = np.asarray(features, np.float64)
     centred = x - x.mean(0)
-    if np.linalg.norm(centred) <= 1e-12 * np.linalg.norm(x):  # the rounding of the mean is no variance
+    if np.linalg.norm(centred) <= 1e-12 * np.linalg.norm(x):  # rounding of the mean is not variance
         return np.zeros((len(x), len(x)))
     gram, n = centred @ centred.T, len(x)
     np.fill_diagonal(gram, 0.0)
@@ -67,7 +67,7 @@ def class_distances(features: Array, classes: Sequence[str]) -> dict[str, Any]:
     members of different classes; `mean_within` the mean over classes. All are divided by the mean distance between any
     two of the n, so that 1 means no structure and widths and scales do not matter: arXiv 2412.18224 (Table 4) gives an
     intra-class distance without saying how it was normalised. `ratio` is mean_within / between. Classes of one member
-    are left out. Raises VsreError where no two classes have two members.
+    are left out. Raises VsreError unless two classes have two members each.
     """
     names = np.asarray(classes)
     kept = [name for name in sorted(set(classes)) if (names == name).sum() > 1]

@@ -1,4 +1,4 @@
-"""The scatter plot of relations: each statement a dot, the first two principal components, a panel a stage."""
+"""The scatter plot of relations: a dot per statement, the first two principal components, a panel per stage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vsre.features.inside import Inside
 
 
 def write_scatter(path: Path, found: Inside) -> Path:
-    """Write an SVG (or whatever the name's ending says) of `found.vectors`; axes are each panel's own components."""
+    """Write an SVG (or what the file's suffix says) of `found.vectors`; the axes are each panel's own components."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from sklearn.decomposition import PCA

@@ -16,11 +16,11 @@ from vsre.zoo.probes import at_once
 
 MERGED = "merged"
 Maps = dict[str, torch.Tensor]
-"""Name of the stage -> (n, g, g, C), float32, in the machine's memory."""
+"""Name of the stage -> (n, g, g, C), float32, in main memory."""
 
 
 def stage_names(model: VsreForConditionalGeneration) -> list[str]:
-    """ "clip, encoder", ..., "clip, projected", ..., "merged": those that `stage_maps` gives for a model."""
+    """The stages that `stage_maps` gives for a model: "clip, encoder", ..., "clip, projected", ..., "merged"."""
     own = [names[0] for names in _owners(model) if len(names) == 1]
     before = [f"{spec.name}, encoder" for spec in model.specs]
     return [*before, *(f"{name}, projected" for name in own), MERGED]
@@ -30,17 +30,17 @@ def stage_names(model: VsreForConditionalGeneration) -> list[str]:
 def stage_maps(model: Any, frames: torch.Tensor) -> Maps:
     """The features of frames uint8 (n, 3, S, S) at every stage.
 
-    CLS tokens have no place on the grid and are left out. "merged" has all projected tokens of a cell beside one
-    another, resampled to the finest grid: what can be read at a place by whoever reads all encoders. Many frames are
-    much memory (a picture's merged map is 48 MB at the paper's size): take `at_once` of them. Raises VsreError for a
-    model that is no VSRE.
+    CLS tokens have no place on the grid and are left out. "merged" concatenates all projected tokens of a cell,
+    resampled to the finest grid: what can be read at a place from all encoders together. Many frames take much memory
+    (a picture's merged map is 48 MB at the paper's size): pass `at_once` of them. Raises VsreError for a model that is
+    no VSRE.
     """
     if not isinstance(model, VsreForConditionalGeneration):
         raise VsreError(f"{type(model).__name__}: only VSRE models say which token is whose. Convert or train one.")
     found: dict[str, list[torch.Tensor]] = {name: [] for name in stage_names(model)}
     for some in frames.split(at_once(frames.shape[-1])):
         for name, cells in _maps(model, some):
-            found[name].append(cells.float().cpu())  # the probes are fitted there
+            found[name].append(cells.float().cpu())  # where the probes are fitted
     return {name: torch.cat(parts) for name, parts in found.items()}
 
 
@@ -50,7 +50,7 @@ def _maps(model: VsreForConditionalGeneration, frames: torch.Tensor) -> Iterator
         own = features[spec.name]
         if own.ndim == 3 and spec.cls == "keep":
             own = own[:, 1:]
-        cells = resample(as_map(own), spec.token_grid)  # SAM's 64x64 neck on its adapter's 16x16
+        cells = resample(as_map(own), spec.token_grid)  # SAM's 64x64 neck to its adapter's 16x16
         yield f"{spec.name}, encoder", cells.permute(0, 2, 3, 1)
     tokens = model.project(features)  # (B, N, width)
     projected = {}
@@ -65,7 +65,7 @@ def _maps(model: VsreForConditionalGeneration, frames: torch.Tensor) -> Iterator
 
 
 def _owners(model: VsreForConditionalGeneration) -> dict[tuple[str, ...], list[int]]:
-    """Encoders -> the indices of the tokens that hold their features, in the order of reading."""
+    """Encoders -> the indices of the tokens that hold their features, in reading order."""
     found: dict[tuple[str, ...], list[tuple[float, float, int]]] = {}
     for index, place in enumerate(model.fusion.places(model.specs)):
         if place.box != WHOLE or len(model.fusion.places(model.specs)) == 1:
@@ -74,10 +74,10 @@ def _owners(model: VsreForConditionalGeneration) -> dict[tuple[str, ...], list[i
     owners = {names: [index for *_, index in sorted(places)] for names, places in found.items()}
     for names, indices in owners.items():
         if math.isqrt(len(indices)) ** 2 != len(indices):
-            raise VsreError(f"{', '.join(names)}: {len(indices)} tokens are no square grid.")
+            raise VsreError(f"{', '.join(names)}: {len(indices)} tokens do not form a square grid.")
     return owners
 
 
 def as_vectors(maps: torch.Tensor) -> torch.Tensor:
-    """Features (n, g, g, C) as one vector a cell: (n * g * g, C)."""
+    """Features (n, g, g, C) as one vector per cell: (n * g * g, C)."""
     return as_tokens(maps.permute(0, 3, 1, 2)).flatten(0, 1)

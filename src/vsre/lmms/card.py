@@ -1,4 +1,4 @@
-"""The data set card: front matter that the hub and `datasets` read, and what a user must know of the figures."""
+"""The data set card: front matter that the hub and `datasets` read, and what a user must know about the figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TITLES = {
 
 def write_card(folder: Path, summary: dict[str, Any], features: Any) -> Path:
     """Write FOLDER/README.md for a test set; `summary` is the content of testset.json, `features` its columns."""
-    # Markdown, not HTML: the hub's own renderer cleans what it shows, and `cell` keeps text from data plain.
+    # Markdown, not HTML: the hub's own renderer sanitises what it shows, and `cell` keeps text from data plain.
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
     environment.filters["cell"] = plain
     template = environment.from_string(files("vsre.lmms").joinpath("card.md.j2").read_text("utf-8"))
@@ -69,10 +69,10 @@ def _left_out(summary: dict[str, Any]) -> list[str]:
     if skipped["duplicate_rows"]:
         told.append(f"{skipped['duplicate_rows']:,} repeated rows")
     if skipped["no_boxes"]:
-        told.append(f"{skipped['no_boxes']:,} questions that would give boxes which are not known")
+        told.append(f"{skipped['no_boxes']:,} questions that would state boxes which are unknown")
     return told
 
 
 def plain(text: str) -> str:
-    """Text from data as it may stand in Markdown, in a table too: one line, no mark-up."""
+    """Text from data made safe for Markdown, including tables: one line, no mark-up."""
     return "".join(f"\\{c}" if c in r"\`*_[]<>|#" else c for c in " ".join(str(text).split()))

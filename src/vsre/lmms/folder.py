@@ -11,11 +11,11 @@ from typing import Any
 from vsre.errors import VsreError
 
 FORMAT = 1
-"""Of testset.json; raised when a reader of an earlier version would misread it."""
+"""Of testset.json; increased when a reader of an earlier version would misread it."""
 
 
 def begin(out: Path, configs: Iterable[str]) -> None:
-    """Make OUT ready for a test set. An earlier one, whole or begun, is taken away; anything else is left alone, and
+    """Make OUT ready for a test set. An earlier one, complete or partial, is removed; anything else is left alone, and
     refused."""
     if (out / "testset.json").is_file():
         for name in read_summary(out, begun=True)["configs"]:
@@ -38,8 +38,8 @@ def write_summary(out: Path, summary: dict[str, Any]) -> None:
 
 
 def read_summary(folder: str | Path, *, begun: bool = False) -> dict[str, Any]:
-    """testset.json of a test set. Raises VsreError where it is missing, damaged, of another version, or of a test set
-    that was not written to its end (unless `begun`)."""
+    """The content of a test set's testset.json. Raises VsreError if it is missing, damaged, of another version, or of a
+    test set that was not written to its end (unless `begun`)."""
     path = Path(folder) / "testset.json"
     again = f"Write it again: vsre testset TRIPLETS --out {folder}"
     try:

@@ -1,4 +1,4 @@
-"""A test set on the Hugging Face hub: put there, and found there again."""
+"""A test set on the Hugging Face hub: uploading it, and downloading it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ PUBLISHED = ["README.md", "testset.json", "*/test-*.parquet"]
 def push(folder: str | Path, repo: str, *, private: bool = True) -> str:
     """Upload a written test set to the data set repository `repo` (made if it is not there); returns its address.
 
-    Shards of an earlier upload that this one does not replace are removed. The key is the hub's own (HF_TOKEN, or
-    `hf auth login`). Raises VsreError where there is no test set, where the hub refuses, and where `private` is wanted
-    and the repository is public already: what an earlier upload made of it is not this one's to decide.
+    Shards of an earlier upload that this one does not replace are removed. The key is the hub's own (HF_TOKEN, or `hf
+    auth login`). Raises VsreError if there is no test set, if the hub refuses, or if `private` is wanted and the
+    repository is already public: this upload does not change what an earlier one made public.
     """
     read_summary(folder)
     patterns = {"allow_patterns": PUBLISHED, "delete_patterns": ["*/test-*.parquet"]}
@@ -27,7 +27,7 @@ def push(folder: str | Path, repo: str, *, private: bool = True) -> str:
 def hub_folder(repo: str, config: str | None = None) -> Path:
     """The local copy of a test set on the hub: its testset.json, and with `config` that configuration's shards.
 
-    What the hub's cache holds is not fetched again. Raises VsreError where it cannot be had.
+    What the hub's cache holds is not fetched again. Raises VsreError if it cannot be obtained.
     """
     from huggingface_hub import snapshot_download
 
@@ -36,6 +36,6 @@ def hub_folder(repo: str, config: str | None = None) -> Path:
         return Path(snapshot_download(repo, repo_type="dataset", allow_patterns=wanted))
     except Exception as error:
         raise VsreError(
-            f"{repo}: neither a folder here nor a data set that the hub gives ({kind_and_line(error)}). "
+            f"{repo}: neither a folder here nor a data set available on the hub ({kind_and_line(error)}). "
             "Name the folder that `vsre testset` wrote, or OWNER/NAME of one that was pushed."
         ) from error

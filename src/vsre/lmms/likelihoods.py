@@ -1,7 +1,7 @@
 """Likelihood tasks of lmms-eval: the losses of a question's options, and the questions that have none.
 
-lmms-eval takes the option with the smallest loss, and of equal ones the first: it knows no unanswered question. One
-that could not be answered therefore counts as its first option, which is right wherever that is the right one.
+lmms-eval takes the option with the smallest loss, and of equal ones the first: it has no unanswered questions. One that
+could not be answered therefore counts as its first option, and as right if that is the right one.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from vsre.diagnose import Reply
 from vsre.errors import VsreError
 
 MOST_FAILED = 0.01
-"""Of a task's questions: with more of them failed its score is no longer one of the model."""
+"""Largest share of a task's questions that may fail: beyond it, the score is no longer one of the model."""
 
 
 def losses(reply: Reply, options: int) -> list[float] | None:
-    """For each option the mean of -log P over its tokens and the end token; None where one of them has no number."""
+    """For each option the mean of -log P over its tokens and the end token; None if one of them has no number."""
     if reply.error or len(reply.scores) != options:
         return None
     found = [-score.mean_with_end for score in reply.scores]
@@ -27,7 +27,7 @@ def losses(reply: Reply, options: int) -> list[float] | None:
 
 @dataclass
 class Failures:
-    """How many questions of each task were asked, how many of them have no losses, and why the first has none."""
+    """For each task, how many questions were asked, how many of them have no losses, and why the first has none."""
 
     asked: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
@@ -40,12 +40,12 @@ class Failures:
             self.reasons.setdefault(task, reply.error or "an option's likelihood is missing or no number")
 
     def check(self) -> None:
-        """Raises VsreError where more than MOST_FAILED of a task's questions failed."""
+        """Raises VsreError if more than MOST_FAILED of a task's questions failed."""
         for task, n in self.failed.items():
             if n > MOST_FAILED * self.asked[task]:
                 raise VsreError(
                     f"{task}: {self._count(task)} ({self.reasons[task]}). lmms-eval would count each as its first "
-                    f"option, so there is no score; up to {100 * MOST_FAILED:g} % is let pass. Mend what the reason "
+                    f"option, so there is no score; up to {100 * MOST_FAILED:g} % is tolerated. Fix what the reason "
                     "names, or leave those questions out of the task."
                 )
 

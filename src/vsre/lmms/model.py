@@ -1,10 +1,10 @@
-"""`lmms_eval --model vsre`: whatever our engine runs, answering lmms-eval's requests off one prefix a picture.
+"""`lmms_eval --model vsre`: any model that our engine runs, answering lmms-eval's requests from one prefix per picture.
 
     lmms-eval eval --model vsre --model_args pretrained=zoo:vsre --tasks ...
 
-Greedy only, one picture a question. What cannot be answered is told in the log with its reason and answered with
-`scoring.FAILED`, in which no task finds an answer; of likelihoods there is no such mark (see `likelihoods`), so that
-more than a few failures end the run.
+Greedy only, one picture per question. What cannot be answered is logged with its reason and answered with
+`scoring.FAILED`, in which no task finds an answer; for likelihoods there is no such mark (see `likelihoods`), so more
+than a few failures end the run.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PLACEHOLDER = "<image>"
 
 @dataclass(frozen=True)
 class Limits(Decoding):
-    """The most tokens of an answer as each task sets them: a prompt's style is that number's name here."""
+    """Maximum tokens per answer, as each task sets them: here a prompt's style is that number's name."""
 
     tokens: dict[str, int] = field(default_factory=dict)
 
@@ -42,7 +42,7 @@ class Limits(Decoding):
         return self.tokens[style] if style in self.tokens else super().limit(style)
 
     def style(self, tokens: int) -> str:
-        """The style of prompts whose answers have at most so many tokens."""
+        """The style of prompts whose answers have at most this many tokens."""
         name = f"up to {tokens} tokens"
         self.tokens[name] = tokens
         return name
@@ -52,8 +52,8 @@ class Vsre(lmms):
     """Any model of `TransformersEngine`: a folder, a hub id or zoo:NAME.
 
     `batch_images` pictures are read together and `batch_prompts` questions answered together; lmms-eval's own
-    `--batch_size` stands for the latter where it is more than its default, 1. `way` is "auto" or "plain". Raises
-    VsreError for a model that cannot be loaded and for arguments that it does not know.
+    `--batch_size` sets the latter if it is above its default, 1. `way` is "auto" or "plain". Raises VsreError for a
+    model that cannot be loaded and for unknown arguments.
     """
 
     is_simple = True
@@ -99,13 +99,13 @@ class Vsre(lmms):
 
     @property
     def device(self) -> Any:
-        """Where lmms-eval gathers figures of several processes."""
+        """The device on which lmms-eval gathers figures of several processes."""
         return getattr(self.engine, "device", "cpu")
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """The greedy answers, cut at the task's `until`, in the order of the requests.
 
-        Raises VsreError where a task asks for sampling or beams, and where not one request could be answered.
+        Raises VsreError if a task asks for sampling or beams, and if not one request could be answered.
         """
         asked = []
         for request in requests:
@@ -123,15 +123,15 @@ class Vsre(lmms):
         """For each request (loss, whether a greedy answer begins with the continuation).
 
         The loss is the mean of -log P over the continuation's tokens and the end token, which lmms-eval's multiple
-        choice wants as small as can be: its other models give losses here as well. Raises VsreError as above, and
-        where more than `likelihoods.MOST_FAILED` of a task's questions failed; those of fewer have infinite losses.
+        choice minimises: its other models give losses here as well. Raises VsreError as above, and if more than
+        `likelihoods.MOST_FAILED` of a task's questions failed; up to that, failed ones have infinite losses.
         """
         asked: dict[Any, _Asked] = {}
         places: list[tuple[Any, int]] = []  # for each request the question it belongs to, and which option it is
         for request in requests:
             if len(request.args) < 6:
                 raise VsreError(
-                    f"{request.task_name}: likelihoods without a picture (mutual information) are not given."
+                    f"{request.task_name}: likelihoods without a picture (mutual information) are not supported."
                 )
             context, continuation, *place = request.args
             option = continuation(self._doc(*place[1:])) if callable(continuation) else continuation
@@ -154,7 +154,7 @@ class Vsre(lmms):
             greedy = said.startswith(option) and not said[len(option) : len(option) + 1].isalnum()
             ranked = found[question]
             loss = float("inf") if ranked is None else ranked[which]
-            # lmms-eval 0.7.3 turns all but this class's content to text before a task sees it.
+            # lmms-eval 0.7.3 turns everything but this class's content into text before a task sees it.
             told.append(GenerationResult(text=(loss, greedy)))
         return told
 
@@ -162,7 +162,7 @@ class Vsre(lmms):
         raise VsreError("--model vsre answers one question at a time: tasks of several rounds are not supported.")
 
     def clean(self) -> None:
-        """lmms-eval calls it when everything is answered: says how that was, and frees the model's memory."""
+        """Log how the questions were answered, and free the model's memory; lmms-eval calls it at the end."""
         notes = self.engine.notes()
         logger.info(f"vsre: answered by {notes.get('way')} ({notes.get('why')})")
         for line in self._unranked.told():
@@ -208,10 +208,11 @@ class Vsre(lmms):
         return replies
 
     def _batches(self, asked: Sequence[_Asked], replies: list[Reply]) -> Iterator[list[tuple[bytes, list[int]]]]:
-        """Requests about at most `batch_images` pictures; those about one picture stand together where they are near.
+        """Requests about at most `batch_images` pictures; those about one picture are together if they are near.
 
-        Tasks that name their pictures by an `image_id` have them near whatever task they stand in: that only orders
-        requests, what is one picture is told by its content. A request without a usable picture gets its reply here.
+        If tasks name their pictures by an `image_id`, requests about one picture are near whatever their task. This
+        only orders requests: whether pictures are the same is decided by content. A request without a usable picture
+        gets its reply here.
         """
         ranks: dict[Hashable, int] = {}
         order = sorted(range(len(asked)), key=lambda i: ranks.setdefault(asked[i].near, len(ranks)))
@@ -235,7 +236,7 @@ class Vsre(lmms):
 
 @dataclass(frozen=True)
 class _Asked:
-    """A prompt, what gets its picture when its turn comes, and what requests about that picture share."""
+    """A prompt, a function that gets its picture when its turn comes, and a value shared by requests about it."""
 
     prompt: Prompt
     picture: Callable[[], bytes]
@@ -246,11 +247,11 @@ _OPTION_TOKENS = 16
 """How far a greedy answer is followed to see whether it begins with an option."""
 
 _PROMPTS_A_PICTURE = 512
-"""On average in a batch, at most: one picture with a million questions must not wait for the last of them."""
+"""Maximum in a batch, on average: one picture with a million questions must not wait for the last of them."""
 
 
 def encoded(image: Image.Image) -> bytes:
-    """A picture as bytes that lose nothing, in the fastest way there is. Pixels as they are: no EXIF goes along."""
+    """A picture encoded losslessly, in the fastest way there is. Pixels as they are, without EXIF."""
     file = io.BytesIO()
     if image.mode == "RGB":
         image.save(file, "PPM")
@@ -268,7 +269,7 @@ def _text(context: str) -> str:
 
 
 def _greedy(wanted: dict[str, Any], task: str) -> int:
-    """The most tokens that a task's generation settings allow; refuses those that are not greedy."""
+    """The most tokens that a task's generation settings allow; raises VsreError for those that are not greedy."""
     if wanted.get("do_sample") or float(wanted.get("temperature") or 0) > 0 or int(wanted.get("num_beams") or 1) > 1:
         raise VsreError(
             f"{task} asks for sampling or beams, and vsre answers greedily. "
@@ -289,5 +290,5 @@ def _number(name: str, value: int | str) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        raise VsreError(f"{name}={value} is not a number from 1 on.")
+        raise VsreError(f"{name}={value} is not a whole number of 1 or more.")
     return number

@@ -1,7 +1,7 @@
 """The pictures of a test set by their ids, read where they are stored.
 
-`datasets` unpacks a picture once a question into its cache: for VSR under fifty wordings gigabytes. So the tasks load
-the questions without their pictures, and fetch each from the configuration with the fewest rows when it is asked for.
+`datasets` unpacks a picture into its cache once per question: gigabytes for VSR in fifty wordings. So the tasks load
+the questions without their pictures, and fetch each from the configuration with the fewest rows when it is needed.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from vsre.lmms.hub import hub_folder
 from vsre.sources.images import load_image
 
 CACHE_BYTES = 128 << 20
-"""Encoded pictures that are kept; at least those of the row group read last."""
+"""Bytes of encoded pictures that are kept; at least those of the row group read last."""
 
 
 class Pictures:
-    """The pictures of the test set `data`, a folder or a repository of the hub; safe to ask from several threads."""
+    """The pictures of the test set `data`, a folder or a repository on the hub; thread-safe."""
 
     def __init__(self, data: str, *, cache_bytes: int = CACHE_BYTES) -> None:
         self.data, self.cache_bytes = data, cache_bytes
@@ -34,7 +34,7 @@ class Pictures:
 
     @cached_property
     def _places(self) -> dict[str, tuple[Path, int]]:
-        """The file and row group where each picture stands first."""
+        """The file and row group where each picture appears first."""
         folder = Path(self.data) if Path(self.data).is_dir() else hub_folder(self.data)
         summary = read_summary(folder)
         places: dict[str, tuple[Path, int]] = {}
@@ -64,7 +64,7 @@ class Pictures:
             return self._kept[image_id]
 
     def _read(self, file: Path, group: int, wanted: str) -> None:
-        # The dictionary keeps a picture that many rows share from being unpacked for each.
+        # Reading as a dictionary keeps a picture that many rows share from being unpacked for each.
         parquet = pq.ParquetFile(file, read_dictionary=["image.bytes"])
         table = parquet.read_row_group(group, columns=["image.bytes", "image_id"])
         fresh: dict[str, bytes] = {}

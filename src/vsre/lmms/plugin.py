@@ -1,4 +1,4 @@
-"""What lmms-eval finds under its entry-point group `lmms_eval.models`; imported by it at every start, so kept light."""
+"""What lmms-eval finds under its entry-point group `lmms_eval.models`; imported at its every start, so kept light."""
 
 from __future__ import annotations
 

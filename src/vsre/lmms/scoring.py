@@ -1,6 +1,6 @@
 """What lmms-eval's tasks call: a question's prompt, what its answer says, and the figures over all answers.
 
-Answers are read and figures computed by the code of `vsre.diagnose`, so that the scores are the same. lmms-eval gives
+Answers are read and figures computed by the code of `vsre.diagnose`, so that the scores are the same. lmms-eval passes
 every aggregation the values that `process_results` gave for its metric; all are built from the same row, a sample of
 `vsre.diagnose.samples` without its texts.
 """
@@ -23,7 +23,7 @@ from vsre.rewrite import FORMATS, Question, Template
 from vsre.triplets import Triplet
 
 FAILED = "⟦✗⟧"
-"""What `--model vsre` answers where it could not: nobody's reader finds an answer in it, and here it is an error."""
+"""What `--model vsre` answers if it cannot: no reader finds an answer in it, and here it is an error."""
 
 COLUMNS = (
     *("id", "prompt", "answer", "truth", "format", "style", "template", "pack"),
@@ -37,7 +37,7 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Heard:
-    """A sample as a metric's value; in lmms-eval's log of samples it is its reading."""
+    """A sample as a metric's value; in lmms-eval's log of samples it shows as its reading."""
 
     row: Mapping[str, Any]
 
@@ -46,7 +46,7 @@ class Heard:
 
 
 class Score(float):
-    """A figure that knows its samples, so that a group's is computed of all its tasks' samples, not of their means."""
+    """A figure that knows its samples, so that a group's is computed from all its tasks' samples, not their means."""
 
     rows: Sequence[Mapping[str, Any]]
 
@@ -57,7 +57,7 @@ class Score(float):
 
 
 def process_docs(docs: Any) -> Any:
-    """The questions of a task (a `datasets.Dataset`) as they are; raises VsreError naming columns that are missing."""
+    """The questions of a task (a `datasets.Dataset`), unchanged; raises VsreError naming columns that are missing."""
     missing = [name for name in COLUMNS if name not in docs.column_names]
     if missing:
         raise VsreError(f"Not a test set of `vsre testset`: the columns {', '.join(missing)} are missing.")
@@ -70,7 +70,7 @@ def short_docs(docs: Any) -> Any:
 
 
 def full_docs(docs: Any) -> Any:
-    """The questions whose answer repeats the statement: they may use more tokens, which lmms-eval sets for a task."""
+    """The questions whose answer repeats the statement: they may use more tokens, which lmms-eval sets per task."""
     return _of_style(docs, "full")
 
 
@@ -87,14 +87,14 @@ def doc_to_target(doc: Mapping[str, Any]) -> str:
 
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """The values of one question's metrics, from the answer in `results`, where several templates are asked."""
+    """The values of one question's metrics, from the answer in `results`, if several templates are asked."""
     row = _row(doc, results[0])
     heard = Heard(row)
     return {**dict.fromkeys(FIGURES, heard), template_metric(doc["template"]): heard, "acc_t": _told(row)}
 
 
 def process_one_wording(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, Any]:
-    """The same where one template is asked: nothing that compares wordings."""
+    """The same if one template is asked: nothing that compares wordings."""
     row = _row(doc, results[0])
     names = [name for name, known in FIGURES.items() if not known.several]
     return {**dict.fromkeys(names, Heard(row)), "acc_t": _told(row)}
@@ -106,7 +106,7 @@ def _row(doc: Mapping[str, Any], answer: str | None) -> dict[str, Any]:
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with its score under the names by which lmms-eval takes standard errors and compares with a baseline.
+    """A row with its score under the names that lmms-eval uses for standard errors and comparison with a baseline.
 
     An error has none: it counts nowhere.
     """
@@ -180,12 +180,12 @@ class Over:
 
 @dataclass(frozen=True)
 class Figure:
-    """One of a task's metrics: how it is computed, which way is better (None where neither is)."""
+    """One of a task's metrics: how it is computed, and which direction is better (None if neither is)."""
 
     of: Callable[[Over], Any]
     higher_is_better: bool | None
     several: bool = False
-    """Only where several templates are asked."""
+    """Only if several templates are asked."""
     resamples: int = 1
 
 
@@ -204,12 +204,12 @@ FIGURES: dict[str, Figure] = {
     "highest_template": Figure(lambda over: over.spread("max"), True, several=True),
     "errors": Figure(lambda over: over.errors, False),
 }
-"""As in metrics.json of a run: `bias` is the mean over templates of |yes_acc - no_acc|, `signed_gap` of the difference
-itself. `ci95_*` bounds acc_t. No name stands within another: lmms-eval's groups look for them in that way."""
+"""As in a run's metrics.json: `bias` is the mean over templates of |yes_acc - no_acc|, `signed_gap` of the difference
+itself. `ci95_*` bounds acc_t. No name is contained in another: lmms-eval's groups find them by substring."""
 
 
 def figure(name: str, rows: Iterable[Mapping[str, Any]]) -> Score:
-    """One of FIGURES over samples; NaN where nothing was asked that it could be of."""
+    """One of FIGURES over samples; NaN if it applies to none of them."""
     rows = list(rows)
     return Score(FIGURES[name].of(Over.of(rows, resamples=FIGURES[name].resamples)), rows)
 
@@ -224,7 +224,7 @@ def of_task(name: str) -> Callable[[Sequence[Any]], Score]:
 
 
 def of_group(name: str) -> Callable[[Sequence[Score], Sequence[int], bool], Score]:
-    """The aggregation of a group's metric: over the samples of its tasks, which share their wordings out."""
+    """The aggregation of a group's metric: over the samples of its tasks, which divide the wordings among them."""
 
     def aggregate(scores: Sequence[Score], sizes: Sequence[int], weight_by_size: bool) -> Score:
         return figure(name, [row for score in scores for row in score.rows])

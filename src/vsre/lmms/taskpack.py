@@ -1,7 +1,7 @@
 """Tasks for lmms-eval over a test set: a folder of YAML files and a utils.py, for its `--include_path`.
 
-lmms-eval sets the most tokens of an answer for a whole task, vsre by a template's style. So a configuration that has
-both styles becomes two tasks and a group over them, whose figures are computed of all answers together.
+lmms-eval sets the maximum tokens per answer for a whole task, vsre by a template's style. So a configuration that has
+both styles becomes two tasks and a group over them, whose figures are computed from all answers together.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def doc_to_visual(doc):
 
 
 class _Function(str):
-    """The name of a function in utils.py, as lmms-eval's YAML has it."""
+    """The name of a function in utils.py, as written in lmms-eval's YAML."""
 
 
 class _Dumper(yaml.SafeDumper):
@@ -61,8 +61,8 @@ def write_tasks(data: str | Path, out_dir: str | Path, *, decoding: Decoding | N
     """Write the tasks over the test set `data` (a folder of `vsre testset`, or its repository on the hub) to OUT_DIR.
 
     Returns {"data", "tasks": {task: {"templates", "style", "max_new_tokens"}}, "groups": {group: [task]}}. `decoding`
-    holds the most tokens of an answer, by style; the default is that of `vsre diagnose`. Raises VsreError for a folder
-    that is no test set, and where a pack's templates cannot be told from the metrics.
+    holds the maximum tokens per answer, by style; the default is that of `vsre diagnose`. Raises VsreError for a folder
+    that is not a test set, and if a pack's templates cannot be distinguished from the metrics.
     """
     local = Path(data).is_dir()
     source = str(Path(data).resolve()) if local else str(data)
@@ -102,7 +102,7 @@ def write_tasks(data: str | Path, out_dir: str | Path, *, decoding: Decoding | N
 def _task(
     source: str, config: str, pack: str, task: str, templates: list[str], *, several: bool, tokens: int
 ) -> dict[str, Any]:
-    """A task's YAML. `several`: its configuration has more than one template, be it that this task has but one."""
+    """A task's YAML. `several`: its configuration has more than one template, even if this task has only one."""
     names = [name for name, figure in FIGURES.items() if several or not figure.several]
     metrics = [_metric(name, f"task_{name}", FIGURES[name].higher_is_better) for name in names]
     if several:
@@ -156,7 +156,7 @@ def _utils(source: str) -> str:
 
 
 def _refuse_mixed_up(templates: list[str], pack: str) -> None:
-    """lmms-eval's groups take a metric for another whose name it contains."""
+    """Raise VsreError for ids that contain a metric's name: lmms-eval's groups would mistake one for the other."""
     for template in templates:
         for name in FIGURES:
             if name in template:

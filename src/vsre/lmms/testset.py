@@ -1,11 +1,11 @@
-"""The expanded test sets as a Hugging Face data set: one configuration a template pack, one row a question.
+"""The expanded test sets as a Hugging Face data set: one configuration per template pack, one row per question.
 
     DIR/README.md                     the data set card; its front matter names the configurations
     DIR/CONFIG/test-NNNNN.parquet     the questions, with their pictures
     DIR/testset.json                  what was written: counts, packs, fingerprints
     DIR/set_aside.jsonl               rows that could not be used, and why (stays on this machine)
 
-`datasets.load_dataset(DIR, "test_s")` opens it. The rows of a picture stand together, and it is stored once for them
+`datasets.load_dataset(DIR, "test_s")` opens it. The rows of a picture are adjacent, and it is stored once for them
 (dictionary encoding) unless they take more than ROW_GROUP_BYTES when a reader unpacks them.
 """
 
@@ -39,7 +39,7 @@ PACKS = tuple(HEADLINES.values())
 """The packs of the headline figures: Test-S, Test-G and the unseen wordings."""
 
 ROW_GROUP_ROWS, ROW_GROUP_BYTES = 500, 16 << 20
-"""A row group ends behind the picture that fills it, or within one whose rows take more bytes than this unpacked."""
+"""A row group ends after the picture that fills it, or within one whose rows take more bytes than this unpacked."""
 
 ROWS_PER_FILE = 20_000
 
@@ -73,14 +73,14 @@ def write_testset(
     licence: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Write every template of `packs` asked about every triplet; returns the content of testset.json.
+    """Write the questions of every template of `packs` about every triplet; returns the content of testset.json.
 
-    The same questions that `vsre.diagnose.diagnose` asks about the same triplets, in the same order: `limit` ends after
-    the image that brings the number of triplets to it, a triplet that stands in the data twice is asked once, one
-    without boxes is not asked through templates that give them. A triplet whose picture is missing or cannot be opened
-    is set aside. `protocol` and `licence` go into the card. Streams: what is held are the questions of one row group
-    and the keys of the triplets. `progress` is called with the number of questions written. Started again it replaces
-    what it wrote before. Raises VsreError where there is nothing to ask, or OUT_DIR holds something else.
+    The same questions that `vsre.diagnose.diagnose` asks about the same triplets, in the same order: `limit` stops
+    after the image that reaches this number of triplets, a triplet that occurs twice is asked once, and one without
+    boxes is not asked with templates that state them. A triplet whose picture is missing or cannot be opened is set
+    aside. `protocol` and `licence` go into the card. Streams: only the questions of one row group and the keys of the
+    triplets are held in memory. `progress` is called with the number of questions written. Run again, it replaces what
+    it wrote before. Raises VsreError if there is nothing to ask, or OUT_DIR holds something else.
     """
     loaded = [pack if isinstance(pack, TemplatePack) else load_pack(pack) for pack in packs]
     if limit is not None and limit < 1:
@@ -91,7 +91,7 @@ def write_testset(
             f"Each pack makes one configuration, and {', '.join(p.name for p in loaded) or 'no pack'} was asked for. "
             "Name one or more packs, each once."
         )
-    parquet_files(triplets_path)  # an earlier test set is not taken away for a name mistyped
+    parquet_files(triplets_path)  # first, so that a mistyped name does not remove an earlier test set
     out = Path(out_dir)
     begin(out, writers)
     tally = _Tally()
@@ -119,7 +119,7 @@ def write_testset(
     for name, writer in writers.items():
         if not writer.rows:
             raise VsreError(
-                f"{triplets_path}: all templates of pack {writer.pack.name} give boxes, and no triplet here has both "
+                f"{triplets_path}: all templates of pack {writer.pack.name} state boxes, and no triplet here has both "
                 "of its boxes. Leave that pack out."
             )
         writer.bytes = sum(file.stat().st_size for file in (out / name).glob("test-*.parquet"))
@@ -153,7 +153,7 @@ class _Tally:
     relations: Counter[str] = field(default_factory=Counter)
     digest: Any = field(default_factory=hashlib.sha256)
     rows: dict[str, int] = field(default_factory=dict)
-    """In which row of the data the triplets that are not yet dealt with stand, by key."""
+    """The data row of each triplet that is not yet dealt with, by key."""
 
     def numbered(self, triplets: Iterable[Triplet]) -> Iterator[Triplet]:
         for row, triplet in enumerate(triplets, start=1):
@@ -185,7 +185,7 @@ class _Tally:
 
 @dataclass
 class _Config:
-    """One configuration as it is written."""
+    """One configuration while it is being written."""
 
     pack: TemplatePack
     shards: ParquetShards | None = None
@@ -196,7 +196,7 @@ class _Config:
     _size: int = 0
 
     def add(self, triplets: Sequence[Triplet]) -> int:
-        """Take the questions about one image; returns how many templates were left out for want of boxes."""
+        """Take the questions about one image; returns how many were left out for lack of boxes."""
         left_out = 0
         for triplet in triplets:
             templates = askable(triplet, self.pack.templates)
@@ -259,7 +259,7 @@ def _rows(triplet: Triplet, templates: Sequence[Template]) -> Iterator[dict[str,
 
 
 def _usable(triplets: list[Triplet], tally: _Tally, set_aside: SetAside, file: str) -> list[Triplet] | None:
-    """The triplets of one image with one copy of its bytes; None, and set aside, where it cannot be shown."""
+    """The triplets of one image with one copy of its bytes; None, and set aside, if it cannot be shown."""
     data, rows = triplets[0].image, [tally.rows.pop(triplet.key) for triplet in triplets]
     try:
         if data is None:

@@ -1,7 +1,7 @@
 """Adapters bring an encoder's frozen features to the language model's width (arXiv 2412.18224).
 
-Both are built as `Adapter(channels, width)` and give (B, tokens, width) in the order of reading: rows from
-the top, each from the left. `takes_map` says whether they take a map (B, channels, n, n) or tokens
+All are built as `Adapter(channels, width)` and give (B, tokens, width) in reading order: rows from the
+top, each from the left. `takes_map` says whether they take a map (B, channels, n, n) or tokens
 (B, tokens, channels); `reduction` positions along a side of the features become one visual token.
 """
 
@@ -38,7 +38,7 @@ class SamAdapter(nn.Module):
     """Two stride-2 convolutions on SAM's neck output (B, C, g, g), g divisible by 4, then a linear layer.
 
     Real sizes: 256x64x64 -> 512x32x32 -> 1024x16x16 -> 256 tokens of 1024 -> the language model's width. The
-    paper gives no kernel and no activation: kernels are 3x3 with padding 1 and GELU stands between the
+    paper gives no kernel and no activation: kernels are 3x3 with padding 1, and there is a GELU between the
     layers, as in the projector. A token sees 7x7 neck positions, its own 4x4 among them.
     """
 

@@ -55,7 +55,7 @@ class Plan:
     rows: tuple[PlanRow, ...]
     fusion: str
     adapter_parameters: int
-    """Of all adapters."""
+    """The sum over all adapters."""
     frame_size: int
     tokens: int
     hidden_size: int
@@ -72,7 +72,7 @@ def plan(
 ) -> Plan:
     """The plan for a language model's config, encoder specs and how they are joined; reads nothing.
 
-    Raises VsreError when they cannot be joined so, and when the visual tokens leave fewer than `room_for_text` of the
+    Raises VsreError if they cannot be joined this way, and if the visual tokens leave fewer than `room_for_text` of the
     language model's positions.
     """
     if not encoders:
@@ -123,9 +123,9 @@ def plan_checkpoints(
     keep_cls: bool = False,
     room_for_text: int = ROOM_FOR_TEXT,
 ) -> Plan:
-    """The plan for checkpoints; reads their configs, no weights.
+    """The plan for checkpoints; reads their configs but no weights.
 
-    Raises VsreError as `plan` does, for a language model that does not stand alone, and when a spec contradicts its
+    Raises VsreError as `plan` does, for a language model that does not stand alone, and if a spec contradicts its
     checkpoint's config.
     """
     config, _ = load_config(llm)
@@ -165,11 +165,11 @@ def build_vsre(
     language_model, tokenizer = load_language_model(llm_from or llm, dtype)
     prepare_tokenizer(tokenizer)
     if len(tokenizer) > language_model.get_input_embeddings().num_embeddings:
-        # The mean of all rows, transformers' default, would hang on the number of threads; no placeholder is ever read.
+        # The mean of all rows, transformers' default, would depend on the number of threads; the new rows are not read.
         language_model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
 
     towers = {spec.name: load_encoder(spec, dtype) for spec in specs}
-    language_model.config.name_or_path = ""  # a path of this machine means nothing elsewhere
+    language_model.config.name_or_path = ""  # a path on this machine means nothing elsewhere
     config = VsreConfig.of(
         language_model.config,
         [(spec, towers[spec.name].config) for spec in specs],
@@ -177,7 +177,7 @@ def build_vsre(
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         dtype=dtype,
     )
-    # Built empty, so that a large language model never lies in memory twice.
+    # Built empty, so that a large language model is never in memory twice.
     with torch.device("meta"):
         model = VsreForConditionalGeneration(config)
     model.adapters.to_empty(device="cpu").to(dtype)
@@ -200,21 +200,21 @@ def build_vsre(
 
 
 def load_encoder(spec: EncoderSpec, dtype: torch.dtype) -> PreTrainedModel:
-    """The vision encoder a spec names; of a full CLIP, SigLIP or SAM checkpoint the vision part only."""
+    """The vision encoder a spec names; only the vision part of a full CLIP, SigLIP or SAM checkpoint."""
     config, path = load_config(spec.checkpoint)
     vision = vision_config(config)
     return load_weights(MODEL_MAPPING[type(vision)], path, dtype, config=vision)
 
 
 def load_language_model(checkpoint: str | Path, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
-    """A causal language model and its tokenizer, also out of a vision-language checkpoint or a GGUF file."""
+    """A causal language model and its tokenizer, also from a vision-language checkpoint or a GGUF file."""
     config, _ = load_config(checkpoint)
     path, more = locate(checkpoint)
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **more)
     text_config = config.get_text_config(decoder=True)
     if text_config is config:
         model = load_weights(AutoModelForCausalLM, path, dtype, **more)
-        if more:  # a GGUF file: dequantised, but it would be saved as a quantised model, which nothing trains
+        if more:  # a GGUF file: dequantised, but it would be saved as a quantised model, which cannot be trained
             del model.config.quantization_config
             model.is_quantized = False
         return model, tokenizer
@@ -223,7 +223,7 @@ def load_language_model(checkpoint: str | Path, dtype: torch.dtype) -> tuple[Pre
     if decoder.get_output_embeddings() is not None:
         return decoder, tokenizer
     head = whole.get_output_embeddings()
-    # Many such checkpoints say it at the top of their config only; a model saved as not tied would lack its head.
+    # Many such checkpoints say so only at the top of their config; a model saved as not tied would lack its head.
     text_config.tie_word_embeddings = head.weight is decoder.get_input_embeddings().weight
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(text_config)

@@ -1,7 +1,7 @@
 """Where weights come from: a folder, the models shipped in the package (`zoo:NAME`), or the Hugging Face hub.
 
 Weights are safetensors only, and no code from a checkpoint is ever run. A language model may also be one GGUF file
-(its numbers are brought back to floating point), a folder's or, as OWNER/NAME/FILE.gguf, the hub's.
+(its numbers are dequantised), in a folder or, as OWNER/NAME/FILE.gguf, on the hub.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def zoo_names() -> list[str]:
 def resolve_checkpoint(checkpoint: str | Path) -> str:
     """A folder's path or a hub id that `from_pretrained` takes.
 
-    `zoo:NAME` gives the folder inside the package. Raises VsreError when the name or folder does not exist,
-    or when the folder has no config.json.
+    `zoo:NAME` gives the folder inside the package. Raises VsreError if the name or folder does not exist,
+    or if the folder has no config.json.
     """
     text = str(checkpoint)
     if text.startswith(ZOO_PREFIX):
@@ -55,9 +55,9 @@ def resolve_checkpoint(checkpoint: str | Path) -> str:
 
 
 def locate(checkpoint: str | Path) -> tuple[str, dict[str, str]]:
-    """A resolved path or id, and what else `from_pretrained` must be told: {"gguf_file": name} for a GGUF file.
+    """A resolved path or id, and further arguments for `from_pretrained`: {"gguf_file": name} for a GGUF file.
 
-    Raises VsreError where nothing is there, and for a GGUF file without the package that reads it.
+    Raises VsreError if nothing is there, and for a GGUF file without the package that reads it.
     """
     text = str(checkpoint)
     if not text.lower().endswith(GGUF):
@@ -74,7 +74,7 @@ def locate(checkpoint: str | Path) -> tuple[str, dict[str, str]]:
 
 
 def encoder_name(checkpoint: str | Path) -> str:
-    """What an encoder is called by its checkpoint: the last part, after "encoder-" where it opens with no letter."""
+    """An encoder's name from its checkpoint: the last part, after "encoder-" if it does not begin with a letter."""
     last = re.sub(r"[^A-Za-z0-9_-]", "-", str(checkpoint).rstrip("/").replace(":", "/").split("/")[-1])
     return last if re.match(r"[A-Za-z]", last) else f"encoder-{last}"
 
@@ -95,17 +95,17 @@ def load_config(checkpoint: str | Path) -> tuple[PreTrainedConfig, str]:
 
 
 def load_weights(loader: Any, path: str, dtype: torch.dtype, **kwargs: Any) -> Any:
-    """What `loader.from_pretrained` makes of a resolved checkpoint, from safetensors only (or `gguf_file`).
+    """The model that `loader.from_pretrained` loads from a resolved checkpoint, safetensors only (or `gguf_file`).
 
-    Raises VsreError when there are none, they are damaged or do not fill the model, or their shapes are not those of
-    the config.
+    Raises VsreError if there are none, if they are damaged or incomplete, or if their shapes are not those of the
+    config.
     """
     try:
         model, found = loader.from_pretrained(
             path,
             dtype=dtype,
             use_safetensors=True,
-            trust_remote_code=False,  # left out, transformers asks whether to run a checkpoint's code
+            trust_remote_code=False,  # if left out, transformers asks whether to run a checkpoint's code
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             **kwargs,
@@ -120,9 +120,9 @@ def load_weights(loader: Any, path: str, dtype: torch.dtype, **kwargs: Any) -> A
 
 
 def check_loaded(checkpoint: str | Path, found: Mapping[str, Any]) -> None:
-    """Refuse a model some of whose weights the checkpoint lacks, or has in another shape than by its config.
+    """Raise VsreError if the checkpoint lacks any of a model's weights, or has them in shapes other than its config's.
 
-    `found` is transformers' loading info under `ignore_mismatched_sizes`. Raises VsreError with the first of them.
+    `found` is transformers' loading info under `ignore_mismatched_sizes`. The message names the first ones.
     """
     if wrong := sorted(found["mismatched_keys"]):
         name, has, wants = wrong[0]

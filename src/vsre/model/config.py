@@ -37,7 +37,7 @@ class VsreConfig(PreTrainedConfig):
         self.fused_by.check(self.specs)
 
     def to_dict(self) -> dict[str, Any]:
-        """As transformers has it; sequence is no field, as in checkpoints from before there was another fusion."""
+        """As in transformers; for sequence there is no fusion field, as in checkpoints older than the other fusions."""
         fields = super().to_dict()
         if fields.get("fusion") is None:
             fields.pop("fusion", None)
@@ -54,7 +54,7 @@ class VsreConfig(PreTrainedConfig):
     ) -> VsreConfig:
         """The config of a language model, pairs of encoder spec and vision config, and how they are joined.
 
-        Raises VsreError where they cannot be, and for what is no language model by itself.
+        Raises VsreError if they cannot be joined, and for a `text_config` that is no language model on its own.
         """
         check_language_model(text_config)
         entries = [{"spec": spec.to_dict(), "config": vision.to_diff_dict()} for spec, vision in encoders]
@@ -78,7 +78,7 @@ class VsreConfig(PreTrainedConfig):
 
     @property
     def vision_configs(self) -> tuple[PreTrainedConfig, ...]:
-        """One new transformers config an encoder, in the same order."""
+        """A new transformers config for each encoder, in the same order."""
         # The dtype a checkpoint was saved in must not override the one the whole model is loaded in.
         return tuple(
             AutoConfig.for_model(**{k: v for k, v in entry["config"].items() if k not in ("dtype", "torch_dtype")})
@@ -97,19 +97,19 @@ class VsreConfig(PreTrainedConfig):
 
 
 def check_language_model(config: PreTrainedConfig, name: str = "") -> None:
-    """Raise VsreError for a (decoder's) config that transformers has no causal language model for, as those of the
-    Qwen-VL models, whose positions are those of their own pictures."""
+    """Raise VsreError for a (decoder's) config for which transformers has no causal language model, such as those of
+    the Qwen-VL models, whose positions are tied to their own pictures."""
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise VsreError(
             f"{name or config.name_or_path or 'llm'}: a language model of the kind "
-            f"{config.model_type!r} does not stand alone, so VSRE cannot be built on it. Take a model of text alone as "
-            "`llm`, such as Qwen/Qwen2.5-7B-Instruct in the place of Qwen/Qwen2.5-VL-7B-Instruct, or train this model "
+            f"{config.model_type!r} does not stand alone, so VSRE cannot be built on it. Take a text-only model as "
+            "`llm`, such as Qwen/Qwen2.5-7B-Instruct instead of Qwen/Qwen2.5-VL-7B-Instruct, or train this model "
             "as it is (`start: {vlm: ...}` in a recipe)."
         )
 
 
 def check_names(specs: Sequence[EncoderSpec]) -> None:
-    """Raise VsreError where two encoders of a model have the same name, by which their weights are kept apart."""
+    """Raise VsreError if two encoders of a model have the same name, which has to tell their weights apart."""
     names = [spec.name for spec in specs]
     if len(set(names)) != len(names):
         raise VsreError(

@@ -1,6 +1,6 @@
 """Families of vision encoders: what all checkpoints of one `config.model_type` have in common, as data.
 
-`FAMILIES` is the table; one entry adds a family. Everything else about an encoder follows from its checkpoint's config.
+`FAMILIES` is the table; add an entry to add one. Everything else about an encoder follows from its checkpoint's config.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ HALF: Channels = (0.5, 0.5, 0.5)
 
 
 def as_picture(pixels: torch.Tensor, patch_size: int) -> dict[str, Any]:
-    """What most encoders are given: pixels (B, 3, s, s)."""
+    """The input of most encoders: pixels (B, 3, s, s)."""
     return {"pixel_values": pixels}
 
 
 def interpolated(pixels: torch.Tensor, patch_size: int) -> dict[str, Any]:
-    """The same for encoders that interpolate position embeddings when asked to; at their own size they do not."""
+    """The same for encoders that interpolate position embeddings if asked to; at their own size they do not."""
     return {"pixel_values": pixels, "interpolate_pos_encoding": True}
 
 
 def as_patches(pixels: torch.Tensor, patch_size: int) -> dict[str, Any]:
-    """Pixels (B, 3, s, s) as patches (B, g * g, p * p * 3) in the order of reading, as NaFlex encoders take them."""
+    """Pixels (B, 3, s, s) as patches (B, g * g, p * p * 3) in reading order, as NaFlex encoders take them."""
     g, p = pixels.shape[-1] // patch_size, patch_size
     cut = pixels[..., : g * p, : g * p].unflatten(3, (g, p)).unflatten(2, (g, p))  # (B, 3, g, p, g, p)
     return {
         "pixel_values": cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2),
         "pixel_attention_mask": None,  # no place is padding
-        # The encoder reads these numbers one by one: on another device each would be a wait.
+        # The encoder reads these numbers one by one; on another device it would have to wait for each.
         "spatial_shapes": torch.tensor([[g, g]] * len(pixels), device="cpu"),
     }
 
@@ -48,17 +48,17 @@ class Family:
 
     layer: int
     cls: Literal["none", "drop"]
-    """Whether tokens stand before those of the grid (a CLS token, registers)."""
+    """Whether there are tokens before those of the grid (a CLS token, registers)."""
     mean: Channels
     std: Channels
     adapter: Literal["projector", "sam"] = "projector"
     width: str = "hidden_size"
-    """The config's field with the features' width. Where it is a list, one width a stage, the last is taken, and each
+    """The config's field with the features' width. If it is a list, one width per stage, the last is taken, and each
     stage after the first halves the grid."""
     patch_size: int | None = None
-    """Pixels a patch where the config does not say."""
+    """The side of a patch in pixels, if the config does not say."""
     any_size: bool = False
-    """Whether pictures may have another size than the checkpoint's own."""
+    """Whether pictures may have a size other than the checkpoint's own."""
     largest_input: int | None = None
     """By default inputs above this many pixels are reduced to it."""
     inputs: Callable[[torch.Tensor, int], dict[str, Any]] = as_picture
@@ -81,7 +81,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "convnext": _CONVNEXT,
     "convnextv2": _CONVNEXT,
-    # Its features open with their mean, in the place of a CLS token.
+    # Its features begin with their mean, in place of a CLS token.
     "dinov3_convnext": Family(
         layer=-1,
         cls="drop",
@@ -92,4 +92,4 @@ FAMILIES: dict[str, Family] = {
         any_size=True,
     ),
 }
-"""One entry adds a family of encoders."""
+"""By `model_type`; add an entry to add a family of encoders."""

@@ -1,7 +1,7 @@
-"""One frozen encoder is shown frames, and what is taken from it is laid out on the picture.
+"""Runs one frozen encoder on frames and lays out what is taken from it on the picture.
 
 Whatever an encoder gives (tokens with or without CLS and registers, maps with channels first or last), its features
-leave here as (B, tokens, channels), rows from the top, each from the left, or, where the adapter wants a map, as
+leave here as (B, tokens, channels), rows from the top, each from the left, or, if the adapter takes a map, as
 (B, channels, n, n).
 """
 
@@ -20,12 +20,12 @@ from vsre.model.specs import EncoderSpec
 
 
 def on_device(device: torch.device, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor on a part's device. What is offloaded says "meta", and accelerate takes its inputs where they are."""
+    """The tensor on a part's device. An offloaded part says "meta"; accelerate takes its inputs from where they are."""
     return tensor if device.type == "meta" else tensor.to(device)
 
 
 def as_map(features: torch.Tensor) -> torch.Tensor:
-    """Features of a square grid as a map (B, C, n, n); what is one already stays."""
+    """Features of a square grid as a map (B, C, n, n); a map stays as it is."""
     if features.ndim == 4:
         return features
     n = math.isqrt(features.shape[1])
@@ -33,19 +33,19 @@ def as_map(features: torch.Tensor) -> torch.Tensor:
 
 
 def as_tokens(cells: torch.Tensor) -> torch.Tensor:
-    """A map (B, C, n, n) as (B, n * n, C), in the order of reading."""
+    """A map (B, C, n, n) as (B, n * n, C), in reading order."""
     return cells.flatten(2).transpose(1, 2)
 
 
 def resample(cells: torch.Tensor, n: int) -> torch.Tensor:
     """A map (B, C, m, m) on another grid: (B, C, n, n), bilinear, averaging (antialiased) where n is smaller.
 
-    Every new cell is centred on its own place. Adaptive average pooling is not where n does not divide m: from 27 to 24
-    cells a side its windows lie up to 0.44 cells off.
+    Every new cell is centred on its own place. With adaptive average pooling it is not unless n divides m: from 27 to
+    24 cells per side, its windows are up to 0.44 cells off.
     """
     if cells.shape[-1] == n:
         return cells
-    # Antialiasing knows no half precision on a CPU.
+    # Antialiasing does not support half precision on a CPU.
     new = F.interpolate(cells.float(), size=(n, n), mode="bilinear", antialias=True, align_corners=False)
     return new.to(cells.dtype)
 
@@ -54,14 +54,14 @@ def select_features(output: Any, spec: EncoderSpec) -> torch.Tensor:
     """What a spec takes from its encoder's output, resampled to its token budget: (B, tokens, channels), or
     (B, channels, n, n) for an adapter that takes a map.
 
-    Raises VsreError where the output does not have the spec's grid and channels.
+    Raises VsreError if the output does not have the spec's grid and channels.
     """
     features = output.last_hidden_state if spec.layer == -1 else output.hidden_states[spec.layer]
     g, channels = spec.grid, spec.hidden_size
     if features.ndim == 4:
         before, cells = None, features if features.shape[1] == channels else features.permute(0, 3, 1, 2)
     else:
-        extra = max(0, features.shape[1] - g * g)  # CLS and registers stand before the grid
+        extra = max(0, features.shape[1] - g * g)  # CLS and registers come before the grid
         before, tokens = features[:, :extra], features[:, extra:]
         cells = as_map(tokens) if tokens.shape[1] == g * g and (extra > 0) == (spec.cls != "none") else tokens
     if tuple(cells.shape[1:]) != (channels, g, g):
@@ -78,7 +78,7 @@ def select_features(output: Any, spec: EncoderSpec) -> torch.Tensor:
 
 
 def frozen_features(encoder: Any, frames: torch.Tensor, spec: EncoderSpec) -> torch.Tensor:
-    """What a spec takes of frames (B, 3, S, S), uint8 or float in [0, 1]; as `select_features` gives it."""
+    """An encoder's features of frames (B, 3, S, S), uint8 or float in [0, 1], as `select_features` gives them."""
     # (B, 3, S, S) -> (B, 3, s, s)
     pixels = encoder_pixels(on_device(encoder.device, frames), spec).to(encoder.dtype)
     layers = False if spec.layer == -1 else spec.layer

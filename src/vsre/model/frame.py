@@ -24,7 +24,7 @@ from vsre.triplets import Box
 
 ORIENTATION = 0x0112  # the EXIF tag
 BACKGROUND = (124, 116, 104)
-"""The padding's colour: ImageNet's mean grey, near zero once an encoder's mean is taken off."""
+"""The padding's colour: ImageNet's mean grey, near zero once an encoder's mean is subtracted."""
 
 
 def placement(width: int, height: int, size: int) -> tuple[int, int, int, int]:
@@ -50,11 +50,11 @@ def box_in_frame(box: Box, width: int, height: int) -> Box:
 def to_frame(
     image: Image.Image, size: int, *, resample: int = PILImageResampling.BICUBIC, background: Any = BACKGROUND
 ) -> Image.Image:
-    """The picture in its frame: RGB, size x size, antialiased, padded, turned as its EXIF data say."""
+    """The picture in its frame: RGB, size x size, antialiased, padded, rotated as its EXIF data say."""
     turned = image.getexif().get(ORIENTATION, 1) != 1
     upright = ImageOps.exif_transpose(image) if turned else image
     if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-        # What is transparent is no part of the picture, so it looks like the padding.
+        # Transparent areas are not part of the picture, so they look like the padding.
         rgba = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", rgba.size, (*background, 255)), rgba)
     left, top, width, height = placement(*upright.size, size)
@@ -69,9 +69,9 @@ def to_frame(
 
 
 class VsreImageProcessor(PilBackend):
-    """Pictures to frames: `pixel_values` (number of pictures, 3, S, S), uint8.
+    """Turns pictures into frames: `pixel_values` (number of pictures, 3, S, S), uint8.
 
-    `size` is {"height": S, "width": S}. Scaling to each encoder and normalising are the model's work, so that
+    `size` is {"height": S, "width": S}. Scaling to each encoder and normalising are left to the model, so that
     four encoders cost one picture's transfer. Takes PIL images, uint8 arrays or tensors, paths and URLs, as
     all transformers image processors do.
     """
@@ -97,13 +97,13 @@ class VsreImageProcessor(PilBackend):
 
 
 def encoder_pixels(frame: torch.Tensor, spec: EncoderSpec) -> torch.Tensor:
-    """What one encoder sees of frames (B, 3, S, S), uint8 or float in [0, 1].
+    """One encoder's input for frames (B, 3, S, S), uint8 or float in [0, 1].
 
     Returns (B, 3, s, s), float32, normalised, s the encoder's input.
 
     The frame is scaled (antialiased bicubic) to the pixels that patches cover; the strip that SigLIP's
-    patches leave over lies at the right and the bottom and holds zeros. A frame of that size already is taken
-    as it is.
+    patches leave over is at the right and bottom and holds zeros. A frame that has this size already is
+    taken as it is.
     """
     pixels = frame.float() / 255 if frame.dtype == torch.uint8 else frame.float()
     if pixels.shape[-1] != spec.usable:

@@ -1,9 +1,9 @@
-"""A one-encoder VSRE model out of LLaVA, and back: the same weights under other names, equal logits.
+"""A one-encoder VSRE model from LLaVA, and back: the same weights under other names, equal logits.
 
 The paper's baseline (arXiv 2412.18224) is LLaVA-1.5: CLIP's penultimate layer without CLS, a two-layer projector,
-Vicuna. VSRE with that one encoder and that projector is the same function of the same pixels, which `check_equal` shows
-for two models at hand. What differs is how a picture becomes pixels: LLaVA's processor in transformers cuts the centre
-out of it, VSRE's never cuts.
+Vicuna. VSRE with that one encoder and that projector is the same function of the same pixels, which `check_equal`
+checks for two given models. What differs is how a picture becomes pixels: LLaVA's processor in transformers crops it to
+its centre, VSRE's never crops.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def vsre_from_llava(
 ) -> tuple[VsreForConditionalGeneration, VsreProcessor]:
     """A VSRE model with LLaVA's encoder, projector and language model, and its processor.
 
-    The modules are shared with `model`, not copied. `name` is the checkpoint's, noted where LLaVA's config does not
-    name its encoder's. Raises VsreError for a LLaVA that takes several layers, drops a patch for want of a CLS token,
-    has another activation than GELU in its projector, or a vision encoder that is not known here.
+    The modules are shared with `model`, not copied. `name`: the checkpoint's, recorded if LLaVA's config does not name
+    its encoder's. Raises VsreError for a LLaVA that takes several layers, drops a patch for want of a CLS token, has
+    an activation other than GELU in its projector, or a vision encoder that is not known here.
     """
     spec = spec_of_llava(model.config, processor, name)
     text = copy.deepcopy(model.config.text_config)
@@ -85,8 +85,8 @@ def llava_from_vsre(
 ) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:
     """A LLaVA model with the modules of a one-encoder VSRE model, shared and not copied, and its processor.
 
-    Raises VsreError where LLaVA cannot say it: several encoders, another adapter than LLaVA's projector, a layer after
-    the encoder's final norm, a budget of tokens, a language model whose head does more than a matrix product.
+    Raises VsreError for what LLaVA cannot express: several encoders, an adapter other than LLaVA's projector, a layer
+    after the encoder's final norm, a budget of tokens, a language model whose head does more than a matrix product.
     """
     spec = _sayable(model.config)
     text = copy.deepcopy(model.config.text_config)
@@ -105,7 +105,7 @@ def llava_from_vsre(
     adapter: Any = model.adapters[spec.name]
     head = language.get_output_embeddings()
     if getattr(head, "bias", None) is not None:
-        raise VsreError(f"{type(language).__name__}: its head has a bias, which LLaVA's has not.")
+        raise VsreError(f"{type(language).__name__}: its head has a bias, which LLaVA's does not.")
     with torch.device("meta"):
         made = LlavaForConditionalGeneration(config)
     made.model.vision_tower = model.encoders[spec.name]
@@ -136,7 +136,7 @@ def llava_from_vsre(
 
 
 def spec_of_llava(config: LlavaConfig, processor: LlavaProcessor, name: str = "") -> EncoderSpec:
-    """The encoder spec that says what LLaVA takes from its vision encoder; raises VsreError as `vsre_from_llava`."""
+    """The encoder spec of what LLaVA takes from its vision encoder; raises VsreError as `vsre_from_llava` does."""
     vision = config.vision_config
     encoder = next((n for n, spec in ENCODERS.items() if spec.model_type == vision.model_type), "vision")
     spec = spec_from_config(vision, encoder, getattr(vision, "_name_or_path", "") or name)
@@ -144,7 +144,7 @@ def spec_of_llava(config: LlavaConfig, processor: LlavaProcessor, name: str = ""
         config.vision_feature_layer if isinstance(config.vision_feature_layer, list) else [config.vision_feature_layer]
     )
     if len(layers) != 1:
-        raise VsreError(f"This LLaVA joins the layers {layers} of its encoder, and a VSRE encoder gives one.")
+        raise VsreError(f"This LLaVA joins the layers {layers} of its encoder, but a VSRE encoder gives one.")
     if config.projector_hidden_act != "gelu":
         raise VsreError(f"This LLaVA's projector has the activation {config.projector_hidden_act!r}, VSRE's has gelu.")
     default = config.vision_feature_select_strategy == "default"
@@ -156,7 +156,7 @@ def spec_of_llava(config: LlavaConfig, processor: LlavaProcessor, name: str = ""
     depth = vision.num_hidden_layers
     layer = layers[0] % (depth + 1) - (depth + 1)
     taken: dict[str, Any] = {
-        "layer": depth if layer == -1 else layer,  # LLaVA takes the last one before the final norm, which -1 has here
+        "layer": depth if layer == -1 else layer,  # LLaVA takes the last one before the final norm; -1 is after it
         "cls": "drop" if default else "none" if spec.cls == "none" else "keep",
         "adapter": ADAPTER,
         "image_size": vision.image_size,
@@ -167,7 +167,7 @@ def spec_of_llava(config: LlavaConfig, processor: LlavaProcessor, name: str = ""
 
 
 def _sayable(config: VsreConfig) -> EncoderSpec:
-    """The one encoder's spec, if LLaVA can say it."""
+    """The one encoder's spec; raises VsreError if LLaVA cannot express the model."""
     if len(config.specs) != 1:
         names = ", ".join(spec.name for spec in config.specs)
         raise VsreError(f"This model has {len(config.specs)} encoders ({names}), LLaVA has one.")
@@ -185,7 +185,7 @@ def _sayable(config: VsreConfig) -> EncoderSpec:
 
 
 def _same_prompts(processor: LlavaProcessor) -> str | None:
-    """VSRE's chat template, where it asks as the processor's own does: it ends answers, and marks them for training."""
+    """VSRE's chat template, which ends answers and marks them for training, if it asks as the processor's own does."""
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is it?"}]}]
     ours = chat_template()
     rendered = {
@@ -205,7 +205,7 @@ def _all_there(model: PreTrainedModel, kind: str) -> None:
 def check_equal(vsre: VsreForConditionalGeneration, llava: LlavaForConditionalGeneration) -> float:
     """The largest difference between the two models' logits on one random square picture and some text.
 
-    Raises VsreError where it is more than rounding (8 epsilon of the largest logit).
+    Raises VsreError if it is more than rounding (8 epsilon of the largest logit).
     """
     spec, config = vsre.config.specs[0], vsre.config
     generator = torch.Generator().manual_seed(0)
@@ -221,7 +221,7 @@ def check_equal(vsre: VsreForConditionalGeneration, llava: LlavaForConditionalGe
     apart, largest = float((one - other).abs().max()), float(other.abs().max())
     if not apart <= 8 * torch.finfo(vsre.dtype).eps * largest:
         raise VsreError(
-            f"The logits of the two models lie {apart:.2g} apart (the largest is {largest:.2g}), so they are not the "
+            f"The logits of the two models differ by {apart:.2g} (the largest is {largest:.2g}), so they are not the "
             f"same function. {type(vsre.language_model).__name__} may do more to its logits than LLaVA does."
         )
     return apart

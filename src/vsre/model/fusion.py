@@ -1,11 +1,11 @@
 """How the features of several encoders become the visual tokens of one picture.
 
     sequence     one encoder's tokens after another's: the merged encoder of arXiv 2412.18224, and the default
-    channel      maps on one grid, concatenated along channels, one projector: a token a cell
+    channel      maps on one grid, concatenated along channels, one projector: one token per cell
     interleave   every encoder's tokens on one grid, alternating by place: cell by cell, or row by row
 
-A fusion is data (`to_dict`, `fusion_from`) and has no weights: the adapters it asks for belong to the model. What is
-taken from an encoder is for its spec to say, so frozen features are the same, and kept once, under every fusion.
+A fusion is data (`to_dict`, `fusion_from`) and has no weights: the adapters it asks for belong to the model. An
+encoder's spec says what is taken from it, so frozen features are the same, and are kept once, under every fusion.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vsre.triplets import Box
 
 Specs = Sequence[EncoderSpec]
 Features = Mapping[str, torch.Tensor]
-"""By encoder (B, tokens, channels), or (B, channels, n, n) where its adapter takes a map."""
+"""By encoder: (B, tokens, channels), or (B, channels, n, n) if its adapter takes a map."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,23 @@ WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 def cells(n: int) -> list[Box]:
-    """The cells of an n x n grid in the order of reading."""
+    """The cells of an n x n grid in reading order."""
     return [(x / n, y / n, (x + 1) / n, (y + 1) / n) for y in range(n) for x in range(n)]
 
 
 @dataclass(frozen=True)
 class Fusion(ABC):
-    """One way to join encoders. Raises VsreError on what cannot be joined, before any weight is read."""
+    """One way to join encoders. Raises VsreError for what cannot be joined, before any weight is read."""
 
     kind: ClassVar[str]
 
     @abstractmethod
     def check(self, specs: Specs) -> None:
-        """Raise VsreError where these encoders cannot be joined so."""
+        """Raise VsreError if these encoders cannot be joined this way."""
 
     @abstractmethod
     def tokens_of(self, spec: EncoderSpec, specs: Specs) -> int:
-        """The visual tokens that hold an encoder's features."""
+        """How many visual tokens hold an encoder's features."""
 
     @abstractmethod
     def places(self, specs: Specs) -> list[Place]:
@@ -70,14 +70,14 @@ class Fusion(ABC):
 
     @abstractmethod
     def adapters(self, specs: Specs, width: int) -> dict[str, nn.Module]:
-        """New adapters, by the names their weights have."""
+        """New adapters, by the names under which their weights are kept."""
 
     @abstractmethod
     def join(self, specs: Specs, adapters: Any, features: Features) -> torch.Tensor:
         """The visual tokens (B, N, width)."""
 
     def tokens(self, specs: Specs) -> int:
-        """N, the visual tokens of a picture."""
+        """N, the number of visual tokens of a picture."""
         return sum(self.tokens_of(spec, specs) for spec in specs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class SequenceFusion(Fusion):
 
 @dataclass(frozen=True)
 class _GridFusion(Fusion):
-    """All encoders on one grid: their own where it is the same, else `grid`, to which they are resampled."""
+    """All encoders on one grid: `grid`, to which they are resampled, or their own if they have the same."""
 
     grid: int | None = None
 
@@ -144,9 +144,9 @@ class _GridFusion(Fusion):
 
 @dataclass(frozen=True)
 class ChannelFusion(_GridFusion):
-    """Maps on one grid, concatenated along channels before one projector: a token a cell.
+    """Maps on one grid, concatenated along channels before one projector: one token per cell.
 
-    Of SAM the neck's map is taken; its adapter has no part.
+    For SAM, the neck's map is taken; its adapter is not used.
     """
 
     kind = "channel"
@@ -172,7 +172,7 @@ class ChannelFusion(_GridFusion):
 class InterleaveFusion(_GridFusion):
     """Every encoder's tokens on one grid, each through its own adapter, alternating by place.
 
-    By cell, the encoders' tokens of one cell stand together; by row, an encoder's row is followed by the next
+    By cell, the encoders' tokens of one cell are adjacent; by row, an encoder's row is followed by the next
     encoder's.
     """
 
@@ -206,7 +206,7 @@ class InterleaveFusion(_GridFusion):
 
 
 FUSIONS: dict[str, type[Fusion]] = {kind.kind: kind for kind in (SequenceFusion, ChannelFusion, InterleaveFusion)}
-"""The kinds a configuration can name; one entry adds one."""
+"""The kinds a configuration can name; add an entry to add one."""
 
 SEQUENCE = SequenceFusion()
 

@@ -30,7 +30,7 @@ class VsreOutput(CausalLMOutputWithPast):
 
 
 class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
-    """The merged vision encoder before a causal language model (arXiv 2412.18224, section on the model).
+    """The merged vision encoder in front of a causal language model (arXiv 2412.18224, section on the model).
 
     The encoders are frozen: they take no gradient and stay in evaluation mode whatever `train()` says. SAM
     has no flash attention: `attn_implementation={"": "sdpa", "text_config": "flash_attention_2"}` gives it to
@@ -76,12 +76,12 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.encoders.requires_grad_(False)  # loading replaces the parameters, and with them their freeze
+        model.encoders.requires_grad_(False)  # loading replaces the parameters with unfrozen ones
         return loaded
 
     def _init_weights(self, module: nn.Module) -> None:
         # Only adapter layers get here: sub-models initialise themselves. PyTorch's own rule scales with the
-        # fan-in, so visual tokens start at a like size whatever the widths; a fixed 0.02 would shrink them in
+        # fan-in, so visual tokens start at a similar size whatever the widths; a fixed 0.02 would shrink them in
         # narrow models.
         if isinstance(module, nn.Linear | nn.Conv2d):
             module.reset_parameters()
@@ -101,8 +101,8 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def encode(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
         """The frozen features of frames (B, 3, S, S), uint8 or float in [0, 1], by encoder name.
 
-        (B, tokens, channels), or (B, channels, g, g) for SAM. They do not change while training, so they can
-        be kept.
+        (B, tokens, channels), or (B, channels, g, g) for SAM. They do not change in training, so they can be
+        cached.
         """
         if pixel_values.ndim != 4 or pixel_values.shape[-1] != pixel_values.shape[-2]:
             raise VsreError(
@@ -112,7 +112,7 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return {spec.name: frozen_features(self.encoders[spec.name], pixel_values, spec) for spec in self.specs}
 
     def project(self, features: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The visual tokens (B, N, hidden) of what `encode` gave, joined by the model's fusion."""
+        """The visual tokens (B, N, hidden) of features from `encode`, joined by the model's fusion."""
         seen = dict(features)
         for name, instead in self._knocked_out.items():
             own = seen[name]
@@ -120,8 +120,8 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return self.fusion.join(self.specs, self.adapters, seen)
 
     def vision_settings(self) -> dict[str, Any]:
-        """What decides the visual tokens beside the weights, as JSON: encoder specs, fusion, and who is knocked out: by
-        zeros, or by features of this sum."""
+        """What determines the visual tokens besides the weights, as JSON: encoder specs, fusion, and which encoders are
+        knocked out: by zeros, or by features with this sum."""
         specs = [{k: v for k, v in spec.to_dict().items() if k != "checkpoint"} for spec in self.specs]
         silent = {
             name: "zeros" if instead is None else instead.detach().double().sum().item()
@@ -131,11 +131,11 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
     @contextmanager
     def knocked_out(self, encoders: Iterable[str] | Mapping[str, torch.Tensor]) -> Iterator[None]:
-        """Within it the visual tokens tell nothing of what these encoders see; for ablations.
+        """Within it, the visual tokens carry nothing of what these encoders see; for ablations.
 
-        Their features become zeros or, given as {name: features}, those: of the shape of one picture's, for example
-        their mean over many pictures, `model.encode(frames)[name].mean(0)`. It holds for all paths but ready
-        `image_features`, under every fusion. Raises VsreError for a name that no encoder has.
+        Their features are replaced by zeros or, given {name: features}, by those: shaped like one picture's, for
+        example their mean over many pictures, `model.encode(frames)[name].mean(0)`. This works under every fusion, for
+        all inputs except ready-made `image_features`. Raises VsreError for a name that no encoder has.
         """
         wanted = dict(encoders) if isinstance(encoders, Mapping) else dict.fromkeys(encoders)
         if unknown := wanted.keys() - self.encoders.keys():
@@ -156,7 +156,7 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
     def merge(self, input_ids: torch.Tensor, image_features: torch.Tensor) -> torch.Tensor:
         """Token embeddings (B, L, hidden) with the visual tokens, in order, at the `<image>` tokens.
 
-        Raises VsreError when there are not as many `<image>` tokens as visual tokens.
+        Raises VsreError unless there are as many `<image>` tokens as visual tokens.
         """
         embeddings = self.get_input_embeddings()(input_ids)  # (B, L, hidden)
         image_features = image_features.to(embeddings.device, embeddings.dtype)
@@ -195,7 +195,7 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
         VsreError when tokens and pictures do not match.
         """
         if sum(given is not None for given in (pixel_values, image_features, encoder_features)) > 1:
-            raise VsreError("Give one of pixel_values, image_features and encoder_features: they say the same.")
+            raise VsreError("Give only one of pixel_values, image_features and encoder_features: they say the same.")
         if pixel_values is not None:
             image_features = self.get_image_features(pixel_values)
         elif encoder_features is not None:
@@ -217,7 +217,7 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return VsreOutput(**outputs, image_hidden_states=image_features)
 
     def _llm_mask(self, mask: Any) -> Any:
-        # Eager attention adds its mask to the scores, where a boolean one would be read as 0 and 1.
+        # Eager attention adds its mask to the scores, so a boolean one would be read as 0 and 1.
         eager = self.language_model.config._attn_implementation == "eager"
         if not eager or not isinstance(mask, torch.Tensor) or mask.ndim != 4 or mask.dtype != torch.bool:
             return mask
@@ -228,7 +228,7 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
         self, *args: Any, is_first_iteration: bool | None = False, **kwargs: Any
     ) -> dict[str, Any]:
         inputs = super().prepare_inputs_for_generation(*args, is_first_iteration=is_first_iteration, **kwargs)
-        # pixel_values are dropped after the first step by transformers; visual tokens given as such are not.
+        # transformers drops pixel_values after the first step, but not these ready-made features.
         if not is_first_iteration and inputs.get("use_cache", True):
             inputs.pop("image_features", None)
             inputs.pop("encoder_features", None)
@@ -255,5 +255,5 @@ class VsreForConditionalGeneration(PreTrainedModel, GenerationMixin):
 
 
 def _repeated(pictures: torch.Tensor, counts: list[int], times: int) -> torch.Tensor:
-    """Each row's pictures `times` over, row after row; (pictures, ...) of rows that hold `counts` each."""
+    """Each row's pictures `times` times, row after row: of (pictures, ...), of which row i holds `counts[i]`."""
     return torch.cat([row for row in pictures.split(counts) for _ in range(times)])

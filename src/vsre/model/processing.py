@@ -15,7 +15,7 @@ PAD_TOKEN = "<pad>"
 
 
 def chat_template() -> str:
-    """The chat template in LLaVA-1.5's form, answers marked for label masks.
+    """The chat template in LLaVA-1.5's form, with answers marked for label masks.
 
     "USER: <image>\\n{prompt} ASSISTANT: {answer}" and the tokenizer's end token, turn after turn.
     """
@@ -23,9 +23,9 @@ def chat_template() -> str:
 
 
 def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Give a tokenizer the `<image>` token and a padding token where it lacks them.
+    """Give a tokenizer the `<image>` token and a padding token if it lacks them.
 
-    Returns how many tokens it gained. It pads on the left from now on, as generation needs. Raises VsreError
+    Returns how many tokens it gained. From now on it pads on the left, as generation needs. Raises VsreError
     for a tokenizer without an end token, since answers could not end.
     """
     if tokenizer.eos_token is None:
@@ -45,7 +45,7 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> int:
 class VsreProcessor(ProcessorMixin):
     """Image processor, tokenizer and chat template of a VSRE model.
 
-    Each `<image>` in the text becomes `num_image_tokens` placeholders, one a visual token.
+    Each `<image>` in the text becomes `num_image_tokens` placeholders, one per visual token.
     `apply_chat_template` takes messages whose content is a string or a list of {"type": "image", "image":
     picture} and {"type": "text", "text": words}; with `return_assistant_tokens_mask` it marks the tokens of
     the answers. Raises VsreError for a tokenizer without the `<image>` token.

@@ -1,6 +1,6 @@
-"""The configs of the paper's checkpoints, written out: real shapes can be checked without a download.
+"""The configs of the paper's checkpoints, written out so that real shapes can be checked without a download.
 
-They hold what decides shapes and parameter counts; a checkpoint's own config.json is what a real run reads.
+They hold what determines shapes and parameter counts; a real run reads the checkpoint's own config.json.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Encoder specs: what is taken from each vision encoder, and where it lands on the picture.
+"""Encoder specs: what is taken from each vision encoder, and where it lies on the picture.
 
 The merged vision encoder of arXiv 2412.18224 reads four frozen encoders. One rule each:
 
@@ -46,7 +46,7 @@ class EncoderSpec:
 
     `hidden_size` is the width of the features (for SAM the neck's channels). `layer` counts as Python does:
     -1 is the encoder's output after its final norm, -2 the hidden state before the last block. `cls` says
-    whether the features open with a CLS token and what becomes of it. `token_budget` is the most visual tokens the
+    whether the features begin with a CLS token and what becomes of it. `token_budget` is the most visual tokens the
     encoder may contribute: its features are averaged to the largest square grid within it. Raises VsreError for a
     name, grid, size or budget that cannot work.
     """
@@ -91,7 +91,7 @@ class EncoderSpec:
 
     @property
     def family(self) -> Family:
-        """What it has in common with encoders of its kind. Raises VsreError where FAMILIES does not have it."""
+        """The family of encoders that it belongs to. Raises VsreError if FAMILIES does not have it."""
         if self.model_type not in FAMILIES:
             raise VsreError(
                 f"Encoder spec {self.name}: vision encoders of the kind {self.model_type!r} are not known here. There "
@@ -111,7 +111,7 @@ class EncoderSpec:
 
     @property
     def reduction(self) -> int:
-        """Places along one side of the features that its adapter makes one visual token of."""
+        """Places along one side of the features that its adapter turns into one visual token."""
         return ADAPTERS[self.adapter].reduction
 
     @property
@@ -124,7 +124,7 @@ class EncoderSpec:
 
     @property
     def feature_grid(self) -> int:
-        """Places along one side of what the adapter is given: the patches, or fewer where there is a budget."""
+        """Places along one side of the adapter's input: the patches, or fewer if there is a budget."""
         return self.token_grid * self.reduction
 
     @property
@@ -137,7 +137,7 @@ class EncoderSpec:
         return dataclasses.replace(self, cls="keep") if self.cls == "drop" else self
 
     def at(self, *, image_size: int | None = None, tokens: int | None = None) -> EncoderSpec:
-        """The same spec with another input size in pixels, or a budget of visual tokens; None leaves what is there."""
+        """The same spec with another input size in pixels, or a budget of visual tokens; None keeps what is there."""
         return dataclasses.replace(
             self,
             image_size=self.image_size if image_size is None else image_size,
@@ -149,7 +149,7 @@ class EncoderSpec:
         return self.family.inputs(pixels, self.patch_size)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON values; no budget is no field, as in checkpoints from before there was one."""
+        """The fields as JSON values; without a budget that field is missing, as in checkpoints older than budgets."""
         fields = dataclasses.asdict(self)
         if self.token_budget is None:
             del fields["token_budget"]
@@ -216,7 +216,7 @@ ENCODERS: dict[str, EncoderSpec] = {
         adapter="sam",
     ),
 }
-"""The paper's four encoders; one entry adds an encoder."""
+"""The paper's four encoders; add an entry to add one."""
 
 
 def vision_config(config: PreTrainedConfig) -> PreTrainedConfig:
@@ -257,7 +257,7 @@ def spec_from_config(config: PreTrainedConfig, name: str, checkpoint: str) -> En
 
 
 def _side(value: Any, name: str) -> int:
-    """Pixels along a side that a config gives as one number or as two."""
+    """The side in pixels of a size that a config gives as one number or as two."""
     sides = {*value} if isinstance(value, list | tuple) else {value}
     if len(sides) != 1:
         raise VsreError(f"Encoder {name}: its pictures or patches are {value} pixels, and only squares can be placed.")
@@ -281,7 +281,7 @@ def spec_from_checkpoint(checkpoint: str | Path, *, name: str | None = None) -> 
 
 
 def check_spec(spec: EncoderSpec, config: PreTrainedConfig) -> None:
-    """Raise VsreError where a spec contradicts the config of its checkpoint."""
+    """Raise VsreError if a spec contradicts the config of its checkpoint."""
     found = spec_from_config(config, spec.name, spec.checkpoint)
     for field in ("model_type", "patch_size", "hidden_size"):
         if getattr(spec, field) != getattr(found, field):

@@ -1,4 +1,4 @@
-"""A VSRE model with some of its encoders only: arms of an ablation then share all other weights at their start."""
+"""A VSRE model with only some of its encoders, so that the arms of an ablation start with all other weights alike."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from vsre.model.processing import VsreProcessor
 
 
 def config_with(config: Any, names: Sequence[str]) -> VsreConfig:
-    """The config of a VSRE model with these of its encoders, in its own order.
+    """The config of a VSRE model with only these of its encoders, in its own order.
 
-    Raises VsreError for a model of another kind, a name it does not have, and where encoders share an adapter.
+    Raises VsreError for a model of another kind, a name it does not have, and encoders that share an adapter.
     """
     if not isinstance(config, VsreConfig):
-        raise VsreError(f"encoders {', '.join(names)}: only a VSRE model can go on with some of its encoders.")
+        raise VsreError(f"encoders {', '.join(names)}: only a VSRE model can be reduced to some of its encoders.")
     known = [spec.name for spec in config.specs]
     if strange := [name for name in names if name not in known]:
         raise VsreError(f"encoder {strange[0]!r}: the model has {', '.join(known)}.")

@@ -1,4 +1,4 @@
-"""Recipes: whole experiments as YAML files, and what runs them."""
+"""Recipes: whole experiments as YAML files, and the code that runs them."""
 
 from vsre.recipes.files import RecipeFaults, load_recipe, recipe_names, recipe_text
 from vsre.recipes.run import run_recipe

@@ -1,10 +1,10 @@
-"""Further test sets of a recipe (`diagnose.also`): scenes beside its own, on which every model is diagnosed too.
+"""Further test sets of a recipe (`diagnose.also`): scenes besides its own, on which every model is diagnosed too.
 
-OUT/also/NAME/world/         the scenes; of training's units none is among them
+OUT/also/NAME/world/         the scenes; none of the training units is among them
 OUT/also/NAME/triplets/      the same as triplets
 OUT/runs/MODEL/also/NAME/    a run folder; `also` in its metrics.json says what the set is and what of it was trained on
 
-Where only the artists differ the scenes are those of the own test split, so both are compared scene by scene.
+If only the artists differ, the scenes are those of the recipe's test split, so both are compared scene by scene.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from vsre.triplets import read_triplets
 
 
 def diagnose_also(engine: Engine, model: ModelSpec, recipe: Recipe, out: Path, steps: Steps) -> dict[str, Path]:
-    """Diagnose a model on every further test set; returns the run folder of each by the set's name.
+    """Diagnose a model on every further test set; return each run folder by the set's name.
 
-    The model's run on the own test set must be there. Raises VsreError where a set holds a picture that was trained on.
+    The model's run on the recipe's test set must exist. Raises VsreError if a set has a picture that was trained on.
     """
     folders: dict[str, Path] = {}
     own = out / "runs" / folder_name(model.name)
@@ -49,7 +49,7 @@ def diagnose_also(engine: Engine, model: ModelSpec, recipe: Recipe, out: Path, s
             seed=recipe.seed,
             protocol=recipe.protocol,
             train_path=out / "triplets" / "train",
-            more={"also": before or about},  # it has been compared with the own set, and stays so if we are killed here
+            more={"also": before or about},  # an earlier comparison is kept if we are killed here
         )
         if about["same_scenes"]:
             ours, theirs = (open_run(ReportRun(name=model.name, folder=at)) for at in (own, folder))
@@ -59,14 +59,14 @@ def diagnose_also(engine: Engine, model: ModelSpec, recipe: Recipe, out: Path, s
 
 
 def make_set(recipe: Recipe, name: str, out: Path, steps: Steps) -> dict[str, Any]:
-    """Draw a further test set and read it to triplets, once; returns what it is.
+    """Draw a further test set and read it into triplets, once; return what it is.
 
-    {"how": the arguments of `write_world`, "same_scenes": as the own test split's, "objects": images by the number of
-    things in them, "units_not_drawn", "images", "triplets", and of its "captions" and named "classes" how many there
-    are and how many the training data speak of: "captions_in_train", "classes_in_train"}.
+    {"how": the arguments of `write_world`, "same_scenes": as the recipe's test split, "objects": images by the number
+    of things in them, "units_not_drawn", "images", "triplets", the number of its "captions" and named "classes", and
+    how many of these the training data mention: "captions_in_train", "classes_in_train"}.
     """
     source = recipe.source
-    assert isinstance(source, SceneSource)  # cross_faults has seen to it
+    assert isinstance(source, SceneSource)  # ensured by cross_faults
     how = world_of(source, recipe.diagnose.also[name]) | {"seed": recipe.seed}
     folder = out / "also" / folder_name(name)
     world, triplets = folder / "world", folder / "triplets"
@@ -93,7 +93,7 @@ def make_set(recipe: Recipe, name: str, out: Path, steps: Steps) -> dict[str, An
 
 
 def world_of(source: SceneSource, spec: AlsoSet) -> dict[str, Any]:
-    """The arguments of `write_world` for the test split of a further set, but for the seed."""
+    """Return the arguments of `write_world` for the test split of a further set, except the seed."""
     objects = spec.objects
     if objects is None and source.objects is not None:
         objects = source.objects.by_split().get(spec.like)
@@ -109,25 +109,25 @@ def world_of(source: SceneSource, spec: AlsoSet) -> dict[str, Any]:
 
 
 def shows_own_scenes(source: SceneSource, spec: AlsoSet) -> bool:
-    """Are its scenes those of the own test split, perhaps more or fewer of them, or by other artists?"""
+    """Whether its scenes are those of the recipe's test split, perhaps more or fewer, or by other artists."""
     own, further = (world_of(source, s) for s in (AlsoSet(), spec))
     return all(own[key] == further[key] for key in ("split", "objects", "test_as"))
 
 
 def set_faults(source: SceneSource, spec: AlsoSet) -> Iterator[str]:
-    """What is wrong with a further set, beside its packs and artists."""
+    """Yield what is wrong with a further set, besides its packs and artists."""
     own, further = (world_of(source, s) for s in (AlsoSet(), spec))
     fewer = further["test_units"] <= own["test_units"]
     if fewer and spec.packs is None and {**further, "test_units": own["test_units"]} == own:
-        yield "it is the recipe's own test set. Say in what it differs: style, objects, split, like, packs."
+        yield "it is the recipe's own test set. Say how it differs: style, objects, split, like, packs."
 
 
 def set_notes(source: SceneSource, spec: AlsoSet) -> Iterator[str]:
-    """What a reader of its figures must know."""
+    """Yield what a reader of its figures must know."""
     if spec.split not in (None, source.split):
         yield (
-            f"training is on a {source.split} world, so classes and captions of this {spec.split} set may stand in its "
-            "data. For concepts never trained on set source.split: concept-disjoint; like: train has those that were."
+            f"training is on a {source.split} world, so classes and captions of this {spec.split} set may be in its "
+            "data. For concepts never trained on, set source.split: concept-disjoint; like: train has those that were."
         )
 
 
@@ -142,7 +142,7 @@ def _read(captions: Path, world: Path, triplets: Path, out: Path) -> dict[str, A
 
 
 def _trained_on(train: Path, test: Path) -> dict[str, int]:
-    """How many of a test set's captions and named classes stand in the training data."""
+    """Count a test set's captions and named classes, and how many of them are in the training data."""
     overlap = Overlap(HeldOut(read_triplets(test, images=False)))
     captions, classes = set[str](), set[str]()
     for t in overlap.watch(read_triplets(train, images=False)):
@@ -163,6 +163,6 @@ def _trained_on(train: Path, test: Path) -> dict[str, int]:
 
 
 def _alike(own: Path, further: Path) -> dict[str, str]:
-    """image_id of a further set -> that of the own test picture with the same file name, which is of the same scene."""
+    """Map an image_id of a further set to that of the own test picture of the same file name, hence scene."""
     ours = {t.image_name: t.image_id for t in read_triplets(own, images=False)}
     return {t.image_id: ours[t.image_name] for t in read_triplets(further, images=False) if t.image_name in ours}

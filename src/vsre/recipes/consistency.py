@@ -1,4 +1,4 @@
-"""What ties the parts of a recipe together: names of data, models and protocols that must be there, and folders."""
+"""Consistency between the parts of a recipe: names of data, models and protocols that must exist, and folders."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from vsre.sources.protocols import PROTOCOLS
 
 
 def cross_faults(raw: Mapping[str, Any]) -> Iterator[str]:
-    """Every place where one part of a recipe, given as mappings, names what another does not have.
+    """Yield every place where one part of a recipe, given as mappings, names what another does not have.
 
-    Parts of the wrong kind are passed over: the schema refuses them.
+    Parts of the wrong kind are skipped: the schema refuses them.
     """
     protocol = raw.get("protocol", "clean")
     if protocol not in PROTOCOLS:
@@ -27,10 +27,10 @@ def cross_faults(raw: Mapping[str, Any]) -> Iterator[str]:
         if name in before:
             yield f"two models have the same name, {name!r}"
         if start is not None and start not in before:
-            yield f"{name}: starts from {start!r}, which is no model before it. {nearest(str(start), before)}"
+            yield f"{name}: starts from {start!r}, which is not an earlier model. {nearest(str(start), before)}"
         for other in _names(model.get("against")):
             if other not in before:
-                yield f"{name}: is to be compared with {other!r}, no model before it. {nearest(str(other), before)}"
+                yield f"{name}: compared with {other!r}, which is not an earlier model. {nearest(str(other), before)}"
         stages = model.get("stages")
         for stage in stages if isinstance(stages, list) else []:
             for source in _names(_mapping(stage).get("data")):
@@ -49,16 +49,16 @@ def _names(value: Any) -> list[str]:
 
 
 def _data_names(names: list[str]) -> Iterator[str]:
-    """A data set's folder has its very name, so that it must be one in OUT/data, also on a disk without capitals."""
+    """Yield faults of data names: each is a folder's name in OUT/data, also on case-insensitive file systems."""
     usable = [name for name in names if name.strip() and not re.search(r"^\.|[/\\\x00-\x1f]", name)]
     for name in names:
         if name not in usable:
-            yield f"data: {name!r} must do as the name of a folder: no slash, no dot at its beginning, and not empty."
+            yield f"data: {name!r} must work as a folder name: no slash, no leading dot, and not empty."
     yield from name_faults("data", usable, str.casefold)
 
 
 def _further_sets(raw: Mapping[str, Any]) -> Iterator[str]:
-    """`diagnose.also`: sets of scenes need a world, and each a folder of its own."""
+    """Yield faults of `diagnose.also`: sets of scenes need a world, and each a folder of its own."""
     sets = _mapping(_mapping(raw.get("diagnose")).get("also"))
     kind = _mapping(raw.get("source")).get("kind")
     if sets and kind != "scenes":

@@ -1,8 +1,8 @@
-"""The question sources of a recipe: the triplets each asks about, made step by step, and its questions.
+"""Making a recipe's question sources step by step: the triplets each asks about, and its questions.
 
 OUT/data/NAME/drawn/     triplets of scenes of its own, with their world
 OUT/data/NAME/subset/    a part of the triplets
-OUT/data/NAME/derived/   with what the algebra makes of them
+OUT/data/NAME/derived/   with what the algebra derives from them
 OUT/data/NAME/triplets/  repainted, or of general questions
 OUT/data/NAME/questions/
 """
@@ -35,7 +35,7 @@ WORLD, SCENES, REPAINT = "world", "scenes.jsonl", "repaint"
 
 
 def question_sources(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
-    """Make each question source once; returns by its name what came of each of its steps."""
+    """Make each question source once; return, by its name, the summary of each of its steps."""
     return {
         name: _general(name, spec.general, recipe, out, steps)
         if spec.general is not None
@@ -56,11 +56,11 @@ def _general(name: str, spec: GeneralQuestions, recipe: Recipe, out: Path, steps
 
 
 def _asked(name: str, spec: DataSpec, recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
-    """Triplets, repainted where the recipe says so, then rewritten through their pack."""
+    """Make the triplets, repaint them if the recipe says so, then rewrite them through their pack."""
     folder = out / "data" / name
     summary, triplets = _triplets(name, spec, recipe, out, steps)
     of = out / "triplets" if triplets == out / "triplets" / "train" else triplets
-    # What the triplets are must be among the settings of all that is made of them.
+    # How the triplets were chosen has to be in the settings of everything made from them.
     chosen = {"triplets": spec.chosen()} if spec.chosen() else {}
     if spec.repaint is not None:
         summary |= _repainted(name, spec.repaint, chosen, triplets, of, recipe, out, steps)
@@ -79,7 +79,7 @@ def _asked(name: str, spec: DataSpec, recipe: Recipe, out: Path, steps: Steps) -
 
 
 def _triplets(name: str, spec: DataSpec, recipe: Recipe, out: Path, steps: Steps) -> tuple[dict[str, Any], Path]:
-    """What came of the steps that choose and add triplets, and where they are."""
+    """Choose and add triplets; return the summary of each step, and where the triplets are."""
     made: dict[str, Any] = {}
     folder, at, of = out / "data" / name, out / "triplets" / "train", out / "triplets"
     chosen = spec.chosen()
@@ -121,7 +121,7 @@ def _triplets(name: str, spec: DataSpec, recipe: Recipe, out: Path, steps: Steps
 
 
 def _draw(units: int, recipe: Recipe, folder: Path, test: Path) -> dict[str, Any]:
-    """Draw scenes as the source's train split has them, and read them under the recipe's protocol."""
+    """Draw scenes like those of the source's train split, and read them under the recipe's protocol."""
     source = recipe.source
     split = source.split if isinstance(source, SceneSource) else "caption-disjoint"
     world = folder / WORLD
@@ -130,7 +130,7 @@ def _draw(units: int, recipe: Recipe, folder: Path, test: Path) -> dict[str, Any
         train_units=units,
         dev_units=0,
         test_units=0,
-        # Not of the name: data sets of one recipe share their scenes, so that they differ in what is asked alone.
+        # Independent of the name: data sets of a recipe share their scenes, so that they differ only in what is asked.
         seed=int(hashlib.sha256(f"{recipe.seed}/own scenes".encode()).hexdigest()[:12], 16),
         size=source.size if isinstance(source, SceneSource | LayoutSource) else 192,
         split=split,
@@ -150,7 +150,7 @@ def _draw(units: int, recipe: Recipe, folder: Path, test: Path) -> dict[str, Any
     if not written:
         raise VsreError(
             f"{folder}: the protocol {recipe.protocol} leaves none of the {drawn['captions']['train']:,} triplets of "
-            "the scenes drawn: the test has all of their classes. Leave `scenes` out, or take another protocol."
+            "the scenes drawn: the test has all of their classes. Leave `scenes` out, or use another protocol."
         )
     return {"triplets": written, "pictures": drawn["images"], "removed": dict(removed)}
 
@@ -158,15 +158,15 @@ def _draw(units: int, recipe: Recipe, folder: Path, test: Path) -> dict[str, Any
 def _repainted(
     name: str, spec: Repaint, chosen: dict[str, Any], triplets: Path, of: Path, recipe: Recipe, out: Path, steps: Steps
 ) -> dict[str, Any]:
-    """Paint from the triplets, and look at what was painted where the recipe names a verifier."""
+    """Paint from the triplets, and check the pictures if the recipe names a verifier."""
     folder = out / "data" / name
     painted, own = folder / "triplets", folder / DRAWN / WORLD / SCENES
     scenes = own if own.is_file() else out / WORLD / SCENES
-    # Triplets that were chosen do not stand beside the test.
+    # Triplets that were chosen are not in a folder next to the test's.
     held_out = [f for f in (out / "triplets" / split for split in HELD_OUT) if any(f.glob("*.parquet"))]
     made = {
         "repaint": steps.once(
-            # Beside what was painted: a repaint that was stopped goes on by itself.
+            # Not in the painted folder: an interrupted repaint resumes on its own.
             folder / REPAINT,
             spec.model_dump() | {"seed": recipe.seed, **chosen},
             lambda: repaint(

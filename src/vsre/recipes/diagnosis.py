@@ -1,4 +1,4 @@
-"""What a recipe says of its tests: how models are diagnosed, and on which further sets of scenes."""
+"""What a recipe says about its tests: how models are diagnosed, and on which further sets of scenes."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ def _drawable(objects: tuple[int, int]) -> tuple[int, int]:
 
 
 ObjectRange = Annotated[tuple[int, int], AfterValidator(_drawable)]
-"""The least and the most things in a scene."""
+"""The fewest and the most things in a scene."""
 
 WorldSplit = Literal["caption-disjoint", "concept-disjoint"]
 Style = Literal["twemoji", "openmoji"]
 
 
 class ObjectCounts(Strict):
-    """How many things scenes show: those that train (and dev), and those that test. Default: 2 to 5, mostly 3 or 4."""
+    """How many things scenes show, in training (and dev) and in the test. Default: 2 to 5, mostly 3 or 4."""
 
     train: ObjectRange | None = None
     test: ObjectRange | None = None
 
     def by_split(self) -> dict[str, tuple[int, int]]:
-        """The ranges that were given, by the name of the split."""
+        """Return the ranges that were given, by the name of the split."""
         asked = {"train": self.train, "dev": self.train, "test": self.test}
         return {split: objects for split, objects in asked.items() if objects is not None}
 
 
 class AlsoSet(Strict):
-    """A further set of test scenes, drawn as the recipe's own test split except for what is said here."""
+    """A further set of test scenes, drawn like the recipe's own test split except for what is set here."""
 
-    units: int | None = Field(default=None, ge=1, description="pairs of scenes; default: as many as the own test has")
+    units: int | None = Field(default=None, ge=1, description="pairs of scenes; default: as in the recipe's own test")
     style: Style | None = Field(default=None, description="who drew the things; the scenes stay the same")
     objects: ObjectRange | None = Field(default=None, description="[least, most] things in a scene")
     split: WorldSplit | None = Field(default=None, description="which world's test split")
     like: Literal["test", "train"] = Field(
-        default="test", description="train: of the classes and captions of training, in scenes that it never showed"
+        default="test", description="train: with the classes and captions of training, in scenes never shown there"
     )
     packs: list[str] | None = Field(default=None, min_length=1, description="default: those of the recipe")
 
@@ -55,23 +55,23 @@ class AlsoSet(Strict):
 class DiagnoseSpec(Strict):
     packs: list[str] = ["test-s", "pool", "held-out"]
     templates: int | None = Field(
-        default=None, ge=1, description="only so many of each pack's templates, spread over answer formats"
+        default=None, ge=1, description="use only so many of each pack's templates, spread over answer formats"
     )
-    limit: int | None = Field(default=None, ge=1, description="so many statements, up to the end of a picture")
+    limit: int | None = Field(default=None, ge=1, description="how many statements, up to the end of a picture")
     per_image: int | None = Field(
-        default=None, ge=1, description="at most so many statements of a picture: more pictures tell more for as many"
+        default=None, ge=1, description="at most so many statements per picture: equally many on more pictures say more"
     )
     general: int | None = Field(
         default=None, ge=1, description="scenes on which non-spatial questions, names and captions are asked for too"
     )
-    blank: bool = Field(default=False, description="ask test-s again with a grey frame in place of each picture")
+    blank: bool = Field(default=False, description="ask test-s again with a grey frame instead of each picture")
     probes: int | None = Field(
-        default=None, ge=1, description="so many triplets are asked again with their picture or their words changed"
+        default=None, ge=1, description="how many triplets are asked again with their picture or words changed"
     )
     also: dict[str, AlsoSet] = Field(default={}, description="further test sets of scenes, by name")
 
     def asked(self, packs: Sequence[str] | None = None) -> list[str | TemplatePack]:
-        """The packs, or others, each with as many of its templates as are wanted: the same for all models and seeds."""
+        """Return the packs, or others, each with as many templates as wanted: the same for all models and seeds."""
         names = self.packs if packs is None else packs
         if self.templates is None:
             return [*names]

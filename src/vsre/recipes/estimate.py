@@ -1,4 +1,4 @@
-"""What each stage of a recipe takes on a given machine, and what to change where it does not fit."""
+"""What each stage of a recipe takes on a given machine, and what to change if it does not fit."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ class Machine:
 
     @classmethod
     def of(cls, *, gpus: int, gpu: str, memory: float, utilisation: float, sharding: str) -> Machine:
-        """A machine as a person names it, `memory` in GB. Raises VsreError for a GPU or sharding that is not known."""
+        """Make a machine from a user's options, `memory` in GB. Raises VsreError for an unknown GPU or sharding."""
         if gpu not in PEAKS:
-            raise VsreError(f"no GPU {gpu!r} is known here. {nearest(gpu, PEAKS)}")
+            raise VsreError(f"unknown GPU {gpu!r}. {nearest(gpu, PEAKS)}")
         ways: dict[str, Sharding | Literal["auto"]] = {"auto": "auto", **{way: way for way in SHARDINGS}}
         if sharding not in ways:
-            raise VsreError(f"no sharding {sharding!r}. {nearest(sharding, ways)}")
+            raise VsreError(f"unknown sharding {sharding!r}. {nearest(sharding, ways)}")
         return cls(gpus, gpu, memory * GB, utilisation, ways[sharding])
 
     def assumptions(self) -> str:
-        """What the figures hang on, in words."""
+        """Return what the figures depend on, in words."""
         return (
             f"{self.gpus} x {self.gpu} with {self.room / GB:.0f} GB, {RESERVE / GB:.0f} of them reserved; assumed are "
             f"{self.utilisation:.0%} of {PEAKS[self.gpu] / 1e12:.0f} TFLOP/s in bf16. Estimates, not measurements"
@@ -47,7 +47,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class StageEstimate:
-    """One stage of one model. `hours` is None where the data are not at hand."""
+    """One stage of one model. `hours` is None if the data are not available."""
 
     model: str
     stage: str
@@ -65,7 +65,7 @@ class StageEstimate:
 
 
 def estimate(recipe: Recipe, found: Findings, machine: Machine) -> list[StageEstimate]:
-    """Memory and hours of every stage whose model's shape is known; where one does not fit, a fault is added."""
+    """Return memory and hours of every stage whose model's shape is known; adds a fault for each that does not fit."""
     source = source_counts(recipe)
     counts = {name: data_counts(spec, source) for name, spec in recipe.data.items() if name in found.lengths}
     rows = []
@@ -77,7 +77,7 @@ def estimate(recipe: Recipe, found: Findings, machine: Machine) -> list[StageEst
                 continue
             try:
                 micro, _ = stage.micro_batch(machine.gpus)
-            except VsreError:  # said by `check`
+            except VsreError:  # reported by `check`
                 continue
             row = _fit(model, stage, shape, longest_sequence(shape, stage, lengths), micro, machine)
             hours = _hours(shape, stage, raw["data"], found, counts, machine, recipe.feature_cache)
@@ -85,14 +85,14 @@ def estimate(recipe: Recipe, found: Findings, machine: Machine) -> list[StageEst
             if not row.fits:
                 found.fault(f"{model.name}, stage {stage.name}: {row.advice}")
     if any("encoders" in stage.train for model in recipe.models for stage in model.parsed_stages()):
-        found.note("Activations of encoders that train are not reckoned.")
+        found.note("Activations of encoders that train are not counted.")
     return rows
 
 
 def _fit(
     model: ModelSpec, stage: Stage, shape: Shape, longest: OneSequence, micro: int, machine: Machine
 ) -> StageEstimate:
-    """The stage under the lightest sharding that it fits under, or with advice where it fits under none."""
+    """Estimate the stage under the cheapest sharding that makes it fit, or with advice if none does."""
     tries = [
         (sharding, stage_memory(shape, stage, longest, micro, gpus=machine.gpus, sharding=sharding))
         for sharding in _allowed(stage, shape, machine)
@@ -113,18 +113,18 @@ def _fit(
 
 
 def _allowed(stage: Stage, shape: Shape, machine: Machine) -> list[Sharding]:
-    """Ways to spread a stage: low-rank layers, Muon and a `vlm` need whole weights."""
+    """Return ways to shard a stage: low-rank layers, Muon and a `vlm` need whole weights."""
     if machine.gpus == 1 or stage.lora or stage.optimizer == "muon" or not shape.packs:
         return ["none"]
     return list(SHARDINGS) if machine.sharding == "auto" else [machine.sharding]
 
 
 def _advice(stage: Stage, shape: Shape, longest: OneSequence, machine: Machine, memory: Memory) -> str:
-    """What would make it fit, tried out in the order of what it costs."""
+    """Say what would make it fit, trying changes in the order of their cost."""
     share = stage.batch_images // machine.gpus
     said = (
         f"takes {memory.total / GB:.0f} GB of {machine.room / GB:.0f} ({memory.fixed / GB:.0f} and "
-        f"{memory.a_sequence / GB:.1f} for each of {memory.micro_batch} sequences a pass). "
+        f"{memory.a_sequence / GB:.1f} for each of {memory.micro_batch} sequences per pass). "
     )
     ways: list[tuple[str, dict[str, Any]]] = [("", {})]
     if not stage.gradient_checkpointing:
@@ -136,7 +136,7 @@ def _advice(stage: Stage, shape: Shape, longest: OneSequence, machine: Machine, 
     changes: dict[str, Any] = {}
     for count in range(len(ways)):
         changes |= ways[count][1]
-        # An explicit optimizer and rates stay; what is new is checked as a stage is.
+        # An explicit optimizer and rates stay; the changed stage is validated like any other.
         other = Stage.model_validate(stage.model_dump() | changes)
         for sharding in _allowed(other, shape, machine):
             tried = stage_memory(shape, other, longest, 1, gpus=machine.gpus, sharding=sharding)

@@ -1,4 +1,4 @@
-"""What a report says about how its figures came about: data, models, stages, versions, machine."""
+"""What a report says about how its figures were obtained: data, models, stages, versions, machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vsre.recipes.start import encoder_specs
 
 
 def source_rows(imported: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a split of the source."""
+    """Return one row per split of the source."""
     return [
         {
             "data": split,
@@ -32,7 +32,7 @@ def source_rows(imported: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def data_rows(summaries: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row a question source."""
+    """Return one row per question source."""
     return [
         {
             "data": name,
@@ -48,7 +48,7 @@ def data_rows(summaries: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _chosen(summary: dict[str, Any]) -> dict[str, str]:
-    """How triplets that are not simply the train split were chosen and added to; nothing for those that are."""
+    """Say how triplets that are not simply the train split were chosen and added to; empty for those that are."""
     said = []
     if drawn := summary.get(DRAWN):
         removed = sum(drawn["removed"].values())
@@ -63,7 +63,7 @@ def _chosen(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def model_rows(recipe: Recipe, out: Path) -> list[dict[str, Any]]:
-    """What each model is made of, and how many visual tokens it reads a picture by."""
+    """Return what each model is made of, and how many visual tokens it uses per picture."""
     rows = []
     for model in recipe.models:
         row: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Recipe files: the shipped ones and your own, read, expanded and checked; every mistake is named at once."""
+"""Recipe files, shipped or your own: read, expanded and checked; all mistakes are reported at once."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _SHIPPED = Path(str(resources.files("vsre.recipes").joinpath("data")))
 
 
 class RecipeFaults(VsreError):
-    """All that is wrong with a recipe, each as a sentence; the command line prints one a line."""
+    """Everything that is wrong with a recipe, one sentence each; the command line prints one per line."""
 
     def __init__(self, where: str, faults: list[str]) -> None:
         self.where, self.faults = where, faults
         said = "".join(f"\n  - {fault}" for fault in faults)
-        super().__init__(f"{where}: {len(faults)} thing{'s' * (len(faults) != 1)} to mend in this recipe:{said}")
+        super().__init__(f"{where}: {len(faults)} thing{'s' * (len(faults) != 1)} to fix in this recipe:{said}")
 
 
 def recipe_names() -> list[str]:
-    """The shipped recipes; those in a folder below (base/paper) are only extended by others."""
+    """Return the names of the shipped recipes; those in a subfolder (base/paper) are only extended by others."""
     return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
 
 
 def recipe_text(name_or_path: str) -> tuple[str, str]:
-    """The text of a shipped recipe (by name) or of a file (by path), and where it is from."""
+    """Return the text of a shipped recipe (by name) or of a file (by path), and its source."""
     path = Path(name_or_path)
     if path.suffix in {".yaml", ".yml"}:
         if not path.is_file():
@@ -46,7 +46,7 @@ def recipe_text(name_or_path: str) -> tuple[str, str]:
 
 
 def load_recipe(name_or_path: str, *, protocol: str | None = None) -> Recipe:
-    """Read, expand and check a recipe; `protocol` takes the place of the recipe's own.
+    """Read, expand and check a recipe; `protocol` replaces the recipe's own.
 
     Raises VsreError for a file that cannot be read, and RecipeFaults with every mistake and its place in the recipe.
     """
@@ -57,15 +57,15 @@ def load_recipe(name_or_path: str, *, protocol: str | None = None) -> Recipe:
 
 
 def read_recipe(name_or_path: str, *, protocol: str | None = None) -> tuple[Recipe | None, list[str]]:
-    """As `load_recipe`, with the mistakes beside what is sound of the recipe, so that the rest can be looked at too.
+    """Like `load_recipe`, but return the valid part of the recipe and the mistakes, so that the former can be checked.
 
-    Models with a mistake of their own are left out; without a sound source or data there is no recipe.
+    Models with a mistake of their own are left out; without a valid source and data there is no recipe.
     """
     return recipe_from(*_read(name_or_path), protocol=protocol)
 
 
 def recipe_from(raw: dict[str, Any], where: str, *, protocol: str | None = None) -> tuple[Recipe | None, list[str]]:
-    """`read_recipe` of a recipe file's content; `where` is the name or path of what holds it."""
+    """Do what `read_recipe` does, for a recipe file's content; `where` is the name or path it is from."""
     faults: list[str] = []
     whole = expand(raw, where, _read_from, faults)
     for key in [key for key in whole if key not in Recipe.model_fields]:
@@ -84,7 +84,7 @@ def recipe_from(raw: dict[str, Any], where: str, *, protocol: str | None = None)
 
 
 def _without_faulty_models(whole: dict[str, Any], places: list[tuple[int | str, ...]]) -> Recipe | None:
-    """The recipe less the models that these errors lie in; None where one lies elsewhere."""
+    """Return the recipe without the models that have these errors; None if an error is elsewhere."""
     if any(place[:1] != ("models",) or len(place) < 2 for place in places):
         return None
     faulty = {place[1] for place in places}
@@ -93,7 +93,7 @@ def _without_faulty_models(whole: dict[str, Any], places: list[tuple[int | str, 
 
 
 def as_yaml(recipe: Recipe) -> str:
-    """A recipe as the plain YAML that it stands for: no grid, no inheritance, stages with all that they leave out."""
+    """Return a recipe as the plain YAML that it stands for: no grid, no inheritance, stages with all defaults."""
     raw = recipe.model_dump(mode="json", exclude_defaults=True)
     for model, spec in zip(raw["models"], recipe.models, strict=True):
         stages = []
@@ -109,7 +109,7 @@ def as_yaml(recipe: Recipe) -> str:
 
 
 def _sentence(error: Any, whole: dict[str, Any]) -> str:
-    """One of pydantic's errors, with the name of the model or data set that it is in."""
+    """Return one of pydantic's errors as a sentence, with the name of the model or data set that it is in."""
     place = list(error["loc"])
     if place[:1] == ["models"] and len(place) > 1:
         name = whole["models"][place[1]].get("name") if isinstance(whole["models"][place[1]], dict) else None
@@ -130,5 +130,5 @@ def _read(name_or_path: str) -> tuple[dict[str, Any], str]:
 
 
 def _read_from(name: str, where: str) -> tuple[dict[str, Any], str]:
-    """What a recipe extends: a path is meant from the folder of the recipe that names it."""
+    """Read what a recipe extends: a path is relative to the folder of the recipe that names it."""
     return _read(str(Path(where).parent / name) if name.endswith((".yaml", ".yml")) else name)

@@ -1,6 +1,6 @@
-"""General questions inside a recipe: as training data beside spatial ones, and as a measure of what is kept.
+"""General questions in a recipe: as training data alongside spatial ones, and as a measure of what a model retains.
 
-Scenes come from the streams the shipped base knows: those it trained on, and the held-out ones of the model cards.
+Scenes come from the shipped base's streams: those it was trained on, and the held-out ones of the model cards.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from vsre.zoo.train import load_settings
 NON_SPATIAL = {"presence": 1, "either": 1}
 """Is there a cat? A cat or a dog?"""
 NAMING = {"what_at": 1}
-"""What can be found at the top left? A place asks for a name."""
+"""What can be found at the top left? A place is given, a name is asked for."""
 CAPTION = Exchange("describe", "Describe the picture.", "")
 CAPTIONS, CAPTION_TOKENS = 48, 80
-"""Descriptions a model writes at most, since they are long, and how long one may be."""
+"""The most descriptions a model writes, since they are long, and the most tokens of one."""
 
 
 def general_mix(spec: GeneralQuestions) -> dict[str, float]:
-    """How often each kind of question comes (zoo.yaml)."""
+    """Return how often each kind of question occurs (zoo.yaml)."""
     mix: dict[str, float] = load_settings()["general_data"][spec.kind]["mix"]
     return mix
 
 
 def general_source(spec: GeneralQuestions, pools: Path, folder: Path, seed: int) -> dict[str, Any]:
-    """Write the questions and their pictures to `folder`; returns what was made."""
+    """Write the questions and their pictures to `folder`; return what was made."""
     settings = load_settings()
     pool = make_pool(pools, spec.pictures, POOL_SEED, settings["size"])
     mix = general_mix(spec)
@@ -51,7 +51,8 @@ def general_source(spec: GeneralQuestions, pools: Path, folder: Path, seed: int)
 
 
 def general_ability(model: Any, processor: Any, pools: Path, pictures: int, seed: int = 0) -> dict[str, Any]:
-    """Accuracy on two non-spatial questions about each of `pictures` held-out scenes, greedy, in the expected words.
+    """Measure accuracy on two non-spatial questions about each of `pictures` held-out scenes, greedy, in the expected
+    words.
 
     Returns {"acc_t": {"value", "low", "high", "n"}, and the share for each kind}; the interval is a bootstrap over
     pictures.
@@ -71,10 +72,10 @@ def general_ability(model: Any, processor: Any, pools: Path, pictures: int, seed
 
 
 def described(model: Any, processor: Any, pools: Path, pictures: int, seed: int = 0) -> dict[str, Any]:
-    """How well things are named in the same held-out scenes: {"naming", "captions"}, with a bootstrap over pictures.
+    """Measure how well things are named in the same held-out scenes: {"naming", "captions"}, bootstrap over pictures.
 
-    "naming": questions what is at a place, answered by its name alone. "captions": F1 of the things that a description
-    names against those that are there, of the first 48 pictures at most; a class that is said twice counts once.
+    "naming": questions on what is at a place, to be answered by its name alone. "captions": F1 of the things that a
+    description names against those present, for the first 48 pictures at most; a class named twice counts once.
     """
     pool = _held_out(pools, pictures)
     hits = general_hits(model, processor, pool, [exchanges(pool, i, 1, "naming", NAMING) for i in range(pictures)])
@@ -90,7 +91,7 @@ def described(model: Any, processor: Any, pools: Path, pictures: int, seed: int 
 
 
 def named_things_f1(text: str, there: set[str]) -> float:
-    """2 |named and there| / (|named| + |there|), of the world's classes; the longest name that fits a place counts."""
+    """Return 2 |named and there| / (|named| + |there|) of the world's classes; of names at one place, the longest."""
     longest_first = sorted(CLASSES, key=len, reverse=True)
     words = "|".join(re.escape(name) for name in longest_first)
     said = {found.lower() for found in re.findall(rf"\b(?:{words})\b", text, flags=re.IGNORECASE)}

@@ -1,10 +1,10 @@
-"""How long a stage trains: floating-point operations over what a GPU is assumed to do of its peak.
+"""How long a stage trains: floating-point operations divided by the share of its peak that a GPU is assumed to reach.
 
 Operations of one sequence, P the parameters of the decoder layers and T its tokens: 2 P T forward, as many backward for
 the gradients that pass through, and as many for those of the weights, which LoRA and frozen language models do without.
-Attention adds 4 x width x pairs x layers forward and twice that backward, where pairs are of tokens that may look at
-one another. The output layer counts at learnt tokens. Checkpointing runs the layers forward once more. Encoders run
-forward, once a picture where their features are kept. Loading, painting, saving and diagnosis are not in it.
+Attention adds 4 x width x pairs x layers forward and twice that backward, where pairs are of tokens that may attend to
+each other. The output layer counts at learnt tokens. Checkpointing runs the layers forward once more. Encoders run
+forward, once per picture if their features are kept. Loading, painting, saving and diagnosis are not included.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PEAKS: dict[str, float] = {
     "l40s": 362e12,
     "rtx4090": 165e12,
 }
-"""Dense bf16 operations a second, from NVIDIA's data sheets (without sparsity)."""
+"""Dense bf16 operations per second, from NVIDIA's data sheets (without sparsity)."""
 PEAKS_FLOAT32: dict[str, float] = {
     "a100": 19.5e12,
     "h100": 67e12,
@@ -32,22 +32,22 @@ PEAKS_FLOAT32: dict[str, float] = {
     "l40s": 91.6e12,
     "rtx4090": 82.6e12,
 }
-"""Of float32, from the same sheets: without bf16 a stage trains in it, for torch leaves TF32 off."""
+"""The same in float32, from the same sheets: without bf16 a stage trains in it, as torch leaves TF32 off."""
 
 ASSUMED = 0.4
-"""Share of the peak, where nobody says otherwise: what well-tuned training of this size reaches; not measured here."""
+"""Share of the peak by default: what well-tuned training of this size reaches; not measured here."""
 
 
 @dataclass(frozen=True)
 class Amount:
-    """What a stage goes through: its steps, and the pictures whose features are computed once (None: in every pass)."""
+    """How much a stage processes: its steps, and the pictures whose features are computed once (None: every time)."""
 
     steps: int
     pictures: int | None
 
 
 def sequence_flops(shape: Shape, stage: Stage, sequence: OneSequence, questions: float) -> tuple[float, float]:
-    """(operations that count, operations that are run) for one sequence of so many questions, without encoders."""
+    """Return (operations that count, operations run) for one sequence of so many questions, without encoders."""
     p, t = float(shape.layers * shape.layer), sequence.tokens
     asked = sequence.questions / max(questions, 1.0)
     pairs = sequence.picture**2 / 2 + sequence.questions * sequence.picture + questions * asked**2 / 2
@@ -73,7 +73,7 @@ def stage_hours(
     gpu: str,
     utilisation: float,
 ) -> float:
-    """Hours on `gpus` of this kind."""
+    """Estimate the hours of a stage on `gpus` of this kind."""
     _, run = sequence_flops(shape, stage, sequence, questions)
     sequences = amount.steps * stage.batch_images
     seen = sequences if amount.pictures is None else amount.pictures
@@ -82,5 +82,5 @@ def stage_hours(
 
 
 def peak(gpu: str, *, bf16: bool) -> float:
-    """Operations a second of a kind of GPU."""
+    """Return the peak operations per second of a kind of GPU."""
     return (PEAKS if bf16 else PEAKS_FLOAT32)[gpu]

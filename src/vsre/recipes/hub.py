@@ -1,7 +1,7 @@
-"""What a recipe's checkpoints are, before any weight is read: is it there, its config, its chat template.
+"""Looking up a recipe's checkpoints before any weight is read: whether they exist, their configs and chat templates.
 
-A checkpoint is a folder, `zoo:NAME` or a hub id. Of a hub id the hub is asked where it can be reached; else what is
-known is what the local cache or the package (shapes.yaml) has of it, and it says so.
+A checkpoint is a folder, `zoo:NAME` or a hub id. For a hub id the hub is queried if it can be reached; else only what
+the local cache or the package (shapes.yaml) has is known, and the result says so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vsre.model.reference import VISION
 from vsre.recipes.near import nearest
 
 TIMEOUT = 10.0
-"""Seconds that the hub has to answer."""
+"""Seconds to wait for the hub."""
 
 TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json", "processor_config.json", "tokenizer_config.json")
 
@@ -33,12 +33,12 @@ Source = Literal["folder", "hub", "cache", "package"]
 
 
 class OutOfReach(VsreError):
-    """Something cannot be told of a checkpoint that may well be sound."""
+    """Something cannot be determined about a checkpoint that may well be valid."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What is known of a checkpoint: its config, where that is from, and a note where the id itself was not checked."""
+    """What is known about a checkpoint: its config, where that is from, and a note if the id itself was not checked."""
 
     config: PreTrainedConfig | None
     source: Source | None
@@ -47,13 +47,13 @@ class Found:
 
 @cache
 def shapes() -> dict[str, Any]:
-    """The hub models whose shapes the package knows."""
+    """Return the hub models whose shapes the package knows."""
     known: dict[str, Any] = yaml.safe_load(resources.files("vsre.recipes").joinpath("shapes.yaml").read_text())
     return known
 
 
 class Checkpoints:
-    """Looks checkpoints up, each once. `online`: the hub may be asked."""
+    """Looks checkpoints up, each once. `online`: the hub may be queried."""
 
     def __init__(self, *, online: bool) -> None:
         self.online = online
@@ -61,29 +61,29 @@ class Checkpoints:
         self._unreachable = ""
 
     def find(self, name: str) -> Found:
-        """Raises VsreError where there is no such checkpoint, saying which was meant."""
+        """Look a checkpoint up. Raises VsreError if it does not exist, suggesting the nearest name."""
         if name not in self._found:
             self._found[name] = self._find(name)
         return self._found[name]
 
     def known(self, name: str) -> Source | None:
-        """Where its config is from; None where nothing is known of it or there is no such thing."""
+        """Return where its config is from; None if nothing is known about it or it does not exist."""
         try:
             return self.find(name).source
         except VsreError:
             return None
 
     def config(self, name: str) -> PreTrainedConfig:
-        """Raises OutOfReach where nothing is known of it."""
+        """Return its config. Raises OutOfReach if nothing is known about it."""
         config = self.find(name).config
         if config is None:
-            raise OutOfReach(f"{name}: its config is neither here nor in reach, so nothing can be reckoned with it.")
+            raise OutOfReach(f"{name}: its config is neither here nor in reach, so nothing can be estimated for it.")
         return config
 
     def template(self, name: str) -> str | None:
-        """The chat template; empty where there is none, None where its files are out of reach."""
+        """Return the chat template; empty if there is none, None if its files are out of reach."""
         path, more = locate(name)
-        if more:  # a GGUF file has its own, if any, within
+        if more:  # a GGUF file contains its own, if any
             return None
         if Path(path).is_dir():
             return next((t for t in map(_template, (Path(path) / f for f in TEMPLATE_FILES)) if t), "")
@@ -102,7 +102,7 @@ class Checkpoints:
             return Found(_config(name, path, **more), "folder")
         note = self._ask_hub(path)
         there: Source = "cache" if note else "hub"
-        if more:  # a GGUF file is large: it is not fetched to look at it
+        if more:  # a GGUF file is large: it is not fetched just to be read
             cached = isinstance(try_to_load_from_cache(path, more["gguf_file"]), str)
             config = _config(name, path, local_files_only=True, **more) if cached else None
             return Found(config, there if cached or not note else None, note)
@@ -113,7 +113,7 @@ class Checkpoints:
         return Found(packaged, None if packaged is None else "package", note)
 
     def _ask_hub(self, name: str) -> str:
-        """Empty where the hub has this model, else why that was not checked. Raises VsreError where it has not."""
+        """Return "" if the hub has this model, else why that was not checked. Raises VsreError if it lacks it."""
         from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
         if not self.online or self._unreachable:
@@ -129,14 +129,14 @@ class Checkpoints:
         except RepositoryNotFoundError as error:
             raise VsreError(f"{name}: the hub has no such model, or it is private. {nearest(name, known)}") from error
         except HFValidationError as error:
-            raise VsreError(f"{name}: no folder and no hub id ({first_line(error)}). {nearest(name, known)}") from error
-        except Exception as error:  # whatever the network says: the recipe is not at fault
+            raise VsreError(f"{name}: not a folder or hub id ({first_line(error)}). {nearest(name, known)}") from error
+        except Exception as error:  # any network error: not the recipe's fault
             self._unreachable = f"it cannot be reached ({type(error).__name__})"
             return f"not checked on the hub ({self._unreachable})"
         return ""
 
     def _file(self, name: str, file: str) -> Path | None:
-        """A small file of a hub model, fetched where the hub may be asked, else from the cache."""
+        """Return a small file of a hub model, fetched if the hub may be queried, else from the cache."""
         try:
             found = cached_file(
                 name,
@@ -159,14 +159,14 @@ def _config(name: str, path: str, **more: Any) -> PreTrainedConfig:
 
 
 def _packaged(name: str) -> PreTrainedConfig | None:
-    """The config of a hub model whose shape the package knows."""
+    """Return the config of a hub model whose shape the package knows, else None."""
     if name in shapes():
         return AutoConfig.for_model(**shapes()[name]["config"])
     return next((VISION[word] for word, spec in ENCODERS.items() if spec.checkpoint == name), None)
 
 
 def _template(file: Path) -> str:
-    """The chat template that one of TEMPLATE_FILES holds, or nothing."""
+    """Return the chat template that one of TEMPLATE_FILES holds, or ""."""
     if not file.is_file():
         return ""
     text = file.read_text(encoding="utf-8")

@@ -1,30 +1,30 @@
 """How much memory a stage takes on each GPU, from shapes alone.
 
-Weights, in bytes a parameter: 4 as they are loaded (float32). The layers that LoRA stands beside are frozen, and held
-in 2 where the stage is in bf16, in 0.52 as NF4.
+Weights, in bytes per parameter: 4 as loaded (float32). The layers that LoRA adapts are frozen and take 2 if the stage
+is in bf16, 0.52 in NF4.
 
-    gradients     4 a parameter that trains, and 4 more for the buckets of several processes that share nothing (DDP)
-    optimizer     8 a parameter that trains (AdamW's two moments); 4 for the matrices in Muon's hands
-    bf16 copies   2 a float32 weight that a bf16 stage computes with: autocast keeps them until the backward pass; under
-                  checkpointing those of frozen layers are made again, one layer at a time
+    gradients     4 per trained parameter, and 4 more for the buckets of several processes that share nothing (DDP)
+    optimizer     8 per trained parameter (AdamW's two moments); 4 for the matrices that Muon optimises
+    bf16 copies   2 per float32 weight that a bf16 stage computes with: autocast keeps them until the backward pass;
+                  with checkpointing those of frozen layers are made again, one layer at a time
 
 Activations are what PyTorch keeps for the backward pass of one gated decoder layer (LLaMA, Qwen, SmolLM, Mistral), in
-bytes a token, with scaled dot product attention; h is the hidden width, f the inner one, q and k those of all query and
-key heads, n the heads:
+bytes per token, with scaled dot product attention; h is the hidden width, f the inner one, q and k those of all query
+and key heads, n the number of heads:
 
                     trains                              frozen, gradients pass through
     bf16            26 h + 4 q + 4 k + 8 f + 4 n + 8    8 h + 4 q + 4 k +  6 f + 4 n + 8
     float32         24 h + 8 q + 8 k + 16 f + 4 n + 8   8 h + 8 q + 8 k + 12 f + 4 n + 8
-    LoRA            the frozen column, and 2 r and 2 times its inputs for each of its layers (float32: 4, at most), with
-                    dropout a byte more for each input
+    LoRA            the frozen column, plus 2 r and 2 times the inputs of each adapted layer (float32: 4, at most); with
+                    dropout one more byte per input
 
-    mask            packed questions: 2 bytes (float32: 4) for each pair of tokens and layer
-    checkpointing   4 h a token and layer, and all of the above for one layer
-    logits          12 bytes a learnt token and word of the vocabulary
+    mask            packed questions: 2 bytes (float32: 4) per pair of tokens and layer
+    checkpointing   4 h per token and layer, and all of the above for one layer
+    logits          12 bytes per learnt token and word of the vocabulary
 
-These are the tensors that the code keeps (tests count them); what the kernels need for a moment, fragmentation and CUDA
-itself are RESERVE. Sharding `full` (FSDP2, ZeRO-3) spreads weights, gradients and optimizer over the processes, and
-holds two layers and what is in no layer whole, in the dtype that it computes in.
+These are the tensors that the code keeps (tests count them); temporary kernel workspaces, fragmentation and CUDA itself
+are RESERVE. Sharding `full` (FSDP2, ZeRO-3) spreads weights, gradients and optimizer over the processes, and holds two
+layers and whatever is outside the layers in full, in the dtype that it computes in.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ RESERVE = 3 * GB
 """CUDA's context, kernels' workspaces and fragmentation: an assumption, not a measurement."""
 
 NF4 = 4.127 / 8
-"""Bytes a value in NF4 with double quantisation (arXiv 2305.14314, section 3)."""
+"""Bytes per value in NF4 with double quantisation (arXiv 2305.14314, section 3)."""
 
 Sharding = Literal["none", "full"]
 SHARDINGS: tuple[Sharding, ...] = ("none", "full")
-"""The one that costs less communication first."""
+"""In order of communication cost, cheapest first."""
 
 
 @dataclass(frozen=True)
 class OneSequence:
-    """One training sequence, in tokens: the picture, its questions with their answers, and the answers alone."""
+    """One training sequence, in tokens: the picture, its questions with their answers, and only the answers."""
 
     picture: int
     questions: float
@@ -63,7 +63,7 @@ class OneSequence:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on each GPU; `a_sequence` of the activations belongs to each sequence of a micro batch."""
+    """Bytes on each GPU; `a_sequence` is the activations of each sequence of a micro batch."""
 
     weights: float
     gradients: float
@@ -78,7 +78,7 @@ class Memory:
 
     @property
     def fixed(self) -> float:
-        """What does not grow with the micro batch."""
+        """Bytes that do not grow with the micro batch."""
         return self.weights + self.gradients + self.optimizer + self.copies + RESERVE
 
     @property
@@ -94,7 +94,7 @@ class Memory:
 def stage_memory(
     shape: Shape, stage: Stage, sequence: OneSequence, micro_batch: int, *, gpus: int = 1, sharding: Sharding = "none"
 ) -> Memory:
-    """What a stage takes on each of `gpus`, with so many sequences a forward pass."""
+    """Estimate what a stage takes on each of `gpus`, with so many sequences per forward pass."""
     everything = sum(shape.parameters.values())
     low_rank = lora_parameters(shape, stage)
     beneath = _beneath_lora(shape, stage)
@@ -121,15 +121,15 @@ def stage_memory(
 
 
 def _cast(shape: Shape, stage: Stage, low_rank: int, beneath: int) -> float:
-    """Float32 weights whose bf16 copies are held. Encoders run without gradients: theirs are gone at once."""
+    """Count float32 weights whose bf16 copies are held. Encoders run without gradients: theirs are freed at once."""
     speaks = shape.parameters["llm"] - beneath
     if "llm" not in stage.train and stage.gradient_checkpointing:
-        speaks = shape.layer + shape.hidden * shape.vocabulary  # made again with each layer, none is kept
+        speaks = shape.layer + shape.hidden * shape.vocabulary  # made again for each layer, none is kept
     return float(shape.parameters["adapters"] + low_rank + speaks)
 
 
 def sequence_bytes(shape: Shape, stage: Stage, sequence: OneSequence) -> float:
-    """Activations of one sequence, in bytes."""
+    """Estimate the activations of one sequence, in bytes."""
     number = 2 if stage.bf16 else 4
     layer = sequence.tokens * layer_bytes(shape, stage)
     if sequence.packed:
@@ -137,13 +137,13 @@ def sequence_bytes(shape: Shape, stage: Stage, sequence: OneSequence) -> float:
     kept = layer * shape.layers
     if stage.gradient_checkpointing:
         kept = 4.0 * shape.hidden * sequence.tokens * shape.layers + layer
-    # A projector's three layers: what goes into each and what comes out of each, about 5 widths a token.
+    # A projector's three layers: the inputs and outputs of each, about 5 widths per token.
     adapter = 5.0 * number * shape.hidden * sequence.picture if "adapters" in stage.train else 0.0
     return kept + adapter + 12.0 * sequence.learnt * shape.vocabulary
 
 
 def layer_bytes(shape: Shape, stage: Stage) -> float:
-    """Activations of one decoder layer, in bytes a token (the table above)."""
+    """Estimate the activations of one decoder layer, in bytes per token (the table above)."""
     h, f, q, k, n = shape.hidden, shape.inner, shape.queries, shape.keys, shape.heads
     number = 2 if stage.bf16 else 4
     attention = 2 * number * (q + k) + 4 * n + 8
@@ -157,7 +157,7 @@ def layer_bytes(shape: Shape, stage: Stage) -> float:
 
 
 def lora_parameters(shape: Shape, stage: Stage) -> int:
-    """How many values a stage's low-rank layers have: rank x (inputs + outputs) of each."""
+    """Return how many values a stage's low-rank layers have: rank x (inputs + outputs) of each."""
     if stage.lora is None:
         return 0
     return shape.layers * stage.lora.rank * sum(i + o for i, o in _targets(shape, stage))
@@ -170,7 +170,7 @@ def _targets(shape: Shape, stage: Stage) -> list[tuple[int, int]]:
 
 
 def _beneath_lora(shape: Shape, stage: Stage) -> int:
-    """Parameters of the layers that low-rank ones stand beside."""
+    """Return the number of parameters of the layers that LoRA adapts."""
     return 0 if stage.lora is None else shape.layers * sum(i * o for i, o in _targets(shape, stage))
 
 
@@ -182,6 +182,6 @@ def _optimizer_bytes(shape: Shape, stage: Stage, learning: int) -> float:
 
 
 def fitting(memory: Memory, room: float, share: int) -> int:
-    """The largest micro batch that fits into `room` bytes and divides `share`, a GPU's sequences a step; 0 for none."""
+    """Return the largest micro batch (or 0) that fits in `room` bytes and divides `share`, a GPU's sequences a step."""
     most = int((room - memory.fixed) // memory.a_sequence)
     return next((micro for micro in range(min(most, share), 0, -1) if share % micro == 0), 0)

@@ -1,4 +1,4 @@
-"""Which name was meant: for names that stand in a recipe and are not there."""
+"""Suggesting which name was meant, for unknown names in a recipe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence for the end of a message: the nearest known name, or all of them where none is near."""
+    """Return a sentence for the end of a message: the nearest known name, or all of them if none is near."""
     names = sorted(known)
     near = difflib.get_close_matches(name.lower(), {n.lower(): n for n in names}, n=1, cutoff=0.6)
     if near:

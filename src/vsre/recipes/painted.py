@@ -1,4 +1,4 @@
-"""What a report says of pictures that a verifier looked at: pass rates, and how far the verifier can be believed."""
+"""What a report says about pictures that a verifier checked: pass rates, and how reliable the verifier is."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ _RATES = {
 
 
 def look_at_painted(painted: Path, verifier: str, *, drawn: bool, seed: int) -> dict[str, Any]:
-    """Rows for the report: "pictures", one a setting, and "verifier", its verdicts on drawn scenes against their truth.
+    """Return rows for the report: "pictures", one per setting, and "verifier", its verdicts on drawn scenes against
+    the truth.
 
     `drawn`: the recipe's world is drawn, so that a verifier can be measured on scenes of the test split (else
-    "verifier" is empty). Also writes the statistics page beside the pictures.
+    "verifier" is empty). Also writes the statistics page to the pictures' folder.
     """
     figures = write_statistics(painted, seed=seed)
     pictures = [

@@ -1,4 +1,4 @@
-"""The figures that the paper prints for a model of a recipe, where it has one like it."""
+"""The figures that the paper prints for a model of a recipe, if it has one like it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FIGURES = ("test_g", "test_s")
 
 
 def published_figures(row: PaperRow | None) -> dict[str, Any]:
-    """Test-G and Test-S of a row of the paper's tables (report/published.yaml), in per cent; none where it has none."""
+    """Return Test-G and Test-S of a row of the paper's tables (report/published.yaml), in per cent; empty if none."""
     wanted = {} if row is None else row.model_dump(exclude_none=True)
     for found in _rows():
         named = {k: v for k, v in found.items() if k not in FIGURES}
-        # A figure of LLaVA's own paper stands there too, without Test-G.
+        # That file also has a figure from LLaVA's own paper, without Test-G.
         if wanted and named == wanted and all(k in found for k in FIGURES):
             return {k: found[k] for k in FIGURES}
     return {}

@@ -1,12 +1,12 @@
-"""Running a recipe: data, models, diagnosis, report; every step in its folder, every step resumed after a kill.
+"""Running a recipe: data, models, diagnosis, report; every step in its own folder and resumable after a kill.
 
 OUT/world/             the embedded world's files, in VSR's format (or your own VSR copy, read where it is)
 OUT/triplets/SPLIT/    the source as triplets, after the protocol; with layouts also their pictures, in images/
-OUT/data/NAME/         a question source: triplets of its own, where it has them, and questions (vsre.recipes.data_sets)
+OUT/data/NAME/         a question source: triplets of its own, if any, and questions (vsre.recipes.data_sets)
 OUT/pools/             scenes of general questions, for training and for measuring
 OUT/features/          features of frozen encoders, shared by all models; may be deleted
 OUT/models/NAME/       training: stages, checkpoints, logs, final weights
-OUT/recipe.yaml        where several processes trained: the recipe as they read it
+OUT/recipe.yaml        if several processes trained: the recipe as they read it
 OUT/runs/NAME/         diagnosis: run.json, samples, metrics.json
 OUT/also/              further test sets, and OUT/runs/NAME/also/ their diagnosis (`vsre.recipes.also`)
 OUT/report.html, OUT/results.json
@@ -50,13 +50,13 @@ from vsre.sources.vsr import import_vsr
 def run_recipe(
     recipe: Recipe, out: Path, *, console: Console, command: str = "", accelerate: str | None = None
 ) -> dict[str, Any]:
-    """Carry out a recipe in `out`; called again it goes on where it was stopped.
+    """Carry out a recipe in `out`; called again, it resumes where it stopped.
 
     `accelerate`: the configuration of the processes that share the training (see `vsre.train.launch`).
 
     Returns {"recipe", "results": the result table, "report", "seconds"}, "runs" (as the report takes them) and
     "trained": for each model its checkpoint and its stages' figures. Raises VsreError for input that cannot be
-    used, and when `out` holds another recipe's work or another process is at it.
+    used, and if `out` holds another recipe's work or another process is using it.
     """
     with alone(out):
         return _run(recipe, out, console, command, accelerate)
@@ -106,14 +106,14 @@ def _run(recipe: Recipe, out: Path, console: Console, command: str, accelerate: 
 
 
 def make_data(recipe: Recipe, out: Path, steps: Steps) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The recipe's source and data sets, made or found in `out`; what is known of the source, and of each data set."""
+    """Make or find the recipe's source and data sets in `out`; return summaries of the source and of each data set."""
     return _source(recipe, out, steps), question_sources(recipe, out, steps)
 
 
 def make_model(
     recipe: Recipe, model: ModelSpec, out: Path, steps: Steps, accelerate: str | None = None
 ) -> tuple[dict[str, Any], ReportRun]:
-    """Train and diagnose a model of the recipe, whose data and the model it starts from are made.
+    """Train and diagnose a model of the recipe; its data, and the model it starts from, must be made.
 
     Returns its checkpoint with the stages' figures, and its run as the report takes it.
     """
@@ -130,7 +130,7 @@ def make_model(
 
 
 def _check(recipe: Recipe, out: Path, console: Console, gpus: int) -> None:
-    """Everything that can be known before any work is done: faults stop the run, what may not fit is told."""
+    """Check what can be known before any work is done: faults stop the run, what may not fit is printed."""
     found = check(recipe, online=True, gpus=gpus, paths=not is_made(out / "triplets"), to_run=True)
     if found.faults:
         raise RecipeFaults(recipe.name, found.faults)
@@ -142,7 +142,7 @@ def _check(recipe: Recipe, out: Path, console: Console, gpus: int) -> None:
 
 
 def _source(recipe: Recipe, out: Path, steps: Steps) -> dict[str, Any]:
-    """Draw or find the source, and read it to triplets under the protocol."""
+    """Draw or find the source, and read it into triplets under the protocol."""
     source, found = recipe.source, {}
     settings = {"source": source.model_dump(exclude_none=True), "protocol": recipe.protocol, "seed": recipe.seed}
     if isinstance(source, LayoutSource):
@@ -233,13 +233,13 @@ def _diagnose(model: ModelSpec, checkpoint: str, recipe: Recipe, out: Path, step
             lambda: general_ability(engine.model, engine.processor, out / "pools", pictures, recipe.seed),
             f"non-spatial questions: {model.name}",
         )
-        more["general"] |= steps.once(  # beside it, so that runs from before it was measured go on
+        more["general"] |= steps.once(  # a separate step, so that runs from before this was measured continue
             folder / "described",
             {"weights": engine.settings()["weights"], "pictures": pictures, "seed": recipe.seed},
             lambda: described(engine.model, engine.processor, out / "pools", pictures, recipe.seed),
             f"names and captions: {model.name}",
         )
-    run(engine, spec.asked(), folder, probes=spec.probes, more=more)  # last: what is done is never without the others
+    run(engine, spec.asked(), folder, probes=spec.probes, more=more)  # last: a finished run always has the others
     also = diagnose_also(engine, model, recipe, out, steps)
     steps.times[f"diagnose {model.name}"] = round(time.perf_counter() - began, 1)
     row = ReportRun(name=model.name, folder=folder, role=model.role, logs=tuple(logs), note=model.note, also=also)

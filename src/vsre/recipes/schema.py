@@ -44,7 +44,7 @@ class VsrSource(Strict):
 
 
 class LayoutSource(Strict):
-    """A VSR copy drawn from its boxes: the published folder of annotations, COCO instance files or lines of boxes."""
+    """A VSR copy drawn from its boxes: the published annotations folder, COCO instance files or lines of boxes."""
 
     kind: Literal["layouts"]
     annotations: Path
@@ -55,14 +55,14 @@ class LayoutSource(Strict):
 
 
 class Repaint(Strict):
-    """Which painter settings are applied to which triplets, and who looks at what was painted."""
+    """Which painter settings are applied to which triplets, and which verifier checks the pictures."""
 
     painter: str = Field(default="scene", description="scene, fallible, a diffusion preset or a YAML file")
     overrides: dict[str, Any] = Field(default={}, description="values that differ from the preset's, as in such a file")
-    verifier: str | None = Field(default=None, description="a verifier preset or YAML file; what it bears out is kept")
+    verifier: str | None = Field(default=None, description="a verifier preset or YAML file; what it confirms is kept")
     settings: list[Literal["t2i", "i2i", "inpaint"]] = ["t2i", "i2i", "inpaint"]
     per_triplet: int = 1
-    limit: int | None = Field(default=None, ge=1, description="so many triplets, spread evenly over the set")
+    limit: int | None = Field(default=None, ge=1, description="how many triplets, spread evenly over the set")
 
     @model_validator(mode="after")
     def _can_be_made(self, info: ValidationInfo) -> Repaint:
@@ -75,11 +75,11 @@ class Repaint(Strict):
 
     @property
     def draws(self) -> bool:
-        """Whether pictures are scenes, drawn on the CPU, and no model paints them."""
+        """Whether pictures are scenes drawn on the CPU, not painted by a model."""
         return self.painter in ("scene", "fallible")
 
     def painter_spec(self, scenes: Path | None) -> Scenes | Fallible | Diffusion:
-        """The painter; `scenes` is the scenes.jsonl of the recipe's world, None where it has none."""
+        """Return the painter; `scenes` is the scenes.jsonl of the recipe's world, None if it has none."""
         if self.painter == "fallible":
             if self.overrides.keys() != {"faults"} or "inpaint" in self.settings:
                 raise VsreError(
@@ -104,7 +104,7 @@ class GeneralQuestions(Strict):
 
 class DataSpec(TripletOptions):
     """One question source: triplets (the train split, a part of it, more than it, or repainted from it) asked through a
-    template pack, or general questions that keep what a model knew.
+    template pack, or general questions that preserve what a model knew.
     """
 
     repaint: Repaint | None = None
@@ -126,7 +126,7 @@ class DataSpec(TripletOptions):
 
 
 class EncoderChoice(Strict):
-    """An encoder: the paper's name for it, zoo:NAME, a folder or a hub id; alone, or with options as a mapping."""
+    """An encoder: the paper's name for it, zoo:NAME, a folder or a hub id; on its own, or as a mapping with options."""
 
     id: str
     name: str | None = Field(default=None, description="what the model calls it; default: the last part of its id")
@@ -140,12 +140,12 @@ class EncoderChoice(Strict):
 
 
 class Start(Strict):
-    """Where a model begins: a checkpoint as it is, an earlier model of the recipe as it ended, a language model with
-    fresh adapters on frozen encoders, or any vision-language model of transformers.
+    """Where a model starts: a checkpoint as it is, an earlier model of the recipe after its training, a language model
+    with fresh adapters on frozen encoders, or any vision-language model of transformers.
 
-    `checkpoint` is a VSRE or LLaVA model, whose questions are packed by image; a `vlm` is trained one question a
-    sequence through its own processor and chat template, whatever its kind. Beside a `checkpoint` that is a
-    VSRE model, `encoders` names those that it keeps: it is trained without the others and their adapters.
+    `checkpoint` is a VSRE or LLaVA model, whose questions are packed by image; a `vlm`, of whatever kind, is trained
+    with one question per sequence through its own processor and chat template. With a `checkpoint` that is a VSRE
+    model, `encoders` names those that it keeps: it is trained without the others and their adapters.
     """
 
     checkpoint: str | None = None
@@ -173,7 +173,7 @@ class Start(Strict):
         if self.llm is not None and not self.encoders:
             raise ValueError("`llm` needs `encoders`, for example [zoo:clip, zoo:sam]")
         if self.encoders and self.llm is None and self.checkpoint is None:
-            raise ValueError("`encoders` goes with `llm`, or with a VSRE `checkpoint`, of which it keeps some")
+            raise ValueError("`encoders` goes with `llm`, or with a VSRE `checkpoint`, to keep some of its encoders")
         if self.checkpoint is not None and any(choice != EncoderChoice(id=choice.id) for choice in self.encoders):
             raise ValueError("a VSRE model keeps its encoders as they are: name, image_size and tokens go with `llm`")
         if self.llm is None and self.fusion != "sequence":
@@ -182,7 +182,7 @@ class Start(Strict):
 
 
 class PaperRow(Strict):
-    """The row of the paper's tables (report/published.yaml) that a model stands for, by that file's keys."""
+    """The row of the paper's tables (report/published.yaml) that a model corresponds to, by that file's keys."""
 
     model: str
     stage_1: str | None = None
@@ -216,12 +216,12 @@ class ModelSpec(Strict):
         return stages
 
     def parsed_stages(self) -> tuple[Stage, ...]:
-        """The stages with every value they leave out; their data's folders are not known yet."""
+        """Return the stages with all defaults filled in; their data's folders are not known yet."""
         names = [name for stage in self.stages for name in stage.get("data", [])]
         return self.stages_on(dict.fromkeys(names, _ANYWHERE)) if self.stages else ()
 
     def stages_on(self, sources: dict[str, DataSource]) -> tuple[Stage, ...]:
-        """The stages with the folders that the data's names stand for."""
+        """Return the stages with the folders that the data's names stand for."""
         return parse_stages([s | {"data": [sources[name] for name in s.get("data", [])]} for s in self.stages])
 
 
@@ -240,12 +240,12 @@ def _stage_faults(stages: list[dict[str, Any]]) -> list[str]:
 
 
 STORED, UNTIED = {"stored": True}, {"tied": False}
-"""Contexts: of a recipe that was sound when it was stored, and is only read (a painter's file may be gone); and for
-parts that are validated each for itself (`cross_faults` says what ties them)."""
+"""Validation contexts: for a recipe that was valid when stored and is only read (a painter's file may be gone), and for
+parts validated separately (`cross_faults` checks how they fit together)."""
 
 
 class Recipe(Strict):
-    """A whole experiment. `sources` say where its numbers come from, `notes` what is not known or done otherwise."""
+    """A whole experiment. `sources` say where its numbers come from, `notes` what is unknown or done differently."""
 
     name: str
     title: str
@@ -267,16 +267,16 @@ class Recipe(Strict):
         return self
 
     def root(self, model: ModelSpec) -> ModelSpec:
-        """The model of the recipe that a model's weights begin with: itself, unless it goes on from an earlier one."""
+        """Return the model whose start a model's weights come from: itself, unless it continues an earlier one."""
         by_name = {m.name: m for m in self.models}
         while model.start.model in by_name:
             model = by_name[model.start.model]
         return model
 
     def rows(self, wanted: Sequence[str]) -> Recipe:
-        """The recipe with these models only, by name or number (from 1), those they start from, and what they need.
+        """Return the recipe with only these models, by name or number (from 1), those they start from, and their data.
 
-        A number that is a model's name means that model. Raises VsreError for a row that is not there.
+        A number that is a model's name means that model. Raises VsreError for a row that does not exist.
         """
         by_name = {m.name: m for m in self.models}
         keep: set[str] = set()

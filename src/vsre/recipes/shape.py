@@ -1,4 +1,4 @@
-"""What a model will look like, from configs alone: parameters, widths and tokens; nothing is allocated."""
+"""The shape of a model from configs alone: parameters, widths and tokens; nothing is allocated."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from vsre.recipes.start import with_options
 from vsre.train.parts import parts_of
 
 UNKNOWN = 1024
-"""Visual tokens reckoned for a picture where nothing says how many there are."""
+"""Visual tokens assumed for a picture if nothing says how many there are."""
 
 PHOTO = (640, 480)
-"""Pixels of the picture that a processor is tried on, as most of COCO's."""
+"""Size in pixels of the picture that a processor is tried on, as most of COCO's are."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What decides memory and time.
+    """What determines memory and time.
 
     parameters      how many, by module group
     hidden, inner   widths of the language model and of its gated layers; `queries`, `keys`: of all heads together
     layer, linear   parameters of one decoder layer, and name and (inputs, outputs) of each of its linear layers
-    picture_tokens  visual tokens of a photograph; where `guessed`, UNKNOWN
+    picture_tokens  visual tokens of a photograph; UNKNOWN if `guessed`
     picture_flops   of the encoders' forward pass, for one picture
     packs           whether all questions of a picture share a sequence
     """
@@ -68,10 +68,10 @@ class Shape:
 
 
 def shape_of(start: Start, checkpoints: Checkpoints) -> Shape:
-    """The shape of what a model starts with.
+    """Return the shape of what a model starts with.
 
-    Raises OutOfReach where its configs are, or where its layers are of a kind that is not reckoned with, and VsreError
-    where its parts do not fit.
+    Raises OutOfReach if its configs are out of reach or its layers are of a kind without estimates, and VsreError if
+    its parts do not fit together.
     """
     if start.llm is not None:
         pairs = [encoder(choice, checkpoints) for choice in start.encoders]
@@ -89,22 +89,22 @@ def shape_of(start: Start, checkpoints: Checkpoints) -> Shape:
                 model = AutoModelForImageTextToText.from_config(config)
             except ValueError as error:
                 raise VsreError(
-                    f"{start.vlm or start.checkpoint}: a model of the kind {config.model_type} sees no pictures. Give "
+                    f"{start.vlm or start.checkpoint}: a model of type {config.model_type} sees no pictures. Give "
                     "a language model as `llm`, with `encoders`."
                 ) from error
     tokens = config.image_tokens if isinstance(config, VsreConfig) else _picture_tokens(start, config, checkpoints)
     try:
         return _shape(model, config, tokens, packs=start.vlm is None)
     except (AttributeError, StopIteration) as error:  # an encoder-decoder, or layers of another kind
-        raise OutOfReach(f"memory and hours are not reckoned for a model of the kind {config.model_type}") from error
+        raise OutOfReach(f"memory and hours are not estimated for models of type {config.model_type}") from error
 
 
 def encoder(choice: EncoderChoice, checkpoints: Checkpoints) -> tuple[EncoderSpec, PreTrainedConfig]:
-    """An encoder's spec and vision config. Raises VsreError for a word that is no encoder, saying which was meant."""
+    """Return an encoder's spec and vision config. Raises VsreError for an unknown name, suggesting the nearest one."""
     spec = ENCODERS.get(choice.id)
     if spec is None:
         if "/" not in choice.id and ":" not in choice.id and checkpoints.find(choice.id).source != "folder":
-            raise VsreError(f"encoder {choice.id!r}: there is none of this name. {nearest(choice.id, ENCODERS)}")
+            raise VsreError(f"encoder {choice.id!r}: there is no encoder of this name. {nearest(choice.id, ENCODERS)}")
         config = vision_config(checkpoints.config(choice.id))
         spec = spec_from_config(config, encoder_name(choice.id), choice.id)
     else:
@@ -152,7 +152,7 @@ def _count(parameters: Iterable[nn.Parameter]) -> int:
 
 
 def _picture_tokens(start: Start, config: PreTrainedConfig, checkpoints: Checkpoints) -> int | None:
-    """What a model's processor makes of a photograph: as the package has it, as its config says, or tried out."""
+    """Return a photograph's visual tokens: as the package knows, as the config says, or by trying the processor."""
     name = str(start.vlm or start.checkpoint)
     known = shapes().get(name, {}).get("picture_tokens")
     known = known or getattr(config, "image_seq_length", None) or getattr(config, "mm_tokens_per_image", None)
@@ -167,12 +167,12 @@ def _picture_tokens(start: Start, config: PreTrainedConfig, checkpoints: Checkpo
         asked = renderer.render(["Is it?"])
         ids = renderer.whole([Image.new("RGB", PHOTO)], asked)["input_ids"]
         return int(ids.shape[1]) - len(renderer.tokenize(asked)[0]) + 1
-    except Exception:  # whatever is wrong with a processor is said when it is loaded in earnest
+    except Exception:  # anything wrong with the processor is reported when it is loaded for use
         return None
 
 
 def _patches_a_token(config: PreTrainedConfig) -> float:
-    """How many patches of the encoder become one visual token."""
+    """Return how many patches of the encoder become one visual token."""
     vision: Any = getattr(config, "vision_config", None)
     merged = getattr(vision, "spatial_merge_size", None) or getattr(config, "scale_factor", None)
     if merged:

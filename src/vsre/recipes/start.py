@@ -1,4 +1,4 @@
-"""Where a model begins: a checkpoint as it is, VSRE built on a language model, or any vision-language model."""
+"""Where a model starts: a checkpoint as it is, VSRE built on a language model, or any vision-language model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vsre.recipes.schema import EncoderChoice
 
 
 def encoder_specs(encoders: Sequence[str | EncoderChoice]) -> list[EncoderSpec]:
-    """Specs by the paper's names (clip, siglip, dinov2, sam), or of any checkpoint: zoo:NAME, a folder, a hub id."""
+    """Return specs by the paper's names (clip, siglip, dinov2, sam) or of any checkpoint: zoo:NAME, folder, hub id."""
     specs = []
     for entry in encoders:
         choice = EncoderChoice.model_validate(entry)
@@ -36,7 +36,7 @@ def encoder_specs(encoders: Sequence[str | EncoderChoice]) -> list[EncoderSpec]:
 
 
 def with_options(spec: EncoderSpec, choice: EncoderChoice) -> EncoderSpec:
-    """A checkpoint's spec with what was chosen of it. Raises VsreError for options that cannot be."""
+    """Return a checkpoint's spec with the chosen options. Raises VsreError for options that are not possible."""
     named = spec if choice.name is None else dataclasses.replace(spec, name=choice.name)
     return named.at(image_size=choice.image_size, tokens=choice.tokens)
 
@@ -50,10 +50,10 @@ def open_model(
     seed: int,
     keep_cls: bool = False,
 ) -> tuple[Any, Any]:
-    """The model to train and its processor, in float32; fresh adapters are drawn from `seed`.
+    """Return the model to train and its processor, in float32; fresh adapters are drawn from `seed`.
 
-    Of a checkpoint that is a VSRE model the named `encoders` are kept as they are, all where none is named. Raises
-    VsreError for a checkpoint that is no image-text model with its processor.
+    If the checkpoint is a VSRE model, the named `encoders` are kept as they are, or all if none is named. Raises
+    VsreError for a checkpoint that is not an image-text model with its processor.
     """
     set_seed(seed)
     if llm is not None:
@@ -62,7 +62,7 @@ def open_model(
     try:
         processor = AutoProcessor.from_pretrained(path, trust_remote_code=False)
         if not hasattr(processor, "image_processor"):  # transformers falls back on the tokenizer
-            raise ValueError("no processor with an image processor and a tokenizer here")
+            raise ValueError("there is no processor with an image processor and a tokenizer")
         model = load_weights(AutoModelForImageTextToText, path, torch.float32)
     except (OSError, ValueError, ImportError) as error:
         raise VsreError(
@@ -80,6 +80,6 @@ def open_model(
 
 
 def open_vlm(checkpoint: str) -> tuple[Any, Any]:
-    """Any image-text model to train, in float32 on the CPU, and its own processor."""
+    """Return any image-text model to train, in float32 on the CPU, and its own processor."""
     loaded = load_model(checkpoint, device="cpu", dtype="float32")
     return loaded.model, loaded.processor

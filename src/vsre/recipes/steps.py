@@ -24,9 +24,9 @@ STEP = "step.json"
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Work on OUT, which no other process may meanwhile: each would take the other's half-made folders for leftovers.
+    """Work on OUT while no other process does: each would take the other's half-made folders for leftovers.
 
-    Raises VsreError where one does. A disk without locks cannot tell.
+    Raises VsreError if one does. On a file system without locks this cannot be detected.
     """
     with locked(out, "run", wait=False) as lock:
         if lock == "elsewhere":
@@ -35,7 +35,7 @@ def alone(out: Path) -> Iterator[None]:
 
 
 class Steps:
-    """The light steps of a recipe: each is done once for its settings, and its time is kept.
+    """Runs the light steps of a recipe, each once for its settings, and keeps their times.
 
     Several processes may work in one folder, such as an experiment's: one makes a step, the others wait for it.
     """
@@ -54,11 +54,11 @@ class Steps:
         of: Path | None = None,
         reads: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Run `make` unless FOLDER/step.json says it was done with these settings; return its summary, as JSON has it.
+        """Run `make` unless FOLDER/step.json says it was done with these settings; return its summary, as in JSON.
 
-        `of`: the folder of the step that this one is made from, which must be what it was then; `reads`: what else it
-        reads, by name, with a digest (see `digests`). Raises VsreError where one of these or the settings were others,
-        and where FOLDER holds what no step put there.
+        `of`: the folder of the step that this one is made from, which must not have changed since; `reads`: what else
+        it reads, by name, with a digest (see `digests`). Raises VsreError if any of these or the settings differ, or
+        if FOLDER holds files that no step put there.
         """
         mark = folder / STEP
         settings = json.loads(json.dumps(settings, default=str))
@@ -72,15 +72,15 @@ class Steps:
         if changed := list(_changed(done["settings"], settings)):
             more = f" and {len(changed) - _NAMED} more" * (len(changed) > _NAMED)
             raise VsreError(
-                f"{folder}: made by other settings than this recipe's, which differ in {', '.join(changed[:_NAMED])}"
+                f"{folder}: made with other settings than this recipe's; they differ in {', '.join(changed[:_NAMED])}"
                 f"{more}. Choose another --out or delete the folder."
             )
-        if of is not None and done.get("of", before) != before:  # earlier versions did not write it down
-            raise VsreError(f"{folder}: made from what {of} was before it was made anew. Delete this folder, too.")
-        then = done.get("reads", {})  # of what an earlier version made, or what is gone by now, nothing is known
+        if of is not None and done.get("of", before) != before:  # earlier versions did not record it
+            raise VsreError(f"{folder}: made from an earlier {of}, which has been made again. Delete this folder, too.")
+        then = done.get("reads", {})  # unknown for what an earlier version made, and for what is gone by now
         if other := [name for name, digest in (reads or {}).items() if then.get(name, digest) != digest]:
             raise VsreError(
-                f"{folder}: made when {', '.join(other)} read otherwise. Choose another --out, or delete this folder "
+                f"{folder}: made before {', '.join(other)} changed. Choose another --out, or delete this folder "
                 "and those that were made from it."
             )
         self.times[say] = done["seconds"]
@@ -91,7 +91,7 @@ class Steps:
         return f"step-{folder_name(os.path.relpath(folder, self.out))}"
 
     def _digest(self, of: Path | None) -> str | None:
-        """Of what a step was made by, and from; None where there is no step, as in data of one's own."""
+        """Return a digest of a step's settings and inputs; None if there is no step, as for the user's own data."""
         if of is None or not (of / STEP).is_file():
             return None
         done = json.loads((of / STEP).read_text(encoding="utf-8"))
@@ -101,11 +101,11 @@ class Steps:
     def _make(self, folder: Path, said: dict[str, Any], make: Callable[[], dict[str, Any]], say: str) -> None:
         begun = self.out / LOCKS / f"{self._name(folder)}.begun"
         if begun.is_file():
-            shutil.rmtree(folder, ignore_errors=True)  # what a kill left
+            shutil.rmtree(folder, ignore_errors=True)  # left by a killed run
         elif folder.is_dir() and any(folder.iterdir()):
             raise VsreError(
-                f"{folder}: is to be made here, but holds files that no step put there. Choose another --out; delete "
-                "the folder if it is what a killed run left."
+                f"{folder}: a step writes here, but there are files that no step put there. Choose another --out, or "
+                "delete the folder if it was left by a killed run."
             )
         begun.parent.mkdir(parents=True, exist_ok=True)
         begun.touch()
@@ -124,18 +124,18 @@ def is_made(folder: Path) -> bool:
 
 
 def digests(*paths: Path | str | None) -> dict[str, str]:
-    """Of those that are files here, by path: what they hold."""
+    """Return a digest of each path that is a file here, by path."""
     files = [path for path in (Path(p) for p in paths if p) if path.is_file()]
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files}
 
 
 _NAMED = 4
-"""So many changed settings are named."""
+"""How many changed settings are named."""
 _ABSENT = object()
 
 
 def _changed(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> Iterator[str]:
-    """The keys, dotted, of the values that differ or that only one of them has."""
+    """Yield the dotted keys of values that differ or that only one of them has."""
     for key in {**old, **new}:
         a, b = old.get(key, _ABSENT), new.get(key, _ABSENT)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
@@ -145,13 +145,13 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any], at: str = "") -> It
 
 
 def folder_name(name: str) -> str:
-    """A model's name as a folder name: "base + turn-s" -> "base-turn-s"; "" where it has no letter (a-z) or digit."""
+    """Return a model's name as a folder name: "base + turn-s" -> "base-turn-s"; "" without a letter (a-z) or digit."""
     folder = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-")
-    return folder if re.search(r"[a-z0-9]", folder) else ""  # dots alone are a folder above
+    return folder if re.search(r"[a-z0-9]", folder) else ""  # dots alone would be a parent folder
 
 
 def name_faults(where: str, names: Iterable[str], folder: Callable[[str], str] = folder_name) -> Iterator[str]:
-    """Names of which `folder` makes none, and those that would share one."""
+    """Yield faults for names that `folder` makes no folder name of, and for names that would share one."""
     of: dict[str, str] = {}
     for name in names:
         at = folder(name)

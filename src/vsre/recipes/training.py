@@ -1,7 +1,7 @@
 """Training one model of a recipe: in this process, or in those that an accelerate configuration describes.
 
-Several processes are a command of their own, `vsre run OUT/recipe.yaml --out OUT --train-only MODEL`, because only the
-training is to be shared: data are made and models diagnosed by the process that began.
+Several processes run a command of their own, `vsre run OUT/recipe.yaml --out OUT --train-only MODEL`, because only
+training is shared: the original process makes the data and diagnoses the models.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ RECIPE = "recipe.yaml"
 
 
 def model_folder(model: ModelSpec, out: Path) -> Path:
-    """Where a model's stages are."""
+    """Return the folder of a model's stages."""
     return out / "models" / folder_name(model.name)
 
 
 def begins_with(recipe: Recipe, model: ModelSpec, out: Path) -> str | None:
-    """The checkpoint that a model's weights begin with; None where they are put together from several."""
+    """Return the checkpoint that a model's weights start from; None if they are assembled from several."""
     if model.start.model is None:
         return model.start.checkpoint or model.start.vlm
     return ends_with(recipe, next(m for m in recipe.models if m.name == model.start.model), out)
 
 
 def ends_with(recipe: Recipe, model: ModelSpec, out: Path) -> str:
-    """The checkpoint that a model is once it is trained. Raises VsreError where nothing of it is."""
+    """Return the checkpoint of a model once trained. Raises VsreError if there is none."""
     if model.stages:
         return str(stage_folders(model.parsed_stages(), model_folder(model, out))[-1] / MODEL)
     checkpoint = begins_with(recipe, model, out)
@@ -56,7 +56,7 @@ def ends_with(recipe: Recipe, model: ModelSpec, out: Path) -> str:
 
 
 def data_folders(recipe: Recipe, out: Path) -> dict[str, DataSource]:
-    """Triplets and questions of each data set, where they are once they are made."""
+    """Return where each data set's triplets and questions are once they are made."""
     found = {}
     for name, spec in recipe.data.items():
         folder = out / "data" / name
@@ -67,7 +67,7 @@ def data_folders(recipe: Recipe, out: Path) -> dict[str, DataSource]:
 
 
 def train_here(recipe: Recipe, model: ModelSpec, out: Path, console: Console) -> dict[str, Any]:
-    """Train a model whose data are made; returns the figures of `run_stages`. One of several processes may call it."""
+    """Train a model whose data are made; return the figures of `run_stages`. One of several processes may call it."""
     start, checkpoint = model.start, begins_with(recipe, model, out)
     stages, folder = model.stages_on(data_folders(recipe, out)), model_folder(model, out)
     if recipe.root(model).start.vlm is not None:
@@ -80,21 +80,21 @@ def train_here(recipe: Recipe, model: ModelSpec, out: Path, console: Console) ->
 
 @contextmanager
 def alone_at_training(out: Path) -> Iterator[None]:
-    """Train in OUT, where the processes of a run that was killed may be at it still. Raises VsreError then."""
+    """Train in OUT. Raises VsreError if processes of a killed run are still training there."""
     if not processes().is_main_process:
         yield
         return
     with locked(out, "train", wait=False) as lock:
         if lock == "elsewhere":
             raise VsreError(
-                f"{out}: processes of an earlier call still train here, though the call itself is gone. End them, and "
-                "run the same command again."
+                f"{out}: processes of an earlier call still train here, though the call itself is gone. End them "
+                "and run the same command again."
             )
         yield
 
 
 def train_in_processes(recipe: Recipe, model: ModelSpec, out: Path, configuration: str) -> dict[str, Any]:
-    """The same in the processes of an accelerate configuration. Raises VsreError where they fail."""
+    """Do the same in the processes of an accelerate configuration. Raises VsreError if they fail."""
     written = out / RECIPE
     write_aside(written, as_yaml(recipe))
     command = launch_command(
@@ -103,9 +103,7 @@ def train_in_processes(recipe: Recipe, model: ModelSpec, out: Path, configuratio
     folders = stage_folders(model.parsed_stages(), model_folder(model, out))
     code = launch(command, lambda: sum((f / DONE).is_file() for f in folders), len(folders))
     if code:
-        raise VsreError(
-            f"{model.name}: training in several processes ended with code {code}; what it said stands above."
-        )
+        raise VsreError(f"{model.name}: training in several processes ended with code {code}; see its output above.")
     stages = [read_json(folder / DONE) for folder in folders]
     return {
         "out_dir": str(folders[0].parent),
@@ -116,13 +114,13 @@ def train_in_processes(recipe: Recipe, model: ModelSpec, out: Path, configuratio
 
 
 def processes_of(configuration: str, recipe: Recipe) -> int:
-    """How many processes share a step. Raises VsreError for a configuration of several machines, for one that cannot
-    be had here, and for a recipe that cannot be trained so."""
+    """Return how many processes share a step. Raises VsreError for a configuration of several machines, for one that
+    is not available here, and for a recipe that cannot be trained that way."""
     config: Any = load_config_from_file(str(config_file(configuration)))
     if config.num_machines > 1:
         raise VsreError(
             f"--accelerate {configuration}: a recipe makes its data on one machine and trains there. For several, run "
-            "its stages by vsre train on each (docs/recipes.md)."
+            "its stages with vsre train on each (docs/recipes.md)."
         )
     launch_command(config_file(configuration), [])
     if config.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
@@ -132,6 +130,6 @@ def processes_of(configuration: str, recipe: Recipe) -> int:
                 if stage.lora or stage.optimizer == "muon" or recipe.root(model).start.vlm is not None:
                     raise VsreError(
                         f"--accelerate {configuration}: {model.name}, stage {stage.name}: {whole} needs whole weights, "
-                        "and this spreads them over devices. Take ddp-8."
+                        "and this spreads them over devices. Use ddp-8."
                     )
     return int(config.num_processes)

@@ -1,6 +1,6 @@
-"""Is a recipe sound, before anything is loaded: its checkpoints, data, packs, token budgets and batches.
+"""Checking a recipe before anything is loaded: its checkpoints, data, packs, token budgets and batches.
 
-Every fault is found, not only the first. What could not be checked is a note.
+Every fault is reported, not only the first. What could not be checked becomes a note.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from vsre.train.lora import check_lora
 from vsre.train.vlm import one_question
 
 MARKS = re.compile(r"\{%-?\s*generation\b")
-"""What says in a chat template which words are the assistant's."""
+"""What marks the assistant's words in a chat template."""
 
 
 @dataclass
 class Findings:
-    """What is wrong, what could not be checked, and what was learnt on the way: shapes by model, lengths by data."""
+    """What is wrong, what could not be checked, and what was found out: shapes by model, lengths by data set."""
 
     faults: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     shapes: dict[str, Shape] = field(default_factory=dict)
     lengths: dict[str, Questions] = field(default_factory=dict)
     unchecked: dict[str, dict[str, None]] = field(default_factory=dict)
-    """Names by the reason why something of them was not checked, in order."""
+    """Names, in order, by the reason why something about them was not checked."""
 
     def fault(self, text: str) -> None:
         if text not in self.faults:
@@ -51,10 +51,10 @@ class Findings:
 
 
 def check(recipe: Recipe, *, online: bool, gpus: int = 1, paths: bool = True, to_run: bool = False) -> Findings:
-    """Look at every part of a recipe.
+    """Check every part of a recipe.
 
-    `online`: the hub may be asked. `gpus`: processes that share a step. `paths`: the source's files are needed.
-    `to_run`: what is neither here nor on the hub is a fault, not a note.
+    `online`: the hub may be queried. `gpus`: processes that share a step. `paths`: the source's files are needed.
+    `to_run`: a checkpoint that is neither here nor within reach on the hub is a fault, not a note.
     """
     found, checkpoints = Findings(), Checkpoints(online=online)
     if paths:
@@ -63,7 +63,7 @@ def check(recipe: Recipe, *, online: bool, gpus: int = 1, paths: bool = True, to
     _check_also(recipe, found, to_run=to_run)
     unseen = recipe.protocol == "clean-concepts" or getattr(recipe.source, "split", "") == "concept-disjoint"
     if unseen and any(spec.general for spec in recipe.data.values()):
-        found.note("General questions show and name all classes, the test's too: it is the spatial ones that do not.")
+        found.note("General questions show and name all classes, also the test's; only the spatial ones avoid those.")
     for model in recipe.models:
         _check_start(recipe, model, checkpoints, found, to_run=to_run)
         _check_template(model, checkpoints, found)
@@ -93,11 +93,11 @@ def _check_paths(recipe: Recipe, found: Findings) -> None:
         wanted = [*(source.annotations / file for file in files), *source.instances]
     for path in wanted:
         if not path.exists():
-            found.fault(f"source: {path} is not there.{_path_hint(path)}")
+            found.fault(f"source: {path} does not exist.{_path_hint(path)}")
 
 
 def _path_hint(path: Path) -> str:
-    """What stands beside a path that is not there, where its folder is."""
+    """Return a hint for a path that does not exist: the nearest name in its folder, or that the folder lacks it."""
     there = next((p for p in path.parents if p.is_dir()), None)
     if there is None or there == Path():
         return " Set your own path."
@@ -123,7 +123,7 @@ def _check_packs(recipe: Recipe, found: Findings) -> None:
 
 
 def _check_also(recipe: Recipe, found: Findings, *, to_run: bool) -> None:
-    """The further test sets; that they need scenes `cross_faults` knows."""
+    """Check the further test sets; `cross_faults` checks that they have scenes."""
     source = recipe.source
     if not isinstance(source, SceneSource):
         return
@@ -151,7 +151,7 @@ def _pack_faults(packs: Iterable[str]) -> Iterator[str]:
 
 
 def _check_start(recipe: Recipe, model: ModelSpec, checkpoints: Checkpoints, found: Findings, *, to_run: bool) -> None:
-    """Are a model's checkpoints there, and can its shape be told."""
+    """Check that a model's checkpoints exist and its shape can be determined."""
     if model.start.llm is not None and not model.stages:
         found.fault(f"{model.name}: fresh adapters are never diagnosed untrained. Give it stages.")
     if model.start.checkpoint is not None and model.start.encoders and not model.stages:
@@ -184,7 +184,7 @@ def _check_start(recipe: Recipe, model: ModelSpec, checkpoints: Checkpoints, fou
 
 
 def _checkpoints_of(model: ModelSpec) -> list[str]:
-    """The checkpoints that a model names; a word that is no encoder is left for its shape to refuse."""
+    """Return the checkpoints that a model names; an unknown encoder name is left for `shape_of` to refuse."""
     start = model.start
     fresh = start.encoders if start.llm is not None else []
     encoders = [ENCODERS[c.id].checkpoint if c.id in ENCODERS else c.id for c in fresh]
@@ -193,7 +193,7 @@ def _checkpoints_of(model: ModelSpec) -> list[str]:
 
 
 def _check_template(model: ModelSpec, checkpoints: Checkpoints, found: Findings) -> None:
-    """Can what a model begins with be asked; VSRE on a language model brings its own chat template."""
+    """Check that a model's start has a chat template; VSRE on a language model brings its own."""
     name = model.start.checkpoint or model.start.vlm or model.start.llm
     if name is None or checkpoints.known(name) is None:
         return
@@ -205,25 +205,23 @@ def _check_template(model: ModelSpec, checkpoints: Checkpoints, found: Findings)
         found.unchecked.setdefault("chat template not checked", {})[name] = None
     elif not template:
         found.fault(
-            f"{model.name}: {name} has no chat template, so it is unknown how it is asked. Put a chat_template.jinja "
-            "beside its config, or take a checkpoint that was tuned to answer."
+            f"{model.name}: {name} has no chat template, so it is unknown how to ask it. Put a chat_template.jinja "
+            "next to its config, or use a checkpoint that was tuned to answer."
         )
     elif model.stages and model.start.checkpoint is not None and not MARKS.search(template):
         found.fault(
             f"{model.name}: the chat template of {name} has no {{% generation %}} marks, so it does not say what is to "
-            "be learnt. Put the marks round the assistant's text, or begin with `vlm` in place of `checkpoint`."
+            "be learnt. Put the marks around the assistant's text, or use `vlm` instead of `checkpoint`."
         )
 
 
 def _check_budget(recipe: Recipe, model: ModelSpec, found: Findings) -> None:
-    """Do picture and question fit into the language model's positions."""
+    """Check that picture and question fit into the language model's positions."""
     shape = found.shapes.get(recipe.root(model).name)
     if shape is None:
         return
     if shape.guessed:
-        found.note(
-            f"{recipe.root(model).name}: its visual tokens are not known; {shape.picture_tokens:,} are reckoned."
-        )
+        found.note(f"{recipe.root(model).name}: its visual tokens are not known; {shape.picture_tokens:,} are assumed.")
         return
     if shape.picture_tokens + ROOM_FOR_TEXT > shape.positions:
         found.fault(

@@ -1,6 +1,6 @@
-"""How much a recipe asks: the length of its questions and, where the data are at hand, how many there are.
+"""How much a recipe asks: the length of its questions and, if the data are available, how many there are.
 
-Tokens are reckoned from the packs' wordings about one long statement: four for three words, one for each digit or mark.
+Tokens are estimated from the packs' wordings of one long statement: four per three words, one per digit or mark.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from vsre.train import Stage
 from vsre.triplets import Triplet
 
 CHAT_TOKENS = 12
-"""What a chat template writes around question and answer."""
+"""Tokens that a chat template puts around question and answer."""
 
 GENERAL = (24.0, 40.0, 4.0)
-"""Tokens of a general question with its answer on average and at most, and of its answer (zoo.yaml's wordings)."""
+"""Tokens of a general question with its answer, on average and at most, and of its answer (zoo.yaml's wordings)."""
 
 SCENE_CAPTIONS = 10.5
-"""Captions of a drawn scene on average (of 400), about equally many of every relation."""
+"""Captions of a drawn scene, on average over 400, with about equally many of every relation."""
 
 _BOX = (0.12, 0.34, 0.56, 0.78)
 LONG = Triplet(
@@ -61,7 +61,7 @@ class Questions:
 
 @dataclass(frozen=True)
 class Counts:
-    """Pictures and questions of a data set; of a source its triplets, and how many there are of each relation."""
+    """Pictures and questions of a data set; for a source its triplets, and how many there are of each relation."""
 
     pictures: int
     questions: int
@@ -69,19 +69,19 @@ class Counts:
 
 
 def tokens(text: str) -> float:
-    """About how many tokens a text has."""
+    """Estimate how many tokens a text has."""
     return len(re.findall(r"[^\W\d_]+", text)) * 4 / 3 + len(re.findall(r"\d|[^\w\s]", text))
 
 
 def pack_of(spec: DataSpec, seed: int) -> TemplatePack:
-    """The templates that a data set of triplets is asked through. Raises VsreError for a pack that is not there, and
-    where it has fewer than are to be taken."""
+    """Return the templates that a data set's triplets are asked through. Raises VsreError if the pack does not exist or
+    has fewer templates than wanted."""
     pack = load_pack(str(spec.pack))
     return pack if spec.templates is None else some_templates(pack, spec.templates, seed)
 
 
 def question_lengths(spec: DataSpec, seed: int = 0) -> Questions:
-    """The lengths of a data set's questions. Raises VsreError as `pack_of` does."""
+    """Return the lengths of a data set's questions. Raises VsreError as `pack_of` does."""
     if spec.pack is None:
         mean, longest, learnt = GENERAL
         return Questions(mean + CHAT_TOKENS, longest + CHAT_TOKENS, learnt)
@@ -92,14 +92,14 @@ def question_lengths(spec: DataSpec, seed: int = 0) -> Questions:
 
 
 def source_counts(recipe: Recipe) -> Counts | None:
-    """Training triplets and pictures of the source before the protocol takes any out; None where it is not at hand."""
+    """Count the source's training triplets and pictures before the protocol removes any; None if not available."""
     source = recipe.source
     if isinstance(source, VsrSource):
         files = source.train
     elif isinstance(source, LayoutSource):
         try:
             files = find_splits(source.annotations, source.split)["train"]
-        except Exception:  # what is wrong with the paths is said elsewhere
+        except Exception:  # faults of the paths are reported elsewhere
             return None
     else:
         return None
@@ -110,10 +110,10 @@ def source_counts(recipe: Recipe) -> Counts | None:
 
 
 def data_counts(spec: DataSpec, source: Counts | None) -> Counts | None:
-    """Pictures and questions of a data set, None where its triplets are not known.
+    """Estimate the pictures and questions of a data set, None if its triplets are not known.
 
-    A repainted picture counts with one caption, though more may be kept; drawn scenes with their average, and what is
-    derived as if every second triplet were true and nothing were said already.
+    A repainted picture counts with one caption, though more may be kept; drawn scenes with their average, and derived
+    triplets as if every second one were true and none were there already.
     """
     if spec.general is not None:
         return Counts(spec.general.pictures, spec.general.pictures * spec.general.questions)
@@ -132,7 +132,7 @@ def data_counts(spec: DataSpec, source: Counts | None) -> Counts | None:
 
 
 def _chosen(spec: DataSpec, source: Counts) -> Counts:
-    """The triplets after `without`, `limit` and `algebra`; `relations` is as before them."""
+    """Estimate the triplets after `without`, `limit` and `algebra`; `relations` is as before them."""
     left = {relation: rows for relation, rows in source.relations.items() if relation not in spec.without}
     triplets = source.questions - sum(source.relations.values()) + sum(left.values())
     share = min(1.0, (spec.limit or triplets) / max(triplets, 1))
@@ -146,7 +146,7 @@ def _chosen(spec: DataSpec, source: Counts) -> Counts:
 
 
 def longest_sequence(shape: Shape, stage: Stage, lengths: Iterable[Questions]) -> OneSequence:
-    """The longest sequence that a stage can meet: what its memory is reckoned for."""
+    """Return the longest sequence that a stage can meet, for which its memory is estimated."""
     found = list(lengths)
     k = questions_a_sequence(shape, stage)
     return OneSequence(
@@ -158,12 +158,12 @@ def longest_sequence(shape: Shape, stage: Stage, lengths: Iterable[Questions]) -
 
 
 def questions_a_sequence(shape: Shape, stage: Stage) -> int:
-    """How many questions may stand in one sequence."""
+    """Return how many questions may be in one sequence."""
     return stage.questions_per_image if shape.packs else 1
 
 
 def _rows(file: Path) -> Iterable[tuple[str, str, str]]:
-    """(image, caption, relation) of each row of a VSR file; a line that is no row is set aside when read in earnest."""
+    """Yield (image, caption, relation) of each row of a VSR file; other lines are skipped (the import counts them)."""
     with file.open(encoding="utf-8") as lines:
         for line in lines:
             try:

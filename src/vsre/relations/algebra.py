@@ -1,10 +1,10 @@
-"""What one statement says about others: the algebra of relations on triplets with labels.
+"""What one statement implies about others: the algebra of relations on labelled triplets.
 
-Each function gives another statement about the same picture (or its mirror image) and what the first one's label makes
-of it: True, False, or None where logic leaves it open. Soundness is the ontology's: only "strict" and "frame" inverses,
-only "contrary" and "complementary" antonyms are used. An inverse is said of true statements; what is false carries over
-where the way back is sound too. Inverses and mirror images of "frame" relations hold in the viewer's frame, which is
-VSR's (Liu et al., TACL 2023); a label given in the object's own frame breaks them.
+Each function returns another statement about the same picture (or its mirror image) with the label that follows from
+the first one's: True, False, or None if logic leaves it open. Soundness is the ontology's: only "strict" and "frame"
+inverses and only "contrary" and "complementary" antonyms are used. An inverse applies to true statements; a false one
+carries over only if the way back is sound too. Inverses and mirror images of "frame" relations hold in the viewer's
+frame, which is VSR's (Liu et al., TACL 2023); a label given in the object's own frame breaks them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Statement(NamedTuple):
 
 
 class Derived(NamedTuple):
-    """A statement, and whether it holds where the one it comes from has a known label; None: left open."""
+    """A statement, and its label given the known label of the one it comes from; None if left open."""
 
     statement: Statement
     label: bool | None
@@ -34,7 +34,7 @@ class Derived(NamedTuple):
 def inverse(said: Statement, label: bool) -> Derived | None:
     """The same fact from the object's side: "the dog is right of the cat" for "the cat is left of the dog".
 
-    What was false is left open where the way back is not sound: what is not on top of a thing may have it beneath.
+    A false statement is left open if the way back is not sound: what is not on top of a thing may have it beneath.
     """
     found = relation(said.relation)
     if found.inverse is None or found.inverse_soundness not in _INVERTS:
@@ -44,10 +44,10 @@ def inverse(said: Statement, label: bool) -> Derived | None:
 
 
 def inverse_soundness(name: str, other: str) -> str | None:
-    """How sound it is that OTHER holds from the object's side where NAME holds; None where neither is an inverse.
+    """How soundly OTHER follows from the object's side if NAME holds; None if neither is an inverse of the other.
 
-    Where the table says it of OTHER only it is "approx": "ahead of" gives "behind", and not the other way round. Of two
-    strict ones it is "strict": "contains" gives "inside", and so its synonym "in".
+    If the table says it of OTHER only, it is "approx": "ahead of" gives "behind", but not the other way round. If both
+    are strict, it is "strict": "contains" gives "inside", and so its synonym "in".
     """
     here, there = RELATIONS.get(name), RELATIONS.get(other)
     if here is None or there is None:
@@ -62,7 +62,7 @@ def inverse_soundness(name: str, other: str) -> str | None:
 def swapped(said: Statement, label: bool) -> Derived | None:
     """Subject and object exchanged under the same relation.
 
-    A symmetric relation keeps its label. One with an inverse of another name holds one way at most: what was true
+    A symmetric relation keeps its label. A relation whose inverse has another name holds at most one way: what was true
     becomes false, what was false is left open.
     """
     found = relation(said.relation)
@@ -81,8 +81,8 @@ def _one_way(found: Relation) -> bool:
 def opposite(said: Statement, label: bool) -> Derived | None:
     """The relation that excludes this one: what was true becomes false, what was false is left open.
 
-    Not even "in" and "outside" are turned from false to true: of VSR's statements that people judged both, six of 21
-    contradict it: a thing may be called neither.
+    Not even "in" and "outside" turn false into true: of VSR's statements for which people judged both, six of 21
+    contradict that, because a thing may be neither.
     """
     found = relation(said.relation)
     if found.antonym is None or found.antonym_soundness not in ("contrary", "complementary"):
@@ -93,8 +93,8 @@ def opposite(said: Statement, label: bool) -> Derived | None:
 def in_mirror(said: Statement, label: bool) -> Derived:
     """The same words said of the mirrored picture.
 
-    Only left and right change: what was true of them becomes false, what was false is left open (the two things may
-    stand one above the other).
+    Only left and right change: what was true of them becomes false, what was false is left open (one thing may be above
+    the other).
     """
     if relation(said.relation).mirror == said.relation:
         return Derived(said, label)

@@ -1,4 +1,4 @@
-"""What a caller gives for a subject or an object (boxes or things, one or several) as things in fractions."""
+"""What a caller gives for a subject or an object (one or several boxes or things), as things in fractions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _PIXELS_NOT_FRACTIONS = 2.0
 
 
 def candidates(seen: Seen, image_size: tuple[int, int] | None) -> tuple[list[Thing], str]:
-    """The candidates as Things whose boxes are clipped fractions of the image; and why there is none.
+    """The candidates as Things whose boxes are clipped fractions of the image; and, if there are none, why.
 
-    Boxes are in pixels where `image_size` gives (width, height). One that lies outside the image, has no area or is not
-    finite is left out. Raises VsreError for a box that is none, and for one in pixels without an image size.
+    Boxes are in pixels if `image_size` gives (width, height). A box that is outside the image, has no area or is not
+    finite is left out. Raises VsreError for what is not a box, and for a box in pixels without an image size.
     """
     several: Any = [seen] if isinstance(seen, Thing) or _is_box(seen) else list(seen)
     found = [thing for one in several if (thing := _thing(one, image_size)) is not None]
@@ -37,7 +37,7 @@ def _is_box(seen: Any) -> bool:
 def _thing(one: Any, image_size: tuple[int, int] | None) -> Thing | None:
     thing = one if isinstance(one, Thing) else Thing(tuple(one))
     if len(thing.box) != 4:
-        raise VsreError(f"a box has four numbers (x0, y0, x1, y1), this one {len(thing.box)}.")
+        raise VsreError(f"a box has four numbers (x0, y0, x1, y1), this one has {len(thing.box)}.")
     x0, y0, x1, y1 = map(float, thing.box)
     if image_size is not None:
         width, height = image_size
@@ -47,7 +47,7 @@ def _thing(one: Any, image_size: tuple[int, int] | None) -> Thing | None:
     if not math.isfinite(x0 + y0 + x1 + y1):
         return None
     if image_size is None and max(x1, y1) > _PIXELS_NOT_FRACTIONS:
-        raise VsreError(f"the box {thing.box} is no fraction of the image: give `image_size` for boxes in pixels.")
+        raise VsreError(f"the box {thing.box} is not in fractions of the image: give `image_size` for boxes in pixels.")
     x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, 1.0), min(y1, 1.0)
     if x0 >= x1 or y0 >= y1:
         return None

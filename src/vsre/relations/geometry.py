@@ -1,11 +1,11 @@
-"""Whether a relation holds between two things: from boxes and, where known, masks, depth, facing, contact.
+"""Whether a relation holds between two things: from boxes and, where known, masks, depth, facing and contact.
 
-Every predicate weighs two things: the evidence that people would call the statement true, and the evidence
-that they would call it false. PASS and FAIL are given only where exactly one of the two is positive, so that
-nobody would dispute the answer; everything between, and everything that needs evidence not at hand, is
-UNDECIDED. Left and right are those of the image; in front of means nearer to the viewer and in the way.
+Every predicate weighs the evidence that people would call the statement true against the evidence that they would call
+it false. PASS and FAIL are given only if exactly one of the two is positive, so that nobody would dispute the answer;
+everything in between, and everything that needs evidence that is missing, is UNDECIDED. Left and right are those of the
+image; in front of means nearer to the viewer and in the way.
 
-`PREDICATES` is the whole of it: relation -> predicate. Lengths are fractions of the image's side.
+`PREDICATES` has it all: relation -> predicate. Lengths are fractions of the image's side.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ANY_HOLD = (*_HELD, Contact.SHELTERED, Contact.SHELTERS)
 
 
 def swap(predicate: Predicate) -> Predicate:
-    """The same predicate said of the object and the subject."""
+    """The same predicate with subject and object exchanged."""
     return lambda p: predicate(p.swapped)
 
 
@@ -33,7 +33,7 @@ def negate(predicate: Predicate) -> Predicate:
 
 
 def also(predicate: Predicate, condition: Callable[[Pair], float]) -> Predicate:
-    """The same predicate, true only where a further condition holds; what makes it false stays."""
+    """The same predicate, true only if a further condition holds; the evidence that it is false stays."""
 
     def narrowed(p: Pair) -> Evidence:
         true, false = predicate(p)
@@ -42,7 +42,7 @@ def also(predicate: Predicate, condition: Callable[[Pair], float]) -> Predicate:
     return narrowed
 
 
-# Pieces of evidence: positive where they hold, by how much.
+# Pieces of evidence: positive if they hold, and by how much.
 def _hover(p: Pair, overlap: float) -> float:
     """The subject hangs in the air above the object, at its depth."""
     level = 1.0 if p.nearer is None else p.same_depth
@@ -67,7 +67,7 @@ def _before(p: Pair) -> float:
 
 
 def _ahead(p: Pair, direction: int | None) -> float:
-    """The object lies where a thing facing that way looks."""
+    """The object lies in the direction that a thing facing that way looks."""
     if not direction:
         return NO
     return min(-direction * p.dx, p.gap_x + 0.01, p.overlap_y - 0.35, p.same_depth, p.free)
@@ -129,7 +129,7 @@ def _leaning(p: Pair) -> Evidence:
 
 
 def _aside(p: Pair) -> float:
-    """Neither before nor behind: but a thing with a front of its own has such places that depth does not tell."""
+    """Neither before nor behind. Never positive if the object has its own front: depth does not show where that is."""
     return NO if p.object.facing != 0 else min(p.gap_x - 0.05, p.same_depth, p.has(Contact.NONE))
 
 
@@ -205,7 +205,7 @@ def _parallel(p: Pair) -> Evidence:
 
 
 def _central(p: Pair) -> float:
-    """In the middle of what holds it, or of the length of a long thing it rests on."""
+    """In the middle of what holds it, or of a long thing it rests on."""
     long = min(p.has(Contact.ON), p.object_aspect - 1.4)
     return min(max(long, p.has(Contact.IN)), 0.1 - p.off_centre, p.wider - 1.8)
 
@@ -291,9 +291,9 @@ def judge_pair(relation: str, pair: Pair) -> Judgement:
 
 
 def judge(relation: str, subject: Thing, object: Thing, contact: Contact | None = None) -> Judgement:
-    """Does `relation` hold of subject and object? `contact`: how the subject touches the object, where known.
+    """Whether `relation` holds between subject and object. `contact`: how the subject touches the object, if known.
 
-    Raises VsreError when the relation is none of VSR's.
+    Raises VsreError if the relation is not one of VSR's.
     """
     known(relation)
     return judge_pair(relation, Pair(subject, object, contact))

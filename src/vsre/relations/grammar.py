@@ -1,9 +1,8 @@
-"""How a triplet is said in English: statement, denial and question, and how a VSR caption is taken apart
-again.
+"""How a triplet is said in English: statement, denial and question, and how a VSR caption is parsed.
 
-VSR says every caption as "The X is REL the Y.", also of things with a plural name ("The scissors is on the
-book."). Three relations are verbs and take no "is": contains, consists of, has as a part. All functions take
-class names as they stand in COCO ("dining table") and a relation as it stands in VSR ("left of").
+VSR says every caption as "The X is REL the Y.", even for things with a plural name ("The scissors is on the book.").
+Three relations are verbs and take no "is": contains, consists of, has as a part. All functions take class names as in
+COCO ("dining table") and a relation as in VSR ("left of").
 """
 
 from __future__ import annotations
@@ -50,10 +49,10 @@ def _verb_phrase(relation: str, object: str) -> str:
 
 
 def parse_caption(caption: str, relation: str) -> tuple[str, str] | None:
-    """The subject and the object of a caption whose relation is known, or None where it is not of VSR's form.
+    """The subject and the object of a caption whose relation is known; None if it is not of VSR's form.
 
-    Case, runs of whitespace, the last period, "are" for "is" and "a"/"an" for "the" do not matter. The object
-    must have its article: that is what tells "on the cake" from "on top of the cake".
+    Case, runs of whitespace, a final period, "are" for "is" and "a"/"an" for "the" do not matter. The object must have
+    its article: that is what distinguishes "on the cake" from "on top of the cake".
     """
     found = _pattern(" ".join(relation.split()).lower()).fullmatch(" ".join(caption.split()))
     return (found["subject"], found["object"]) if found and found["subject"].lower() not in _ARTICLES else None

@@ -1,16 +1,15 @@
 """VSR's 66 relations as one table: meta category, inverse, antonym, symmetry, behaviour under a mirror.
 
-The facts stand in `ontology.csv` and were counted on VSR's published annotations (Liu et al., TACL 2023). How
-far a rule may be trusted is its soundness:
+The facts are in `ontology.csv`, and were counted on VSR's published annotations (Liu et al., TACL 2023). Soundness says
+how far a rule can be trusted:
 
-- inverse: "strict" (above/below), "frame" (true in the viewer's frame only: left/right, front/behind),
-  "approx". It is said from true to true; `algebra.inverse_soundness` tells the way back.
-- antonym: "contrary" (never both true), "complementary" (and by their meaning one of them), "approx" and "weak"
+- inverse: "strict" (above/below), "frame" (true in the viewer's frame only: left/right, front/behind), "approx". It
+  applies from true to true; `algebra.inverse_soundness` gives the way back.
+- antonym: "contrary" (never both true), "complementary" (and, by their meaning, one of them is), "approx" and "weak"
   (mostly). An antonym is safe from true to false only: what is not above need not be below.
 
-VSR gives no meta category for `congruent` and two for `among`. Here `congruent` is "unallocated", the
-category VSR keeps for relations that fit none, and `among` is "topological", beside its nearest neighbour
-`between`.
+VSR gives no meta category for `congruent` and two for `among`. Here `congruent` is "unallocated", VSR's category for
+relations that fit none, and `among` is "topological", like its nearest neighbour `between`.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ META_CATEGORIES = (
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """One relation "The X is NAME the Y." (or "The X NAME the Y.", when it is a verb).
+    """One relation: "The X is NAME the Y." (or "The X NAME the Y." if it is a verb).
 
-    `inverse` is the relation the object has to the subject, the relation itself when it is symmetric; None
-    where English has no word for it. `mirror` is the relation that holds in the mirrored image: `right of`
-    for `left of`, itself for all but four. `label_ceiling` is the best accuracy the noise of VSR's labels
-    leaves room for, `dissent` the share of VSR's rows in which at least one of the validators disagreed.
+    `inverse` is the relation of the object to the subject, the relation itself if it is symmetric; None if English has
+    no word for it. `mirror` is the relation that holds in the mirrored image: `right of` for `left of`, itself for all
+    but four. `label_ceiling` is the best accuracy that the noise in VSR's labels allows, `dissent` the share of VSR's
+    rows for which at least one validator disagreed.
     """
 
     name: str
@@ -85,7 +84,7 @@ RELATIONS: dict[str, Relation] = _load()
 
 
 def relation(name: str) -> Relation:
-    """The relation of this name; raises VsreError with the nearest names where there is none."""
+    """The relation with this name; raises VsreError with the nearest names if there is none."""
     found = RELATIONS.get(name)
     if found is None:
         near = difflib.get_close_matches(name, RELATIONS, n=3, cutoff=0.5)

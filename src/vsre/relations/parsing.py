@@ -1,4 +1,4 @@
-"""A person's question or statement taken apart into subject, relation and object."""
+"""A person's question or statement parsed into subject, relation and object."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ SAID_OTHERWISE = {
     "close by": "close to",
     "nearby": "near",
 }
-"""How people say VSR's relations in other words."""
+"""Other words for VSR's relations, as people say them."""
 
 _LONGEST_FIRST = sorted((*RELATIONS, *SAID_OTHERWISE), key=len, reverse=True)
 _NO_SUBJECT = re.compile(r".* (not|at|by|from|in|of|off|on|out|to|up|down)")
 _NO_OBJECT = re.compile(r"(.* )?(left|right|front|back|side)\b.* of (the|an?) .*")
-"""Names in which a denial was left, or a relation in words that are not known here."""
+"""Names that still contain a denial, or a relation in words that are not known here."""
 
 _ASKED = re.compile(r"(is|are|does|do) (the|a|an) (.+?)\??", re.IGNORECASE)
 
@@ -39,10 +39,10 @@ _ASKED = re.compile(r"(is|are|does|do) (the|a|an) (.+?)\??", re.IGNORECASE)
 def parse_statement(text: str) -> Statement | None:
     """ "Is the cup to the left of the laptop?" and "The cup is left of the laptop." -> (cup, left of, laptop).
 
-    None where the text is not of this form, is a denial, or its relation is none of VSR's.
+    None if the text is not of this form, is a denial, or its relation is not one of VSR's.
     """
     words = " ".join(text.split())
-    if "?" in words:  # an instruction may stand behind: "... Answer yes or no."
+    if "?" in words:  # an instruction may follow: "... Answer yes or no."
         words = words[: words.index("?") + 1]
     asked = _ASKED.fullmatch(words)
     if asked is None and words.endswith("?"):
@@ -63,7 +63,7 @@ def _statement(words: str, said: str, name: str) -> tuple[str, str] | None:
 
 
 def _question(words: str, said: str, name: str) -> tuple[str, str] | None:
-    """`words`: what stands behind "Is the": "cup left of the laptop"."""
+    """`words`: what follows "Is the": "cup left of the laptop"."""
     said = RELATIONS[name].base_form if RELATIONS[name].verb and said == name else said
     tail = "as a part"
     if said.endswith(tail):  # "have the bed as a part"

@@ -1,8 +1,8 @@
-"""What can be measured of two things in a photograph: from their boxes, and from masks and a depth map where known.
+"""What can be measured of two things in a photograph: from their boxes and, where known, masks and a depth map.
 
-`MEASURES` is the vocabulary of the rules in `photo_rules.yaml`. Boxes are fractions of the image's own width and
-height, and so are lengths: the thresholds were chosen on such fractions, whatever the image's shape. A measure that
-needs a mask or a depth map which is not there is None.
+`MEASURES` is the vocabulary of the rules in `photo_rules.yaml`. Boxes and lengths are fractions of the image's own
+width and height: the thresholds were chosen on such fractions, whatever the image's shape. A measure is None if it
+needs a mask or a depth map that is missing.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from vsre.relations.things import Pair, Thing
 Mask = NDArray[np.bool_]
 
 FEWEST_PIXELS = 16
-"""Known pixels of a thing below which its depth is not measured."""
+"""A thing's depth is not measured if fewer of its pixels are known."""
 
-_SAMPLE = 4096  # pixels of a thing whose depth is compared: the measure is a share, its error below .01
-_VISIBLE = 0.25  # share of a box that must lie outside the other for its depth to be read there alone
+_SAMPLE = 4096  # pixels per thing whose depths are compared: the measure is a share, its error below 0.01
+_VISIBLE = 0.25  # share of a box that must lie outside the other for its depth to be read only there
 _REACH = 3  # pixels within which masks count as meeting, at 640 pixels along the longer side
 
 
@@ -33,8 +33,8 @@ _REACH = 3  # pixels within which masks count as meeting, at 640 pixels along th
 class DepthMap:
     """Depth at each pixel of the image, (H, W), on any scale that keeps the order; not finite where unknown.
 
-    Values grow with the distance from the viewer (metres); with `inverse` they grow towards the viewer, as the
-    disparity of Depth Anything's relative models does.
+    Values grow with the distance from the viewer (metres); with `inverse` they grow towards the viewer, like the
+    disparity of Depth Anything's relative models.
     """
 
     values: NDArray[np.floating[Any]]
@@ -56,18 +56,18 @@ class PhotoPair:
 
     @cached_property
     def swapped(self) -> PhotoPair:
-        """The object against the subject."""
+        """The same two with subject and object exchanged."""
         return PhotoPair(self.object, self.subject, self.depth, boxes=self.boxes.swapped)
 
     @cached_property
     def mirrored(self) -> PhotoPair:
-        """The same two in the image's mirror image."""
+        """The same two in the mirrored image."""
         depth = self.depth and DepthMap(self.depth.values[:, ::-1], self.depth.inverse)
         return PhotoPair(_mirror(self.subject), _mirror(self.object), depth)
 
     @cached_property
     def masks(self) -> tuple[Mask, Mask] | None:
-        """Both masks, where both are known and hold a pixel."""
+        """Both masks, if both are known and not empty."""
         a, b = self.subject.mask, self.object.mask
         if a is None or b is None:
             return None
@@ -78,7 +78,7 @@ class PhotoPair:
 
     @cached_property
     def border(self) -> tuple[float, Mask, Mask] | None:
-        """Pixels between the masks (0 where they meet), and each mask's pixels within reach of the other."""
+        """Pixels between the masks (0 if they meet), and each mask's pixels within reach of the other."""
         if self.masks is None:
             return None
         from scipy.ndimage import distance_transform_edt  # type: ignore[import-untyped]
@@ -88,10 +88,10 @@ class PhotoPair:
         return max(float(to_b[a].min()) - 1, 0.0), a & (to_b <= reach), b & (to_a <= reach)
 
     def depths(self, which: str) -> NDArray[np.floating[Any]] | None:
-        """The known depths of "subject" or "object", growing with the distance; None where too few are known.
+        """The known depths of "subject" or "object", growing with distance; None if too few are known.
 
-        Read inside the mask; without one inside the box, and there outside the other's box where enough of it is
-        left, since what two boxes share belongs to the nearer thing.
+        Read inside the mask; without one, inside the box but outside the other's box if enough of it is left, since the
+        area that two boxes share belongs to the nearer thing.
         """
         if self.depth is None:
             return None
@@ -110,8 +110,8 @@ class PhotoPair:
     def lead(self) -> float | None:
         """How often a pixel of the subject is nearer than one of the object, minus how often it is farther.
 
-        Cliff's delta, -1 to 1: positive where the subject's median is nearer, 1 where no pixel of the object is as
-        near. It needs the order of depths only, so any monotone scale gives the same.
+        Cliff's delta, -1 to 1: positive if the subject is nearer more often than farther, 1 if no pixel of the object
+        is as near. It needs only the order of depths, so any monotone scale gives the same.
         """
         a, b = self.depths("subject"), self.depths("object")
         if a is None or b is None:
@@ -122,7 +122,8 @@ class PhotoPair:
 
     @cached_property
     def step(self) -> float | None:
-        """How far apart the depths are where the masks meet, over the range of the whole map (5th to 95th per cent)."""
+        """How far apart the depths are where the masks meet, over the range of the whole map (5th to 95th
+        percentile)."""
         if self.border is None or self.depth is None:
             return None
         values = self.depth.values
@@ -138,7 +139,7 @@ class PhotoPair:
 
     @cached_property
     def supported(self) -> float | None:
-        """Of the columns the subject's mask covers, the share with the object right under its lowest pixel."""
+        """The share of the columns covered by the subject's mask with the object right under its lowest pixel."""
         if self.masks is None:
             return None
         (a, b), reach = self.masks, _reach(self.masks[0])
@@ -171,7 +172,8 @@ def _filled(thing: Thing, shape: tuple[int, ...]) -> Mask:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One measure: its value for a pair, what it needs ("boxes", "masks", "depth", "masks and depth"), its meaning."""
+    """One measure: its value for a pair, what it needs ("boxes", "masks", "depth", "masks and depth") and its
+    meaning."""
 
     value: Callable[[PhotoPair], float | None]
     needs: str

@@ -1,13 +1,13 @@
 """Whether a relation holds in a photograph or a painted picture: PASS, FAIL or UNDECIDED, with a margin.
 
-`geometry` judges drawn scenes, where contact, depth and facing are known exactly; here there are boxes, and masks and a
-depth map where a model gave them. The rules are data (`photo_rules.yaml`), their thresholds chosen on the labels that
-people gave VSR's photos (`vsre geometry` measures them). A verdict is given only where the evidence for it is clear
-and none speaks against it: no other alternative, no contrary relation that passes, no inverse that says otherwise.
+`geometry` judges drawn scenes, where contact, depth and facing are known exactly; here there are boxes, plus masks and
+a depth map if a model gave them. The rules are data (`photo_rules.yaml`), with thresholds chosen on the labels that
+people gave VSR's photos (`vsre geometry` measures them). A verdict is given only if the evidence for it is clear and
+none speaks against it: no other alternative, no contrary relation that passes, no inverse that disagrees.
 
-Several candidates of a class ("The cat ...", and there are three): the statement passes if some pair passes and none
-fails, and fails if all pairs fail; anything else is UNDECIDED. A crowd region stands for more things of its class at
-unknown places: it gives no pair, and with it nothing fails. For a plural, judge `things.together(...)`.
+If a class has several candidates ("The cat ...", and there are three), the statement passes if some pair passes and
+none fails, and fails if all pairs fail; anything else is UNDECIDED. A crowd region stands for more things of its class
+at unknown places: it gives no pair, and with it nothing fails. For a plural, judge `things.together(...)`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ _SOUND = ("strict", "contrary", "complementary")
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """One condition with its threshold: the value's distance beyond it, None where the measure is not at hand."""
+    """One condition with its threshold; `slack` is the value's distance beyond it, None if the measure is not
+    available."""
 
     measure: str
     sign: int
@@ -57,14 +58,14 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One alternative of a rule, ready to run; `needs` is what it cannot do without besides boxes, or empty."""
+    """One alternative of a rule, ready to run; `needs` is what it requires besides boxes, or empty."""
 
     name: str
     tests: tuple[Limit, ...]
     needs: str
 
     def evidence(self, pair: PhotoPair) -> float:
-        """The least slack of its tests: positive where all hold; -inf where a measure is not at hand."""
+        """The smallest slack of its tests: positive if all hold; -inf if a measure is not available."""
         least = math.inf
         for test in self.tests:
             slack = test.slack(pair)
@@ -90,7 +91,7 @@ def view(pair: PhotoPair, how: View) -> PhotoPair:
 
 
 class RuleBook:
-    """The rules with their thresholds. Raises VsreError where thresholds and forms do not belong together."""
+    """The rules with their thresholds. Raises VsreError if thresholds and forms do not belong together."""
 
     def __init__(self, forms: Forms, thresholds: Thresholds) -> None:
         if thresholds.provenance.forms != forms.digest:
@@ -108,18 +109,18 @@ class RuleBook:
         self._contrary, self._inverse = _partners("antonym", forms), _partners("inverse", forms)
 
     def ways(self, relation: str, side: Side) -> tuple[Way, ...]:
-        """The alternatives in use for a relation's verdict; none where no rule serves it."""
+        """The alternatives in use for a relation's verdict; empty if no rule covers it."""
         return self._rules[relation][1][side] if relation in self._rules else ()
 
     def lacks(self, relation: str, side: Side) -> str:
-        """What boxes alone lack for this verdict: empty where they can give it, else what is needed."""
+        """What boxes alone lack for this verdict: empty if they can give it, else what is needed."""
         ways = self.ways(relation, side)
         if not ways:
             return self._reasons.get(relation, "no rule of boxes is right often enough")
         return "" if any(not way.needs for way in ways) else f"needs {ways[0].needs}"
 
     def evidence(self, relation: str, pair: PhotoPair) -> Evidence:
-        """The evidence of a relation's rule; raises VsreError when the relation is none of VSR's."""
+        """The evidence of a relation's rule; raises VsreError if the relation is not one of VSR's."""
         if relation not in self._rules:
             known(relation)
             return Evidence(NO, NO, "", "")
@@ -167,7 +168,7 @@ class RuleBook:
         single = {name: [t for t in found if not t.crowd] for name, found in things.items()}
         crowded = any(len(single[name]) < len(things[name]) for name in things)
         pairs = [(a, b) for a in single["subject"] for b in single["object"]]
-        if len(pairs) > 1:  # of one class, every thing is a candidate for both
+        if len(pairs) > 1:  # with one class, every thing is a candidate for both
             pairs = [(a, b) for a, b in pairs if a.box != b.box]
         if not pairs:
             return _undecided("only a crowd region" if crowded else "subject and object are the same box")
@@ -181,7 +182,7 @@ def shipped_rules() -> RuleBook:
 
 
 def rules_from(thresholds: Path | None = None) -> RuleBook:
-    """The shipped rules, with the thresholds of a file of one's own where given."""
+    """The shipped rules, with the thresholds of your own file if given."""
     return shipped_rules() if thresholds is None else RuleBook(load_forms(), load_thresholds(thresholds))
 
 
@@ -193,15 +194,15 @@ def judge(
     image_size: tuple[int, int] | None = None,
     depth: DepthMap | None = None,
 ) -> Judgement:
-    """Does `relation` hold of subject and object in a photograph or painted picture?
+    """Whether `relation` holds between subject and object in a photograph or painted picture.
 
-    `subject` and `object` are one thing or several candidates (see the module), as Things, with masks where known, or
-    bare boxes: fractions of the image, or pixels where `image_size` gives (width, height). Boxes are clipped to the
-    image. `depth` is the image's depth map; `Thing.depth`, which drawn scenes know, is not read. The margin is in
-    the units of the nearest threshold, all of them fractions.
+    `subject` and `object` are one thing or several candidates (see the module): Things, with masks where known, or bare
+    boxes, in fractions of the image, or in pixels if `image_size` gives (width, height). Boxes are clipped to the
+    image. `depth` is the image's depth map; `Thing.depth`, which drawn scenes know, is not read. The margin is in the
+    units of the nearest threshold, all of them fractions.
 
-    Raises VsreError when the relation is none of VSR's, when boxes are no fractions of the image and `image_size` is
-    missing, and when masks and depth map differ in shape. What cannot be judged is UNDECIDED and says why.
+    Raises VsreError if the relation is not one of VSR's, if boxes are not fractions of the image and `image_size` is
+    missing, and if masks and depth map differ in shape. What cannot be judged is UNDECIDED and says why.
     """
     return shipped_rules().judge(relation, subject, object, image_size=image_size, depth=depth)
 
@@ -236,7 +237,7 @@ def _together(judgements: list[Judgement], crowded: bool) -> Judgement:
 
 
 def _partners(link: str, forms: Forms) -> dict[str, tuple[str, ...]]:
-    """Relation -> those of other rules that the ontology soundly calls its antonym or inverse, either way round."""
+    """Relation -> relations of other rules that the ontology soundly calls its antonym or inverse, either way round."""
     rule_of = {relation: name for name, rule in forms.rules.items() for relation in rule.relations}
     found: dict[str, set[str]] = {}
     for name, relation in RELATIONS.items():
@@ -269,7 +270,7 @@ def _ways(name: str, rule: Rule, side: Side, thresholds: Thresholds) -> tuple[Wa
 
 
 def compiled(name: str, alternative: Alternative, picked: tuple[float, ...]) -> Way:
-    """An alternative with `picked` in the place of what is to choose."""
+    """An alternative with `picked` in place of the thresholds to choose."""
     numbers = iter(picked)
     tests = tuple(
         Limit(c.measure, c.sign, next(numbers) if isinstance(c.threshold, Choice) else c.threshold) for c in alternative

@@ -29,7 +29,7 @@ class _Strict(BaseModel):
 
 
 class Choice(_Strict):
-    """A threshold that people's labels choose, and what it is chosen from."""
+    """A threshold that is chosen on people's labels, and the values it is chosen from."""
 
     choose: tuple[float, ...] = Field(min_length=1)
 
@@ -46,7 +46,7 @@ class Condition(_Strict):
         if self.measure not in MEASURES:
             raise ValueError(f"no measure {self.measure!r}; there are {', '.join(MEASURES)}")
         if (self.over is None) == (self.under is None):
-            raise ValueError(f"{self.measure}: give a threshold as `over` or as `under`, one of them")
+            raise ValueError(f"{self.measure}: give a threshold either as `over` or as `under`")
         return self
 
     @property
@@ -62,7 +62,7 @@ Alternative = tuple[Condition, ...]
 
 
 class Rule(_Strict):
-    """The relations a rule serves, each with the view it is judged in, and its alternatives for either verdict."""
+    """The relations a rule covers, each with the view it is judged in, and its alternatives for each verdict."""
 
     relations: dict[str, View] = Field(min_length=1)
     pass_: tuple[Alternative, ...] = Field(alias="pass")
@@ -73,7 +73,7 @@ class Rule(_Strict):
 
 
 class Aim(_Strict):
-    """What the verdicts on some relations are to reach."""
+    """The precision that a verdict on some relations should reach."""
 
     name: str
     relations: tuple[str, ...]
@@ -82,7 +82,7 @@ class Aim(_Strict):
 
 
 class Forms(_Strict):
-    """The whole of `photo_rules.yaml`: every relation of VSR stands in it once."""
+    """The contents of `photo_rules.yaml`: every relation of VSR appears in it once."""
 
     rules: dict[str, Rule]
     undecided: dict[str, tuple[str, ...]]
@@ -94,7 +94,7 @@ class Forms(_Strict):
         named += [r for relations in self.undecided.values() for r in relations]
         wrong = sorted({r for r in named if named.count(r) > 1} | set(named) ^ RELATIONS.keys())
         if wrong:
-            raise ValueError(f"each of VSR's relations must stand here once; look at {', '.join(wrong)}")
+            raise ValueError(f"each of VSR's relations must appear here once; check {', '.join(wrong)}")
         return self
 
     def chosen(self) -> Iterator[tuple[str, Side, int, Alternative]]:
@@ -113,11 +113,12 @@ class Forms(_Strict):
 
 
 Values = tuple[float, ...] | None
-"""The chosen thresholds of an alternative, in the order of its conditions; None: it is not used."""
+"""The chosen thresholds of an alternative, in the order of its conditions; None if it is not used."""
 
 
 class Provenance(_Strict):
-    """Where thresholds come from: the data, its half, what choosing weighs (study/choosing.py), the forms, the day."""
+    """Where thresholds come from: the data, its half, the weights of choosing (study/choosing.py), the forms, the
+    date."""
 
     data: str
     half: str
@@ -145,17 +146,17 @@ class Thresholds(_Strict):
 
 
 def choices(alternative: Alternative) -> tuple[Choice, ...]:
-    """What is to choose in an alternative, in order; empty where all is set by hand."""
+    """The thresholds to choose in an alternative, in order; empty if all are set by hand."""
     return tuple(c.threshold for c in alternative if isinstance(c.threshold, Choice))
 
 
 def load_forms(path: Path = FORMS) -> Forms:
-    """The forms of the rules; raises VsreError with the place of what is wrong."""
+    """The forms of the rules; raises VsreError saying where the file is wrong."""
     return _load(path, Forms)
 
 
 def load_thresholds(path: Path = THRESHOLDS) -> Thresholds:
-    """Thresholds and where they come from; raises VsreError with the place of what is wrong."""
+    """Thresholds and where they come from; raises VsreError saying where the file is wrong."""
     return _load(path, Thresholds)
 
 
@@ -176,7 +177,7 @@ def _load(path: Path, model: type[M]) -> M:
     except OSError as error:
         raise VsreError(f"{path}: cannot be read ({error.strerror}).") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise VsreError(f"{path}: no readable YAML ({error}).") from error
+        raise VsreError(f"{path}: not readable as YAML ({error}).") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"

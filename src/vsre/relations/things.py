@@ -1,4 +1,4 @@
-"""Two things in an image and the measures of one against the other, which the predicates of `geometry` read.
+"""Two things in an image and the measures of one against the other, as read by the predicates of `geometry`.
 
 Lengths are fractions of the image's side.
 """
@@ -58,11 +58,11 @@ _INVERSE = {
 class Thing:
     """What is known of one object in an image.
 
-    `mask` is a boolean or 0/1 array of the whole image; `depth` grows with the distance from the viewer, on
-    any scale whose ratios mean something (metres); `facing` is -1 where its front points to the image's left,
-    1 right, 0 where it points to the viewer or there is no front, None where that is unknown; `axis` is the
-    direction in degrees, counter-clockwise from the image's horizontal, of the long side of a long thing.
-    `crowd` marks a box around many things of the class: it says that there are more, not where any one lies.
+    `mask` is a boolean or 0/1 array of the whole image; `depth` grows with the distance from the viewer, on any scale
+    whose ratios mean something (metres); `facing` is -1 if its front points to the image's left, 1 if to the right, 0
+    if it points to the viewer or there is no front, None if unknown; `axis` is the direction of the long side of a long
+    thing, in degrees counter-clockwise from the image's horizontal. `crowd` marks a box around many things of the
+    class: it says that there are more, not where any one of them is.
     """
 
     box: Box
@@ -77,8 +77,8 @@ class Thing:
 class Judgement:
     """The verdict, and how far beyond its nearest threshold the evidence lies (0 when undecided).
 
-    `rule` names the rule that spoke, such as "above: pass 1", and `reason` says why there is no verdict; both are
-    filled by the rules for photographs (`photo_rules`) only.
+    `rule` names the rule that decided, such as "above: pass 1", and `reason` says why there is no verdict; only the
+    rules for photographs (`photo_rules`) fill them in.
     """
 
     verdict: Verdict
@@ -90,7 +90,7 @@ class Judgement:
 def together(things: Sequence[Thing]) -> Thing:
     """Several things as the one group that a plural names: the box and the mask around all of them.
 
-    A mask is known where all are. Raises VsreError for an empty group.
+    The mask is known if all masks are. Raises VsreError for an empty group.
     """
     if not things:
         raise VsreError("a group of no things has no box.")
@@ -104,7 +104,7 @@ NO = -math.inf
 
 
 class Pair:
-    """The measures of a subject against an object that the predicates read."""
+    """The measures of a subject against an object, as read by the predicates."""
 
     def __init__(self, subject: Thing, object: Thing, contact: Contact | None, swapped: Pair | None = None) -> None:
         self.subject, self.object = subject, object
@@ -129,14 +129,14 @@ class Pair:
         known_depth = subject.depth is not None and object.depth is not None
         self.nearer = math.log(object.depth / subject.depth) if known_depth else None  # type: ignore[operator]
         self.same_depth = 0.15 - abs(self.nearer) if self.nearer is not None else 0.05 - abs(self.bases)
-        # Boxes that lie apart belie any contact that is claimed.
+        # Boxes that lie apart contradict any contact that is claimed.
         self.contact = contact if contact is not None and self.gap <= 0.02 else _contact(self)
         self.free = 1.0 if self.contact in (Contact.NONE, Contact.TOUCHES) else NO
         self._swapped = swapped
 
     @property
     def swapped(self) -> Pair:
-        """The object against the subject; its own swapped pair is this one."""
+        """The pair with subject and object exchanged; its own swapped pair is this one."""
         if self._swapped is None:
             self._swapped = Pair(self.object, self.subject, self.contact and self.contact.inverse, self)
         return self._swapped
@@ -146,7 +146,7 @@ class Pair:
 
 
 def _contact(pair: Pair) -> Contact | None:
-    """Contact where the boxes rule it out, or masks and depth together show it; otherwise unknown."""
+    """NONE if the boxes rule contact out, the contact that masks and depth together show; otherwise None (unknown)."""
     if pair.gap > 0.02:
         return Contact.NONE
     a, b = pair.subject.mask, pair.object.mask

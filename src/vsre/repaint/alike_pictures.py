@@ -1,7 +1,7 @@
-"""Pictures that look alike: a 64-bit hash of what a picture looks like from afar, and the pairs whose hashes are near.
+"""Pictures that look alike: a 64-bit hash of how a picture looks from afar, and the pairs whose hashes are close.
 
-The hash is the difference hash: grey, 9 x 8 pixels, one bit for each pair of neighbours in a row, 1 where it gets
-brighter to the right. Scaled, compressed or slightly changed copies differ in few bits.
+The hash is the difference hash: grey, 9 x 8 pixels, one bit per pair of neighbours in a row, 1 if it gets brighter to
+the right. Scaled, compressed or slightly changed copies differ in few bits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 NEAR = 3
-"""Pictures whose hashes differ in at most so many of 64 bits count as near-duplicates."""
+"""Pictures whose hashes differ in at most this many of 64 bits count as near-duplicates."""
 
 _BANDS = NEAR + 1
 _BAND_BITS = 64 // _BANDS
@@ -26,11 +26,11 @@ def dhash(image: Image.Image) -> int:
 
 
 def near_duplicates(hashes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
-    """(index, earlier index, bits that differ) for each hash that has an earlier one within NEAR bits: the nearest, the
-    first of those. In the order of the hashes.
+    """(index, earlier index, number of differing bits) for each hash that has an earlier one within NEAR bits: the
+    nearest, or the first of several. In the order of the hashes.
 
     Hashes within NEAR bits agree in one of NEAR + 1 bands (by the pigeonhole principle), so only hashes that share a
-    band are compared: no pair is missed. Equal hashes are met once.
+    band are compared, and no pair is missed. Equal hashes are compared once.
     """
     values, first, group = np.unique(np.asarray(hashes, np.uint64), return_index=True, return_inverse=True)
     order = np.argsort(first)
@@ -47,7 +47,7 @@ def near_duplicates(hashes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
 
 
 def _nearest_earlier(values: NDArray[np.uint64]) -> dict[int, tuple[int, int]]:
-    """Index -> (the nearest earlier index within NEAR bits, how many differ) of distinct values."""
+    """Index -> (nearest earlier index within NEAR bits, number of differing bits), for distinct values."""
     found: dict[int, tuple[int, int]] = {}
     for band in range(_BANDS):
         keys = (values >> np.uint64(band * _BAND_BITS)) & np.uint64((1 << _BAND_BITS) - 1)

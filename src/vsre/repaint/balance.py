@@ -1,12 +1,12 @@
-"""Which of the captions known of a picture are kept, so that text alone tells nothing about truth.
+"""Which of a picture's known captions are kept, so that text alone reveals nothing about truth.
 
-A painted picture carries many decided captions, most of them false (few things are in each other), and a
-scene redrawn ten times carries the same ones ten times. Keeping all would teach that "contains" means no.
-So a caption is added to a picture only
+A painted picture has many decided captions, most of them false (few things are in each other), and a scene redrawn ten
+times has the same ones ten times. Keeping all would teach that "contains" means no. So a caption is added to a picture
+only
 
 - in turn: every picture gets as many true as false ones, as far as it has them;
-- while its relation has at most SLACK more captions of its label than of the other, counted over the set;
-- while the very same caption has not been said more often with its label than with the other.
+- while its relation has at most SLACK more captions with its label than with the other, over the whole set;
+- while the same caption has not been used more often with its label than with the other.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _Words = tuple[str, str, str]
 
 
 class Balance:
-    """Chooses captions picture by picture; the outcome depends on the order of the pictures and nothing else.
+    """Chooses captions picture by picture; the outcome depends only on the order of the pictures.
 
-    `per_image` is the most captions a picture gets beside those its job asked for. Memory grows with the
-    number of different captions: with COCO's classes and VSR's relations at most some 400,000.
+    `per_image` is the maximum number of captions a picture gets besides those its job asked for. Memory grows with the
+    number of different captions: with COCO's classes and VSR's relations, at most some 400,000.
     """
 
     def __init__(self, per_image: int) -> None:
@@ -35,7 +35,7 @@ class Balance:
         self._captions: Counter[_Words] = Counter()
 
     def choose(self, painted: Painted) -> list[Statement]:
-        """The statements the job asked for and chosen others."""
+        """The statements the job asked for, and those chosen in addition."""
         chosen: list[Statement] = []
         true = 0
         for statement in painted.statements:
@@ -68,7 +68,7 @@ class Balance:
         return balance <= 0 if statement.label else balance >= 0
 
     def _neediest(self, label: bool, relations: Iterable[str]) -> str | None:
-        """The relation that lacks this label most, the rarest of those; None where all have enough of it."""
+        """The relation that lacks this label most, the rarest of several; None if all have enough of it."""
         best, least = None, (SLACK + 1, 0)
         for relation in relations:
             same, other = self._relations[relation, label], self._relations[relation, not label]

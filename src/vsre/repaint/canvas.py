@@ -1,8 +1,8 @@
-"""Photos on a canvas that a diffusion model can paint: whole, in their own shape, sides that are multiples of 8.
+"""Photos on a canvas that a diffusion model can paint: whole, in their own shape, with sides that are multiples of 8.
 
 The library crops nothing here, but it rounds: image-to-image takes a photo of 80 x 60 as 80 x 56, and inpainting
-without sizes squashes any photo to a square. So every photo is resized before, the whole of it, and the library is
-always given sizes. Boxes are fractions of width and height, so they hold on the canvas as they are.
+without sizes squashes any photo to a square. So every photo is resized as a whole beforehand, and the library is always
+given sizes. Boxes are fractions of width and height, so they hold on the canvas unchanged.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LEAST_SHARE = 0.8
 
 
 class NoCanvas(Exception):
-    """The photo fits no canvas; carries the reason, one of few sentences."""
+    """The photo fits no canvas; carries the reason, one of a few fixed sentences."""
 
 
 TOO_FEW_PIXELS = "the source picture has too few pixels"
@@ -33,9 +33,9 @@ TOO_LONG = "the source picture is too long and narrow"
 
 
 def canvas_size(width: int, height: int, pixels: int, multiple: int = 8) -> tuple[int, int]:
-    """The width and height, multiples of `multiple`, of at most `pixels` pixels, in the shape of a photo.
+    """Width and height for a photo: multiples of `multiple`, at most `pixels` pixels in all, in the photo's shape.
 
-    Of the sizes that use most of the pixels the one whose shape is nearest to the photo's, the largest of those:
+    Of the sizes that use most of the pixels, the one whose shape is closest to the photo's, and the largest of several:
     640 x 480 on 1024 x 1024 pixels gives 1152 x 864, exactly 4:3. Raises NoCanvas.
     """
     if min(width, height) < LEAST_SIDE:
@@ -68,7 +68,7 @@ def on_canvas(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def as_picture(values: NDArray[np.floating]) -> Image.Image | None:
-    """The picture of [height, width, 3] values between 0 and 1; None where some are no numbers, as when float16
+    """The picture of [height, width, 3] values between 0 and 1; None if some are not finite, as when float16
     overflows."""
     if not np.isfinite(values).all():
         return None
@@ -76,5 +76,5 @@ def as_picture(values: NDArray[np.floating]) -> Image.Image | None:
 
 
 def is_blank(image: Image.Image) -> bool:
-    """Whether the picture has one colour only, as a black one has: nothing was painted."""
+    """Whether the picture is all one colour, such as black: nothing was painted."""
     return all(high - low <= 2 for low, high in image.convert("RGB").getextrema())  # type: ignore[misc]

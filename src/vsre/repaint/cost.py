@@ -1,4 +1,4 @@
-"""What a plan will cost, before it is painted: hours and disk, from a few jobs timed here or from a published rate."""
+"""What painting a plan will cost in hours and disk, from a few jobs timed here or from a published rate."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from vsre.repaint.source import SourceRows
 from vsre.repaint.work import ShardPainter
 
 _BYTES_A_PIXEL = {"png": 1.65, "jpeg": 0.55}
-"""Of 15 photos of COCO at their own size, encoded as painters encode: 1.647 and 0.547."""
+"""From 15 COCO photos at their own size, encoded as painters encode: 1.647 and 0.547."""
 
 _BYTES_A_LEDGER_ROW = 2_000
-"""With all of a picture's notes and verdicts, about."""
+"""Roughly, with all of a picture's notes and verdicts."""
 
 _COPIES = 2
-"""A picture stands in its shard, and in the triplets once they are gathered."""
+"""A picture is stored in its shard, and in the triplets once they are gathered."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """`jobs` are left to paint, each in `seconds_a_job` of one worker, `share` of them giving a picture of
-    `bytes_a_picture`. `basis` says how that is known."""
+    """The cost of the `jobs` left to paint: `seconds_a_job` on one worker each, a `share` of them giving a picture of
+    `bytes_a_picture`. `basis` says where the numbers come from."""
 
     jobs: int
     workers: int
@@ -51,7 +51,7 @@ class Cost:
         return self.jobs * (self.share * self.bytes_a_picture * _COPIES + _BYTES_A_LEDGER_ROW) / 1e9
 
     def row(self) -> dict[str, Any]:
-        """For a table and for JSON."""
+        """As a row, for a table and for JSON."""
         return {
             "jobs": self.jobs,
             "pictures, about" if self.share < 1 else "pictures, at most": round(self.jobs * self.share),
@@ -64,18 +64,18 @@ class Cost:
 
 
 def jobs_left(plan: Plan) -> int:
-    """Jobs of shards that are not done."""
+    """Number of jobs in shards that are not done."""
     return sum(plan.jobs_in(number) for number in range(plan.shards) if not is_done(plan.out, number))
 
 
 def timed(shard_painter: ShardPainter, jobs: int, *, workers: int = 1) -> Cost:
-    """From so many jobs of the middle of the plan (a batch at most), painted and judged here and thrown away; one more
-    is painted before, untimed, to load what is to be loaded.
+    """The cost from timing `jobs` jobs from the middle of the plan (one batch at most), painted and judged here and
+    thrown away. One job is painted before that, untimed, to load the models.
 
-    Raises VsreError for no jobs.
+    Raises VsreError if `jobs` is below 1.
     """
     if jobs < 1:
-        raise VsreError("Timing needs one job at least.")
+        raise VsreError("Timing needs at least one job.")
     plan, painter = shard_painter.plan, shard_painter.painter
     vocabulary = plan.vocabulary()
     batch = next(plan.batches(plan.shards // 2, SourceRows(shard_painter.triplets), painter))
@@ -92,7 +92,7 @@ def timed(shard_painter: ShardPainter, jobs: int, *, workers: int = 1) -> Cost:
 
 
 def published(plan: Plan, painter: DiffusionPainter, *, workers: int = 1) -> Cost | None:
-    """From a published rate of the painter's model; None where there is none. Verifying is not in it."""
+    """The cost from a published rate for the painter's model, without verification; None if there is no rate."""
     config = painter.config
     rate = next((rate for rate in _rates() if config.model in rate["models"]), None)
     if rate is None:
@@ -106,7 +106,7 @@ def published(plan: Plan, painter: DiffusionPainter, *, workers: int = 1) -> Cos
 
 
 def _passes(config: DiffusionConfig, setting: Any) -> int:
-    """How often the UNet runs for a picture of a setting."""
+    """How often the UNet runs per picture in a setting."""
     numbers = config.numbers(setting)
     steps = int(numbers.steps * getattr(numbers, "strength", 1))
     return steps * (2 if numbers.guidance > 1 else 1)

@@ -1,11 +1,11 @@
 """The diffusion painter: SDXL and its fast relatives behind the painter interface.
 
-A job is refused before the model sees it where there is nothing honest to ask for (`intents`), no honest mask
-(`masks`), no usable photo (`canvas`), or a prompt that the text encoders would cut off; and afterwards, where the
-model gave no numbers or a picture of one colour. What is painted is `intended`: nobody has looked yet.
+A job is refused before the model sees it if there is nothing honest to ask for (`intents`), no honest mask (`masks`),
+no usable photo (`canvas`), or a prompt that the text encoders would cut off; and afterwards if the model gave values
+that are not finite or a picture of one colour. What is painted is `intended`: nobody has looked yet.
 
-Repainted photos come at the model's canvas, 1152 x 864 for 640 x 480. Inpainted ones come at the photo's own size, and
-every pixel outside the mask is the photo's.
+Repainted photos come at the size of the model's canvas, 1152 x 864 for 640 x 480. Inpainted ones come at the photo's
+own size, and every pixel outside the mask is the photo's.
 """
 
 from __future__ import annotations
@@ -54,15 +54,15 @@ class _Request:
 
     @property
     def seed(self) -> int:
-        """63 bits: of the job's id, or the noise that it asks for."""
+        """63 bits: from the job's id, or the noise that it asks for."""
         return int(self.job.id, 16) >> 1 if self.job.noise is None else self.job.noise
 
 
 class DiffusionPainter:
-    """Paints with a diffusion model; it is loaded when the first picture is painted.
+    """Paints with a diffusion model, which is loaded when the first picture is painted.
 
-    `pipelines` lets painters share what is in memory; by default a painter has its own. Raises VsreError where
-    diffusers is missing, and where the configuration names files that are not there.
+    `pipelines` lets painters share what is in memory; by default a painter has its own. Raises VsreError if diffusers
+    is missing, or if the configuration names files that do not exist.
     """
 
     name = REVISION
@@ -98,7 +98,7 @@ class DiffusionPainter:
             **config.numbers(setting).model_dump(),
             "prompts": config.prompts.model_dump(),
             "encoding": config.encoding,
-            # What few configurations have; where it is left out, jobs keep the ids of earlier versions.
+            # Rarely set; leaving them out when unset keeps the job ids of earlier versions.
             **{name: getattr(config, name) for name in ("variant", "vae_tiling") if getattr(config, name)},
             **{name: sorted(getattr(config, name)) for name in ("classes", "relations") if getattr(config, name)},
         }
@@ -113,7 +113,7 @@ class DiffusionPainter:
         return self.paint_many([job])[0]
 
     def paint_many(self, jobs: Sequence[PaintJob]) -> list[Painted | Refused]:
-        """One result a job, in their order. Jobs of one setting and size are painted together, up to `batch_size`."""
+        """One result per job, in their order. Jobs of one setting and size are painted together, up to `batch_size`."""
         results: dict[int, Painted | Refused] = {}
         groups: defaultdict[tuple[Setting, tuple[int, int]], list[tuple[int, _Request]]] = defaultdict(list)
         for index, job in enumerate(jobs):
@@ -130,7 +130,7 @@ class DiffusionPainter:
         return [results[index] for index in range(len(jobs))]
 
     def release(self) -> None:
-        """Forget the model, if it was loaded; the next picture loads it again."""
+        """Drop the model if it is loaded; the next picture loads it again."""
         self.pipelines.release()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class DiffusionPainter:
             return Refused(job, str(reason))
 
     def _knows(self, intent: Intent) -> bool:
-        """Whether the model knows what the prompt may name: into a photo only the substitute is painted."""
+        """Whether the model knows what the prompt may name; when inpainting, only the substitute is painted."""
         classes, relations = self.config.classes, self.config.relations
         if intent.substitute is not None:
             return not classes or intent.substitute in classes
@@ -176,7 +176,7 @@ class DiffusionPainter:
         setting, size = requests[0].job.setting, requests[0].size
         if setting not in self._made_by:
             if self.pipelines.too_long(self.config.prompts.negative):
-                raise VsreError("The negative prompt is longer than the text encoders read. Say less.")
+                raise VsreError("The negative prompt is longer than the text encoders read. Shorten it.")
             self._made_by[setting] = self.pipelines.describe(setting)
         pictures, *ran = self.pipelines.paint(
             setting,
@@ -211,7 +211,7 @@ class DiffusionPainter:
         )
 
     def _notes(self, request: _Request, ran: Sequence[Any], batch: dict[str, int]) -> dict[str, Any]:
-        """The provenance of a picture: with the source it is all that is needed to paint it again."""
+        """The provenance of a picture: together with the source, all that is needed to paint it again."""
         config, setting = self.config, request.job.setting
         steps, strength = ran
         notes: dict[str, Any] = {
@@ -240,13 +240,13 @@ class DiffusionPainter:
         return notes
 
     def _words(self) -> str:
-        """A digest of what may be said: substitutes and contraries are chosen from it."""
+        """A digest of the vocabulary, from which substitutes and contrary statements are chosen."""
         words = [self.vocabulary.classes, sorted(self.vocabulary.relations), sorted(self.vocabulary.pairs)]
         return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:12]
 
 
 class _NoPhoto(Exception):
-    """Carries the reason of a refusal."""
+    """Carries the reason for a refusal."""
 
 
 def _photo(job: PaintJob) -> Image.Image:

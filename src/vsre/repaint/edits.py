@@ -1,5 +1,4 @@
-"""What the scene painter does to scenes: what can be seen, turning things round, substitutes for the
-subject."""
+"""What the scene painter does to scenes: finding what is visible, mirroring things, and substituting the subject."""
 
 from __future__ import annotations
 
@@ -16,8 +15,7 @@ from vsre.triplets import Box, Triplet
 
 LEAST_VISIBLE = 0.4
 LEAST_SIDE = 0.07
-"""A thing of which a smaller share is visible, or which is smaller (fraction of the picture), may go
-unrecognised."""
+"""A thing that is less visible than this, or smaller (fraction of the picture), may go unrecognised."""
 
 _SHAPE = 1.5
 """A substitute's proportions differ from the subject's by at most this factor."""
@@ -47,13 +45,12 @@ _ALIKE = frozenset(frozenset(pair) for group in _LOOK_ALIKES for pair in combina
 
 
 def alike(a: str, b: str) -> bool:
-    """Might a person take one class for the other, so that its absence could be disputed?"""
+    """Whether a person might take one class for the other, so that its absence could be disputed."""
     return frozenset((a, b)) in _ALIKE
 
 
 def visible_boxes(scene: Scene) -> dict[str, Box] | None:
-    """Class -> box of what is visible of it (fractions); None where something cannot be recognised or is cut
-    off."""
+    """Class -> box of its visible part (fractions); None if something cannot be recognised or is cut off."""
     size = scene.size
     boxes: dict[str, Box] = {}
     for placed, shape in zip(scene.objects, shapes(scene), strict=True):
@@ -68,17 +65,15 @@ def visible_boxes(scene: Scene) -> dict[str, Box] | None:
 
 
 def truth_of(scene: Scene, subject: str, relation: str, object: str) -> bool | None:
-    """Whether the statement is plainly true or plainly false of the scene; None where it could be
-    disputed."""
+    """Whether the statement is plainly true or plainly false of the scene; None if it could be disputed."""
     verdict = judge_pair(relation, scene.pair(scene.index(subject), scene.index(object))).verdict
     return None if verdict is Verdict.UNDECIDED else verdict is Verdict.PASS
 
 
 def turned_round(scene: Scene, rng: Random, keep: Triplet) -> Scene:
-    """The scene with about half of its things mirrored in their places, never so that `keep` changes its
-    truth.
+    """The scene with about half of its things mirrored in place, but none that would change the truth of `keep`.
 
-    Things that touch, hold or carry another stay: their outlines and surfaces would no longer meet.
+    Things that touch, hold or carry another stay as they are: their outlines and surfaces would no longer meet.
     """
     hosts = {o.host for o in scene.objects if o.host is not None}
     for index, placed in enumerate(scene.objects):
@@ -92,13 +87,13 @@ def turned_round(scene: Scene, rng: Random, keep: Triplet) -> Scene:
 
 
 def apart(scene: Scene, index: int) -> Scene:
-    """The scene with one thing no longer held to touch another: its substitute has another outline."""
+    """The scene with one thing no longer required to touch another: its substitute has another outline."""
     placed = scene.objects[index]
     return _with(scene, index, placed.released()) if placed.link == "touches" else scene
 
 
 def substitutes(scene: Scene, index: int, classes: Sequence[str], rng: Random) -> Iterator[Scene]:
-    """The scene with another class in the place of one thing: classes of similar shape, in random order."""
+    """The scene with another class in place of one thing: classes of similar shape, in random order."""
     old = scene.objects[index]
     x0, y0, x1, y1 = old.box
     shape = (x1 - x0) / (y1 - y0)

@@ -1,10 +1,10 @@
-"""A finished repaint for others: WebDataset tars, or Parquet with image features and a data set card.
+"""Export a finished repaint for others: WebDataset tars, or Parquet with image features and a data set card.
 
-DEST/repaint-NNNNNN.tar        webdataset: JOB.png (or .jpg) and JOB.json, what is said of the picture
+DEST/repaint-NNNNNN.tar        webdataset: JOB.png (or .jpg) and JOB.json, what is said about the picture
 DEST/data/SPLIT-NNNNN.parquet  parquet: the triplets' columns; `datasets.load_dataset(DEST)` shows the pictures
 DEST/README.md                 a card: counts, painter, licences, how to load
 
-All of it is written aside, and renamed to DEST when it is whole. `vsre.repaint.imports` reads both back.
+Everything is written to a temporary folder and renamed to DEST once complete. `vsre.repaint.imports` reads both back.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ PICTURES_A_TAR = 1000
 
 _OF_PICTURE = ("image_id", "image_name", "width", "height", "split", "origin")
 _OF_STATEMENT = ("key", "subject", "relation", "object", "caption", "label", "subject_box", "object_box")
-"""What a WebDataset sample's JSON says once, and what it says in each of its `triplets`; `provenance` stands in both
-places, each key in one of them."""
+"""The columns that a WebDataset sample's JSON holds once, and those that each of its `triplets` holds; `provenance` is
+in both places, each key in one of them."""
 
 Format = Callable[[Path, Path], dict[str, Any]]
 
 
 def export(out: Path | str, dest: Path | str, form: str) -> dict[str, Any]:
-    """Write a finished repaint to a new folder; returns what was written, counted.
+    """Write a finished repaint to a new folder; returns counts of what was written.
 
-    What was written is removed where it fails. Raises VsreError where OUT is not finished or has a split that cannot
-    name a file, where DEST is there already, and for a format that does not exist.
+    If it fails, what was written is removed. Raises VsreError if OUT is not finished or has a split that cannot name a
+    file, if DEST exists already, and for an unknown format.
     """
     out, dest = Path(out), Path(dest)
     if form not in FORMATS:
         raise VsreError(f"There is no format {form!r}. There are: {', '.join(FORMATS)}.")
     if not (out / SUMMARY).is_file():
-        raise VsreError(f"{out}: no finished repaint in there. `vsre repaint finish {out}` makes it one.")
+        raise VsreError(f"{out}: no finished repaint here. Run `vsre repaint finish {out}` first.")
     if dest.exists():
-        raise VsreError(f"{dest}: is there already. Name a new folder.")
+        raise VsreError(f"{dest}: exists already. Name a new folder.")
     _check_splits(out)
     summary = json.loads((out / SUMMARY).read_text(encoding="utf-8"))
     aside = dest.with_name(f"{dest.name}.tmp")
@@ -60,7 +60,7 @@ def export(out: Path | str, dest: Path | str, form: str) -> dict[str, Any]:
         (aside / "README.md").write_text(_card(form, summary, written), encoding="utf-8")
         aside.replace(dest)
     except BaseException:
-        # Of half a million pictures: on a full disk it would keep what has to be free.
+        # It may hold half a million pictures, and a full disk needs that space.
         shutil.rmtree(aside, ignore_errors=True)
         raise
     return written
@@ -84,7 +84,7 @@ def _webdataset(out: Path, dest: Path) -> dict[str, Any]:
             if pictures % PICTURES_A_TAR == 0:
                 stack.close()
                 name = f"repaint-{pictures // PICTURES_A_TAR:06d}.tar"
-                # The old ustar form has no field that differs between machines.
+                # The old ustar format has no fields that differ between machines.
                 tar = stack.enter_context(tarfile.open(dest / name, "w", format=tarfile.USTAR_FORMAT))
             assert tar is not None and of_one[0].image is not None
             key, extension = of_one[0].image_name.split(".")
@@ -96,13 +96,13 @@ def _webdataset(out: Path, dest: Path) -> dict[str, Any]:
 
 
 def _by_picture(out: Path) -> Iterator[list[Triplet]]:
-    """The triplets of one picture after another; they stand together."""
+    """The triplets grouped by picture; those of one picture are adjacent."""
     for _, of_one in groupby(read_triplets(out), key=lambda triplet: triplet.image_name):
         yield list(of_one)
 
 
 def sample_json(of_one: list[Triplet]) -> dict[str, Any]:
-    """What is said of a picture, as JSON."""
+    """Everything that is said about one picture, as JSON."""
     rows = [to_row(triplet) for triplet in of_one]
     shared = {
         name: value
@@ -129,7 +129,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 def _parquet(out: Path, dest: Path) -> dict[str, Any]:
     from datasets import Features, Image
 
-    # Here it is for others: `load_dataset` shall show pictures.
+    # For others: `load_dataset` should show pictures.
     schema = Features({**Features.from_arrow_schema(triplet_schema()), "image": Image()}).arrow_schema
     pictures: set[str] = set()
     splits: dict[str, ParquetShards] = {}

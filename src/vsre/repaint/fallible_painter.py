@@ -1,6 +1,6 @@
-"""A painter that plays a diffusion model whose faults are counted: what unverified pictures cost can be measured.
+"""A painter that imitates a diffusion model with a known share of faults, to measure what unverified pictures cost.
 
-Of a diffusion model nobody knows which of its pictures show what was asked for. This one draws scenes, fails in a given
+Nobody knows which of a diffusion model's pictures show what was asked for. This painter draws scenes, fails in a given
 share of them, and says as little as a diffusion model could: only what it was asked for, and no boxes. The scene that
 was really drawn stays in the picture's notes, so that a verifier's work can be judged.
 """
@@ -20,12 +20,12 @@ from vsre.sources.scenes import Scene, draw_scene_for, encode
 
 
 class FalliblePainter(ScenePainter):
-    """Does what it is asked, but in a share of pictures draws the same things in a scene of which the opposite is true.
+    """Does what it is asked, but in a share of pictures draws the same things in a scene where the opposite is true.
 
-    `faults` is that share, 0 to 1; which jobs fail hangs on the job alone. Settings are t2i and i2i (a fault of i2i
-    loses the layout). Pictures are `intended`, have the one statement that was asked for, and no boxes; `fault` in
-    their notes says whether it is wrong. Where no scene shows the opposite there is no fault, so the share is a little
-    less than what was given. The rest is as in ScenePainter.
+    `faults` is that share, 0 to 1; which jobs fail depends on the job alone. Settings are t2i and i2i (a fault in i2i
+    loses the layout). Pictures are `intended`, have only the statement that was asked for, and no boxes; `fault` in
+    their notes says whether it is wrong. If no scene shows the opposite there is no fault, so the actual share is a
+    little below `faults`. The rest is as in ScenePainter.
     """
 
     name = "fallible-scene-painter/1"
@@ -42,7 +42,7 @@ class FalliblePainter(ScenePainter):
         return {**super().parameters, "faults": self.faults}
 
     def paint(self, job: PaintJob) -> Painted | Refused:
-        # Painters that differ in their share alone draw the same scenes, and more faults have the fewer among them.
+        # Painters that differ only in `faults` draw the same scenes, and a larger share includes a smaller's faults.
         alike = replace(job, parameters={k: v for k, v in job.parameters.items() if k != "faults"})
         made = super().paint(alike)
         if isinstance(made, Refused):
@@ -56,7 +56,7 @@ class FalliblePainter(ScenePainter):
         return replace(made, job=job, statements=(said,), others=(), notes=notes, truth="intended")
 
     def _wrong(self, made: Painted, rng: Random) -> Scene | None:
-        """A scene of the same things of which the opposite of what was asked for is true; None where none was found."""
+        """A scene of the same things in which the opposite of what was asked for is true; None if none was found."""
         asked, scene = made.statements[0], Scene.from_json(made.notes["scene"])
         two = (asked.subject, asked.object)
         others = [name for name in scene.names if name not in two]

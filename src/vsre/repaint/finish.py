@@ -1,12 +1,12 @@
 """From shards to triplets: the pictures in the order of the plan, each once, with a balanced choice of captions.
 
 OUT/part-NNNNN.parquet      the new triplets
-OUT/set_aside.jsonl         one line a job that gave none, with the reason
-OUT/near_duplicates.jsonl   one line a picture that looks like an earlier one (`vsre.repaint.alike_pictures`); it stays
-OUT/repaint.json            what was made, counted; written last
+OUT/set_aside.jsonl         one line per job that gave none, with the reason
+OUT/near_duplicates.jsonl   one line per picture that looks like an earlier one (`vsre.repaint.alike_pictures`); kept
+OUT/repaint.json            counts of what was made; written last
 
-Every picture is read again and compared with the hash in its ledger. A shard that is damaged is moved to OUT/damaged,
-to be painted again.
+Every picture is read again and compared with the hash in its ledger. A damaged shard is moved to OUT/damaged, to be
+painted again.
 """
 
 from __future__ import annotations
@@ -41,28 +41,29 @@ SUMMARY = "repaint.json"
 _PARTS = "part-*.parquet"
 
 _IN_MEMORY, _A_FILE = 1 << 26, 1 << 30
-"""Bytes of pictures, about."""
+"""Bytes of pictures, roughly."""
 
 
 class DamagedShards(VsreError):
-    """Shards that cannot be read; they were moved aside and are to be painted again."""
+    """Shards that cannot be read; they were moved aside and must be painted again."""
 
 
 def finish(
     plan: Plan, *, captions_per_image: int = 8, progress: Callable[[int, int], None] | None = None
 ) -> dict[str, Any]:
     """Gather the shards into triplets; returns (and writes to repaint.json) what was made. Files of an earlier finish
-    are replaced, each at once, when the new ones are whole; where it was this very one, they stay as they are.
+    are replaced, each atomically, once the new ones are complete; if this very finish was done already, they stay as
+    they are.
 
-    `captions_per_image`: further captions kept of a picture, at most; see `balance`.
+    `captions_per_image`: maximum number of further captions kept per picture; see `balance`.
 
-    Raises VsreError where shards are not painted yet, DamagedShards where some cannot be read, and VsreError where
-    there is not one picture.
+    Raises VsreError if shards are not painted yet, DamagedShards if some cannot be read, and VsreError if there is not
+    one picture.
     """
     if captions_per_image < 0:
-        raise VsreError("captions_per_image starts at 0.")
+        raise VsreError("captions_per_image must be at least 0.")
     with locked(plan.out, "finish", wait=True), full_disk_told(plan.out):
-        # Only now: who held the lock may have gathered all, or moved damaged shards aside.
+        # Check only now: whoever held the lock may have gathered everything, or moved damaged shards aside.
         if (done := finished(plan, captions_per_image)) is not None:
             return done
         missing = [number for number in range(plan.shards) if not is_done(plan.out, number)]
@@ -77,7 +78,7 @@ def finish(
 
 
 def finished(plan: Plan, captions_per_image: int) -> dict[str, Any] | None:
-    """The summary of this plan, where it has been finished in this way already and its triplets are there."""
+    """The summary, if this plan has been finished in this way already and its triplets are there; else None."""
     path = plan.out / SUMMARY
     if not path.is_file():
         return None
@@ -90,7 +91,7 @@ def finished(plan: Plan, captions_per_image: int) -> dict[str, Any] | None:
 
 
 def _rows(out: Path) -> int | None:
-    """Rows of the gathered triplets, by what their files say; None where one cannot be read."""
+    """Number of rows of the gathered triplets, from their files' metadata; None if one cannot be read."""
     try:
         return sum(pq.read_metadata(file).num_rows for file in out.glob(_PARTS))
     except (OSError, pa.ArrowException):
@@ -127,7 +128,7 @@ class _Finish:
             for number in range(self.plan.shards):
                 try:
                     for row, painted in _shard(self.plan, number):
-                        # Once a shard is damaged the rest is only read, to find all that are.
+                        # Once a shard is damaged, the rest are only read, to find all damaged ones.
                         if not damaged:
                             set_aside.writelines(self._add(row, painted, parts))
                 except _Damaged as error:
@@ -151,7 +152,7 @@ class _Finish:
         new = sorted(aside.iterdir())
         for file in new:
             file.replace(out / file.name)
-        # Those of an earlier finish that had more, last: a reader never finds a name gone that comes back.
+        # Surplus files of an earlier finish go last: no name disappears for a reader and then comes back.
         for surplus in set(out.glob(_PARTS)) - {out / file.name for file in new}:
             surplus.unlink()
         aside.rmdir()
@@ -164,7 +165,7 @@ class _Finish:
         reason = row["reason"]
         if row["status"] == "painted" and painted is not None:
             digest = bytes.fromhex(row["picture"])
-            # Its captions would be keys met twice.
+            # Its captions would repeat keys.
             reason = SAME_PICTURE if digest in self.met else None
             self.met.add(digest)
         if reason is not None:
@@ -224,11 +225,11 @@ class _Finish:
 
 
 def _mean_size(plan: Plan) -> int:
-    """Bytes of a picture, by those of the first shard."""
+    """Mean bytes per picture, from the first shard."""
     try:
         ledger = read_shard_ledger(shard_file(plan.out, LEDGER, 0), ["bytes"])
     except VsreError:
-        return 1  # Damaged, as is told when its turn comes.
+        return 1  # Damaged, which is reported when its turn comes.
     return int(pc.mean(ledger["bytes"]).as_py() or 1)
 
 
@@ -237,8 +238,8 @@ class _Damaged(Exception):
 
 
 def _shard(plan: Plan, number: int) -> Iterator[tuple[dict[str, Any], Painted | None]]:
-    """Each job of a shard with its picture, where it has one. Raises _Damaged where something of it is missing or not
-    what was written."""
+    """Each job of a shard, with its picture if it has one. Raises _Damaged if something is missing or is not what was
+    written."""
     try:
         ledger = shard_file(plan.out, LEDGER, number)
         if not belongs(ledger, plan):

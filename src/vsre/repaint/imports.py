@@ -1,4 +1,5 @@
-"""Triplets back from an export: WebDataset tars as `vsre.repaint.export` writes them, or Parquet files of triplets.
+"""Read triplets back from an export: WebDataset tars as `vsre.repaint.export` writes them, or Parquet files of
+triplets.
 
 OUT/part-NNNNN.parquet   the triplets; OUT/set_aside.jsonl   what could not be used, with the place and the reason
 """
@@ -40,7 +41,7 @@ TOO_LARGE = "a file of the archive is larger than a picture may be"
 
 _PICTURES = ("png", "jpg", "jpeg", "webp")
 _TAR_END = 1024
-"""A tar ends in two blocks of 512 zeros."""
+"""A tar ends with two blocks of 512 zero bytes."""
 
 
 class _Strict(BaseModel):
@@ -60,7 +61,7 @@ class _Statement(_Strict):
 
 
 class _Said(_Strict):
-    """What is said of a picture: a sample's JSON as `vsre.repaint.export` writes it, or a row of a Parquet file."""
+    """What is said about a picture: a sample's JSON as `vsre.repaint.export` writes it, or a row of a Parquet file."""
 
     image_id: str
     image_name: str
@@ -79,9 +80,9 @@ class _Bad:
 
 
 def import_export(source: Path | str, out: Path | str) -> dict[str, Any]:
-    """Read SRC (a folder, a tar or a Parquet file) to triplets in OUT; returns how many, and what was set aside by
-    reason. Triplets that stood in OUT are replaced when the new ones are whole. Raises VsreError where SRC holds
-    neither, where OUT is its folder, and where nothing in it can be used."""
+    """Read SRC (a folder, a tar or a Parquet file) into triplets in OUT; returns how many, and what was set aside by
+    reason. Triplets already in OUT are replaced once the new ones are complete. Raises VsreError if SRC holds neither
+    tars nor Parquet files, if OUT is its folder, and if nothing in it can be used."""
     source, out = Path(source), Path(out)
     tars = [source] if source.suffix == ".tar" and source.is_file() else sorted(source.glob("*.tar"))
     if out.resolve() == source.resolve():
@@ -102,7 +103,7 @@ def import_export(source: Path | str, out: Path | str) -> dict[str, Any]:
                 shards.write(to_row(item))
                 pictures.add(item.image_id)
         if not pictures:
-            raise VsreError(f"{source}: not one picture in there can be used. See {out / 'set_aside.jsonl'}.")
+            raise VsreError(f"{source}: not one picture in it can be used. See {out / 'set_aside.jsonl'}.")
     return {"rows": shards.written, "images": len(pictures), "set_aside": dict(reasons.most_common())}
 
 
@@ -118,7 +119,7 @@ def _from_parquet(files: Sequence[Path]) -> Iterator[Triplet | _Bad]:
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    """Raises VsreError where the file cannot be read, or is none of triplets."""
+    """Raises VsreError if the file cannot be read or does not hold triplets."""
     names = triplet_schema().names
     try:
         with pq.ParquetFile(file) as parquet:
@@ -131,7 +132,7 @@ def _rows(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _said_of(row: Mapping[str, Any]) -> _Said:
-    """A row of a Parquet file as a sample of one triplet. Raises ValueError where it is none."""
+    """A row of a Parquet file as a sample with one triplet. Raises ValueError if it is not one."""
     boxes = {name: None if row[name] is None else tuple(row[name]) for name in ("subject_box", "object_box")}
     provenance = json.loads(row["provenance"]) if row["provenance"] else {}
     return _Said.model_validate({**row, "provenance": {}, "triplets": [{**row, **boxes, "provenance": provenance}]})
@@ -172,7 +173,7 @@ def _members(path: Path) -> Iterator[tuple[str, str, bytes] | _Bad]:
                 if len(data) == member.size:
                     yield key, extension, data
     except (tarfile.TarError, EOFError):
-        pass  # What is missing is told below: a whole archive ends as one.
+        pass  # Missing parts are noticed below, by the end of the archive.
     with path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(max(size - _TAR_END, 0))
@@ -181,7 +182,8 @@ def _members(path: Path) -> Iterator[tuple[str, str, bytes] | _Bad]:
 
 
 def _sample(place: str, image: bytes, read: Callable[[], _Said]) -> Iterator[Triplet | _Bad]:
-    """The triplets of a picture, each where it can be used. `read` reads what is said of it, and raises ValueError."""
+    """The triplets of a picture, or _Bad for what cannot be used. `read` parses what is said about it, and may raise
+    ValueError."""
     try:
         said = read()
         open_header(image, name=place)

@@ -1,16 +1,16 @@
-"""What a repaint by a diffusion model means: what it is asked for, and what holds of the picture if it obeys.
+"""What a repaint by a diffusion model means: what it is asked for, and what is true of the picture if it obeys.
 
 - t2i, true: the caption is a positive.
-- t2i, false: a relation that excludes the caption's is painted. What was painted is a positive, and the caption
-  relation-false, by geometry: both things are there. Where no relation excludes it, the job is refused, for a picture
-  without one of the things would be false by absence.
+- t2i, false: a relation that excludes the caption's is painted. What was painted is a positive and the caption
+  relation-false, because of geometry: both things are there. If no relation excludes it, the job is refused, because a
+  picture without one of the things would be false by absence.
 - i2i: the photo's layout with other pixels, so the source's label stays: positive or relation-false.
-- inpaint: another class in the subject's place. The old caption is object-absent; the new one has the source's label,
-  since what lies where has not changed: positive or relation-false.
+- inpaint: another class in the subject's place. The old caption is object-absent; the new one keeps the source's label,
+  since the positions have not changed: positive or relation-false.
 
-A substitute is a class of the vocabulary that no person could take for the subject or the object and whose caption may
-be said: of the subject's COCO super-category (animals, vehicles ...) where there is one, else about as large in life
-(hand-sized or not), else any. It depends on the job's seed, not on the numbers of the painter.
+A substitute is a class of the vocabulary that nobody could take for the subject or the object and whose caption may be
+said: from the subject's COCO super-category (animals, vehicles ...) if there is one, else of about the same size in
+life (hand-sized or not), else any. It depends on the job's seed, not on the painter's numbers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NO_SUBSTITUTE = "no other class may take the subject's place"
 
 
 class NoIntent(Exception):
-    """The job cannot be done honestly; carries the reason, one of few sentences."""
+    """The job cannot be done honestly; carries the reason, one of a few fixed sentences."""
 
 
 _HAND_SIZED = frozenset(("accessory", "sports item", "kitchen item", "food", "electronic device", "indoor object"))
@@ -40,7 +40,7 @@ _HAND_SIZED = frozenset(("accessory", "sports item", "kitchen item", "food", "el
 
 @dataclass(frozen=True)
 class Intent:
-    """The prompt, what holds of the picture if the model obeys, and who takes the subject's place (inpaint)."""
+    """The prompt, what is true of the picture if the model obeys, and the class that replaces the subject (inpaint)."""
 
     prompt: str
     statements: tuple[Statement, ...]
@@ -48,7 +48,7 @@ class Intent:
 
 
 def intent_of(job: PaintJob, vocabulary: Vocabulary, prompts: PromptSpec) -> Intent:
-    """Raises NoIntent."""
+    """The intent of a job. Raises NoIntent if it cannot be done honestly."""
     source = job.triplet
     if job.setting == "t2i":
         return _from_words(source, job.truth is not False, vocabulary, prompts)
@@ -67,8 +67,8 @@ def intent_of(job: PaintJob, vocabulary: Vocabulary, prompts: PromptSpec) -> Int
 
 
 def contrary(source: Triplet, vocabulary: Vocabulary) -> tuple[str, str, str] | None:
-    """A statement that cannot hold together with the caption and may be said: the relation's antonym, else the same
-    relation the other way round where it goes one way only. None where there is none."""
+    """A statement that excludes the caption and may be said: the relation's antonym, or the same relation the other way
+    round if it holds one way only. None if there is neither."""
     if source.relation not in RELATIONS:
         return None
     said = Said(source.subject, source.relation, source.object)
@@ -79,7 +79,7 @@ def contrary(source: Triplet, vocabulary: Vocabulary) -> tuple[str, str, str] | 
 
 
 def substitute(source: Triplet, vocabulary: Vocabulary, rng: Random) -> str:
-    """A class to take the subject's place. Raises NoIntent where there is none."""
+    """A class to replace the subject. Raises NoIntent if there is none."""
     two = (source.subject, source.object)
     fit = [
         name
@@ -111,7 +111,7 @@ def _from_words(source: Triplet, true: bool, vocabulary: Vocabulary, prompts: Pr
 
 
 def _said(source: Triplet, subject: str, label: bool, *, boxes: bool) -> Statement:
-    """The source's statement with this subject; the boxes are the source's where its layout is kept."""
+    """The source's statement with this subject; the boxes are the source's if its layout is kept."""
     kind: Kind = "positive" if label else "relation-false"
     two = (source.subject_box, source.object_box) if boxes else (None, None)
     return Statement(subject, source.relation, source.object, kind, *two)

@@ -1,4 +1,4 @@
-"""From jobs to outcomes: what may be painted, and what is to be made of what was."""
+"""From jobs to outcomes: what may be painted, and what becomes of what was painted."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ONE_COLOUR = "the picture has one colour"
 
 
 def paint_allowed(painter: Painter, vocabulary: Vocabulary, jobs: Sequence[PaintJob]) -> list[Painted | Refused]:
-    """One result a job, in their order; what is held out is refused before the painter sees it."""
+    """One result per job, in their order; what is held out is refused before the painter sees it."""
     refused = {
         index: Refused(job, why) for index, job in enumerate(jobs) if (why := _held_out(job, vocabulary)) is not None
     }
@@ -37,9 +37,9 @@ def _held_out(job: PaintJob, vocabulary: Vocabulary) -> str | None:
 
 @dataclass(frozen=True)
 class Judge:
-    """Looks at what was painted: whether it is a picture, whether it is safe, whether it shows what was asked for.
+    """Checks what was painted: whether it is a picture, whether it is safe, whether it shows what was asked for.
 
-    Without a verifier nothing is known of that, without a checker nothing of safety.
+    Without a verifier or a safety checker, that question stays open.
     """
 
     verifier: Verifier | None = None
@@ -48,8 +48,8 @@ class Judge:
     def judged(
         self, results: Sequence[Painted | Refused], licences: Sequence[str | None], started: float
     ) -> list[Outcome]:
-        """One outcome a result, in their order. `licences` are those of the source pictures; `started` is when the
-        painting began, in seconds of `time.perf_counter`: what passed since is shared out evenly."""
+        """One outcome per result, in their order. `licences` are those of the source pictures; `started` is when
+        painting began, in seconds of `time.perf_counter`: the time since then is divided evenly among the results."""
         pictures = [
             replace(result, notes={**result.notes, **({"source_licence": licence} if licence else {})})
             for result, licence in zip(results, licences, strict=True)

@@ -1,4 +1,4 @@
-"""The layout of a source picture as a scene: looked up where it was drawn, approached where it is a photo."""
+"""The layout of a source picture as a scene: looked up if it was drawn, approximated if it is a photo."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _DRAWS = 32
 
 
 class SceneFile:
-    """The scenes of a world by image file name; only their places in the file are kept in memory. `digest` is of all
-    that the file says."""
+    """The scenes of a world by image file name; only their offsets in the file are kept in memory. `digest` covers the
+    whole file."""
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -43,7 +43,7 @@ class SceneFile:
         raise VsreError(f"{self.path}, line {number}: not a scene with its image's file name. Write the world again.")
 
     def get(self, image_name: str) -> Scene | None:
-        """The scene of an image, None where the file does not have it."""
+        """The scene of an image; None if the file does not have it."""
         place = self._places.get(image_name)
         if place is None:
             return None
@@ -53,12 +53,11 @@ class SceneFile:
 
 
 def nearest(triplet: Triplet, rng: Random, *, size: int) -> Scene | None:
-    """Of many scenes with the triplet's truth, the one whose two boxes are nearest to the triplet's; None if
+    """Of many scenes with the triplet's truth, the one whose two boxes are nearest to the triplet's; None if there are
     none.
 
-    A photo's own boxes cannot be filled with sprites as they are: proportions differ, and who touches,
-    carries or hides whom is not known from boxes. Drawing the statement and choosing by distance keeps both
-    truth and layout.
+    Sprites cannot simply be fitted into a photo's boxes: proportions differ, and boxes do not show which thing touches,
+    carries or hides which. Drawing the statement and choosing by distance keeps both truth and layout.
     """
     assert triplet.subject_box is not None and triplet.object_box is not None
     best, least = None, float("inf")

@@ -1,18 +1,19 @@
-"""The ledger of a repaint: one row a job, whatever became of it, with all that is needed to paint it again.
+"""The ledger of a repaint: one row per job, whatever became of it, with all that is needed to paint it again.
 
-OUT/ledger/shard-NNNNN.parquet   one file a shard, its rows in the order of the plan; columns: `schema`
+OUT/ledger/shard-NNNNN.parquet   one file per shard, its rows in the order of the plan; columns: `schema`
 OUT/shards/shard-NNNNN.parquet   the pictures: `job`, `image` (an encoded file), `known` (JSON: `vsre.repaint.outcome`)
 
 `status` says what became of a job:
 
-- "painted": there is a picture, and `statements` are said of it;
-- "rejected": there is a picture, and the verifier or the safety checker turned it down; `statements` are what the job
+- "painted": there is a picture, and `statements` are about it;
+- "rejected": there is a picture, but the verifier or the safety checker rejected it; `statements` are what the job
   asked for;
-- "refused": there is no picture, the painter could not do the job honestly or the model gave none; `reason` says why.
+- "refused": there is no picture, because the painter could not do the job honestly or the model gave none; `reason`
+  says why.
 
-Rejected pictures stand in the shards too, so that people can look at what was turned down. Columns that hold JSON are
-named in JSON_COLUMNS. Long texts that repeat are dictionary-encoded, in the files and in memory. Whatever is unknown
-or does not apply is null; a null `safety` says that no safety checker looked.
+Rejected pictures are in the shards too, so that people can look at them. JSON_COLUMNS names the columns that hold JSON.
+Long texts that repeat are dictionary-encoded, in the files and in memory. Whatever is unknown or does not apply is
+null; a null `safety` says that no safety checker looked.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from vsre.errors import VsreError
 Status = Literal["painted", "rejected", "refused"]
 
 _WORD = pa.dictionary(pa.int32(), pa.string())
-"""Text of which a set has few different ones."""
+"""Text that has few different values in a set."""
 
 _BOX = pa.list_(pa.float64())
 
@@ -73,23 +74,23 @@ NOTES: dict[str, pa.DataType] = {
     "verifier": _WORD,
     "verdicts": pa.string(),
 }
-"""What painters and verifiers note of a picture, each in a column of its name. `steps` were asked for and `steps_run`
-ran, `strength` was asked for and `strength_run` is where they begin; `batch` is how many were painted together and the
-picture's place among them; `licence` is the model's."""
+"""What painters and verifiers note about a picture, each in a column of its name. `steps` were asked for and
+`steps_run` were run, `strength` was asked for and `strength_run` is where they began; `batch` is how many were painted
+together and the picture's place among them; `licence` is the model's."""
 
 JSON_NOTES = frozenset(("scheduler", "model", "weights", "versions", "mask", "verdicts"))
 
 JSON_COLUMNS = frozenset((*JSON_NOTES, "parameters", "notes"))
-"""Columns of JSON text; `notes` has what else was noted of a picture, for example the scene that was drawn."""
+"""Columns of JSON text; `notes` has whatever else was noted about a picture, for example the scene that was drawn."""
 
 schema = pa.schema(
     [
         ("job", pa.string()),
         ("place", pa.int64()),  # in the plan, from 0
         ("shard", pa.int32()),
-        ("batch_number", pa.int64()),  # jobs of one number were handed to the painter together
+        ("batch_number", pa.int64()),  # jobs with one number were handed to the painter together
         ("setting", _WORD),
-        ("asked", pa.bool_()),  # what "t2i" shall make of the caption; null in the other settings
+        ("asked", pa.bool_()),  # what "t2i" should make of the caption; null in the other settings
         ("seed", pa.int64()),
         ("source_key", pa.string()),
         ("source_image", pa.string()),
@@ -117,8 +118,8 @@ schema = pa.schema(
         ("safety", pa.float64()),
         ("safety_checker", _WORD),
         ("statements", pa.list_(_STATEMENT)),  # boxes as fractions of the picture
-        ("boxes", pa.list_(_PIXEL_BOX)),  # the same boxes in pixels of the picture, one a thing
-        ("seconds", pa.float64()),  # of painting and judging its batch, shared out evenly
+        ("boxes", pa.list_(_PIXEL_BOX)),  # the same boxes in pixels of the picture, one per thing
+        ("seconds", pa.float64()),  # of painting and judging its batch, divided evenly
     ]
 )
 
@@ -130,13 +131,13 @@ _LATER = ("source_made_from", "strength_run")
 """Columns that ledgers of earlier versions lack; they are null there."""
 
 _TOGETHER = 32
-"""Shards whose tables are made one."""
+"""Number of shards whose tables are merged at a time."""
 
 
 def ledger_tables(out: Path | str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The rows painted so far, in the order of the plan: for each shard a table of `schema`, or of these columns of it.
 
-    Raises VsreError where there is no ledger, for a file that is damaged and for a column that does not exist.
+    Raises VsreError if there is no ledger, for a damaged file and for an unknown column.
     """
     if unknown := set(columns or ()) - set(schema.names):
         raise VsreError(f"The ledger has no column {min(unknown)!r}. It has {', '.join(schema.names)}.")
@@ -144,7 +145,7 @@ def ledger_tables(out: Path | str, columns: Sequence[str] | None = None) -> Iter
 
 
 def read_ledger(out: Path | str, columns: Sequence[str] | None = None) -> pa.Table:
-    """`ledger_tables` as one table: 1 to 2 kB a row in memory with all columns. Raises VsreError like it."""
+    """`ledger_tables` as one table: 1 to 2 kB per row in memory with all columns. Raises VsreError likewise."""
     tables: list[pa.Table] = []
     waiting: list[pa.Table] = []
     for table in ledger_tables(out, columns):
@@ -157,8 +158,8 @@ def read_ledger(out: Path | str, columns: Sequence[str] | None = None) -> pa.Tab
 
 
 def ledger_rows(out: Path | str, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """The rows painted so far, in the order of the plan, streaming; JSON columns are read to what they say. Raises
-    VsreError like `read_ledger`."""
+    """The rows painted so far, in the order of the plan, streaming; JSON columns are parsed. Raises VsreError like
+    `read_ledger`."""
     parsed = [name for name in columns or schema.names if name in JSON_COLUMNS]
     for table in ledger_tables(out, columns):
         for row in table.to_pylist():
@@ -169,9 +170,9 @@ def ledger_rows(out: Path | str, columns: Sequence[str] | None = None) -> Iterat
 
 
 def read_pictures(out: Path | str, jobs: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """(job, encoded picture) of those of the jobs that have one, in the order of the plan, one at a time in memory.
+    """(job, encoded picture) for those of the jobs that have one, in the order of the plan, one at a time in memory.
 
-    Raises VsreError where a job is not in the ledger, and where its shard of pictures is missing or damaged.
+    Raises VsreError if a job is not in the ledger, and if its shard of pictures is missing or damaged.
     """
     wanted = set(jobs)
     for file in ledger_files(out):
@@ -187,15 +188,16 @@ def read_pictures(out: Path | str, jobs: Collection[str]) -> Iterator[tuple[str,
 
 
 def ledger_files(out: Path | str) -> list[Path]:
-    """The ledger's files in the order of the plan. Raises VsreError where there are none."""
+    """The ledger's files in the order of the plan. Raises VsreError if there are none."""
     files = sorted(Path(out, LEDGER).glob("shard-*.parquet"), key=lambda file: (len(file.name), file.name))
     if not files:
-        raise VsreError(f"{out}: no ledger of a repaint in there, or nothing is painted yet. See `vsre repaint`.")
+        raise VsreError(f"{out}: no ledger of a repaint here, or nothing is painted yet. See `vsre repaint`.")
     return files
 
 
 def shard_pictures(file: Path) -> Iterator[tuple[str, bytes, str]]:
-    """(job, image, known) of each picture of a shard, in the order of the plan. Raises VsreError."""
+    """(job, image, known) of each picture of a shard, in the order of the plan. Raises VsreError if it is missing or
+    damaged."""
     try:
         parquet = pq.ParquetFile(file, page_checksum_verification=True)
         for batch in parquet.iter_batches(batch_size=8, columns=["job", "image", "known"]):
@@ -205,7 +207,7 @@ def shard_pictures(file: Path) -> Iterator[tuple[str, bytes, str]]:
 
 
 def read_shard_ledger(file: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """One file of the ledger, or these columns of it. Raises VsreError where it is missing or damaged."""
+    """One file of the ledger, or these columns of it. Raises VsreError if it is missing or damaged."""
     try:
         parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False)
         # A shard's part is small: threads would take longer to start than to read.

@@ -1,4 +1,4 @@
-"""Under which licence a source picture stands: by its triplet's provenance, else by COCO's instance files."""
+"""The licence of a source picture: from its triplet's provenance, else from COCO's instance files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _KEYS = ("source_licence", "licence", "license")
 
 
 def licence_of(triplet: Triplet, by_name: Mapping[str, str]) -> str | None:
-    """The licence of the triplet's picture, None where nothing tells. A repainted picture's `licence` is its model's,
-    so `source_licence` comes first."""
+    """The licence of the triplet's picture, None if unknown. A repainted picture's `licence` is its model's, so
+    `source_licence` comes first."""
     for key in _KEYS:
         found = triplet.provenance.get(key)
         if isinstance(found, str) and found:
@@ -24,8 +24,8 @@ def licence_of(triplet: Triplet, by_name: Mapping[str, str]) -> str | None:
 
 
 def coco_licences(files: Sequence[Path]) -> dict[str, str]:
-    """Picture file name -> licence, of COCO instance (or caption) files: each read once, streaming. Files that name no
-    licences give none. Raises VsreError for a file that is missing or no JSON object."""
+    """Picture file name -> licence, from COCO instance (or caption) files, each read once, streaming. Files that name
+    no licences give none. Raises VsreError for a file that is missing or not a JSON object."""
     found: dict[str, str] = {}
     for path in files:
         if not path.is_file():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def load_base(config: DiffusionConfig, dtype: torch.dtype) -> Any:
     """A StableDiffusionXLPipeline on the CPU, with the configuration's UNet, VAE, LoRAs and scheduler.
 
-    Raises VsreError where it cannot be loaded or is no SDXL.
+    Raises VsreError if it cannot be loaded or is not SDXL.
     """
     import diffusers
     import torch
@@ -51,12 +51,12 @@ def load_base(config: DiffusionConfig, dtype: torch.dtype) -> Any:
             pipe.scheduler = scheduler.from_config(pipe.scheduler.config, **config.scheduler.options)
     except VsreError:
         raise
-    # A broken folder or an absent hub can fail anywhere in the library; the reason reaches the person as one message.
+    # A broken folder or an unreachable hub can fail anywhere in the library; report the reason in one message.
     except Exception as error:
         hub = (
             ""
             if not config.offline or Path(located(config.model)).is_dir()
-            else " The hub's cache lacks it, and offline forbids asking."
+            else " The hub's cache lacks it, and offline forbids downloading."
         )
         raise VsreError(
             f"{config.model}: cannot be loaded as an SDXL pipeline ({first_line(error)}).{hub} Expected a hub id or a "
@@ -100,7 +100,7 @@ def _component(config: DiffusionConfig, cls: str, weights: Weights, dtype: torch
 
 
 def _add_loras(config: DiffusionConfig, pipe: Any) -> None:
-    """Fused into the weights, so that all three pipelines have them."""
+    """Fuse the LoRAs into the weights, so that all three pipelines have them."""
     from safetensors.torch import load_file
 
     for index, lora in enumerate(config.loras):
@@ -116,15 +116,15 @@ def _add_loras(config: DiffusionConfig, pipe: Any) -> None:
 
 
 def _must_be_sdxl(config: DiffusionConfig) -> None:
-    """Before gigabytes of another model are read."""
+    """Raise VsreError for another kind of model, before gigabytes of it are read."""
     from diffusers import DiffusionPipeline
 
     with warnings.catch_warnings():
-        # The library passes the hub's client an option that this calls outdated.
+        # The library passes the hub's client a deprecated option.
         warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")
         index: Mapping[str, Any] = DiffusionPipeline.load_config(
             located(config.model), revision=config.revision, local_files_only=config.offline
         )
     name = str(index.get("_class_name"))
     if not name.startswith("StableDiffusionXL"):
-        raise VsreError(f"{config.model}: a {name}. Painters here are of SDXL's kind (StableDiffusionXLPipeline).")
+        raise VsreError(f"{config.model}: is a {name}. Only SDXL (StableDiffusionXLPipeline) is supported.")

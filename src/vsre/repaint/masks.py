@@ -1,24 +1,23 @@
 """Where inpainting may paint: the subject's box, dilated, without the object, and feathered at its outer edge.
 
-The mask is honest where what is painted can be the whole new subject and cannot be the end of the object. Boxes tell
-where that is hopeless, and such rows are set aside with the reason:
+A mask is honest if what is painted can be the whole new subject and cannot be the end of the object. Boxes show when
+that is hopeless, and such rows are set aside with the reason:
 
-- the subject takes less than 1 % or more than 60 % of the picture;
+- the subject takes up less than 1 % or more than 60 % of the picture;
 - it covers more than half of the object's box (in 28 % of VSR's rows);
-- with the object's pixels taken out, less than half of the subject's box is left.
+- with the object's pixels removed, less than half of the subject's box is left.
 
-Where the object's box holds over half of the subject's (a dog on a couch), taking it out whole would leave too little
-to paint on. There the whole box of the subject is painted (`surrounded: paint`), if the dilated mask leaves half of
-the object's box, or the row is set aside (`surrounded: refuse`); the object's mask, where it is known, is the better
-answer.
+If the object's box covers over half of the subject's (a dog on a couch), removing all of it would leave too little to
+paint on. Then the subject's whole box is painted (`surrounded: paint`), provided that the dilated mask leaves half of
+the object's box, or the row is set aside (`surrounded: refuse`); the object's mask, if known, is the better answer.
 
 Of VSR's 10,972 rows, with COCO's boxes and the defaults here, 444 are too small, 2,040 too large and 1,303 cover the
-object, which leaves 7,185 (65 %). In 5,070 of them the object is taken out or apart, in 1,802 the whole subject is
-painted, and 313 cover the object once dilated: 6,872 (63 %) are usable, 5,070 (46 %) with `surrounded: refuse`.
-`vsre repaint masks` counts the same for any triplets.
+object, which leaves 7,185 (65 %). In 5,070 of them the object is removed or apart, in 1,802 the whole subject is
+painted, and 313 cover the object once dilated: 6,872 (63 %) are usable, 5,070 (46 %) with `surrounded: refuse`. `vsre
+repaint masks` counts the same for any triplets.
 
 Boxes are fractions of the picture. A feathered mask is 255 over the subject's box, 0 outside the dilated one, and
-never anything but 0 on what was taken out: there the old pixels stay as they are.
+always 0 where the object was removed: there the old pixels stay as they are.
 """
 
 from __future__ import annotations
@@ -45,17 +44,17 @@ NOTHING_LEFT = "without the object too little of the subject's box is left to pa
 NO_PIXEL = "the mask is empty at the picture's size"
 
 _SLACK = 0.005
-"""COCO's boxes reach over the edge by parts of a pixel."""
+"""COCO's boxes extend over the edge by fractions of a pixel."""
 
 Mode = Literal["apart", "minus object", "minus object mask", "whole subject"]
 
 
 class NoMask(Exception):
-    """There is no honest mask; carries the reason, one of few sentences."""
+    """There is no honest mask; carries the reason, one of a few fixed sentences."""
 
 
 class MaskSpec(BaseModel):
-    """What a mask is made of. `dilation` is a fraction of the box's width and height, to each side (5 to 10 % are
+    """How a mask is made. `dilation` is a fraction of the box's width and height, on each side (5 to 10 % are
     published); `feather` a fraction of the picture's longer side (8 to 16 pixels of 1,024 are)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,7 +70,7 @@ class MaskSpec(BaseModel):
 
 @dataclass(frozen=True)
 class Mask:
-    """Where to paint: the subject's box, that box dilated, and what is taken out of it (a box, or a mask of the whole
+    """Where to paint: the subject's box, that box dilated, and what is removed from it (a box, or a mask of the whole
     picture at any resolution)."""
 
     subject: Box
@@ -82,7 +81,7 @@ class Mask:
 
     @property
     def painted(self) -> Box:
-        """The smallest box around all that is painted: the dilated one, less the sides that were taken out whole."""
+        """The smallest box around all that is painted: the dilated one, less any sides that were removed completely."""
         if self.hole is None:
             return self.dilated
         if isinstance(self.hole, tuple):
@@ -97,15 +96,15 @@ class Mask:
         return max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
 
     def hard(self, width: int, height: int) -> Image.Image:
-        """Mode L, 255 where the model paints and 0 elsewhere. Raises NoMask where no pixel is left."""
+        """Mode L, 255 where the model paints and 0 elsewhere. Raises NoMask if no pixel is left."""
         inside = _inside(self.dilated, width, height) & ~self._taken_out(width, height)
         if not inside.any():
             raise NoMask(NO_PIXEL)
         return Image.fromarray(inside.astype(np.uint8) * 255)
 
     def soft(self, width: int, height: int) -> Image.Image:
-        """Mode L, the share (of 255) of the new picture: a ramp from the dilated box's edge inwards, over `feather`
-        or what room there is. The picture's own edge has no ramp. Raises NoMask like `hard`."""
+        """Mode L, the new picture's share (of 255): a ramp from the dilated box's edge inwards, over `feather` or
+        whatever room there is. The picture's own edge has no ramp. Raises NoMask like `hard`."""
         reach = self.feather * max(width, height)
         across = _ramp(self.dilated[0], self.dilated[2], self.subject[0], self.subject[2], width, reach)
         down = _ramp(self.dilated[1], self.dilated[3], self.subject[1], self.subject[3], height, reach)
@@ -124,10 +123,10 @@ class Mask:
 def make_mask(
     subject: Box | None, object: Box | None, spec: MaskSpec, *, object_mask: NDArray[np.generic] | None = None
 ) -> Mask:
-    """The mask for replacing the subject; raises NoMask where there is no honest one.
+    """The mask for replacing the subject; raises NoMask if there is no honest one.
 
-    `object_mask` is a boolean or 0/1 array of the whole picture; where it is given it is taken out instead of the
-    object's box. Raises VsreError where it has another shape than (height, width).
+    `object_mask` is a boolean or 0/1 array of the whole picture; if given, it is removed instead of the object's box.
+    Raises VsreError if its shape is not (height, width).
     """
     if subject is None or object is None:
         raise NoMask(NO_BOXES)
@@ -143,7 +142,7 @@ def make_mask(
     if object_mask is not None:
         taken = np.asarray(object_mask) > 0
         if taken.ndim != 2 or not taken.size:
-            raise VsreError(f"The object's mask has the shape {taken.shape}; one of (height, width) is wanted.")
+            raise VsreError(f"The object's mask has the shape {taken.shape}; expected (height, width).")
         inside = _inside(subject, taken.shape[1], taken.shape[0])
         if (inside & ~taken).sum() < spec.least_left * inside.sum():
             raise NoMask(NOTHING_LEFT)
@@ -191,7 +190,7 @@ def _overlap(a: Box, b: Box) -> float:
 
 
 def _less(box: Box, hole: Box) -> Box:
-    """The smallest box around what is left of a box without a hole."""
+    """The smallest box around what a hole leaves of a box."""
     x0, y0, x1, y1 = box
     if hole[0] <= x0 and hole[2] >= x1:
         y0 = hole[3] if hole[1] <= y0 < hole[3] < y1 else y0
@@ -214,7 +213,7 @@ def _inside(box: Box, width: int, height: int) -> NDArray[np.bool_]:
 
 
 def _ramp(low: float, high: float, core_low: float, core_high: float, side: int, reach: float) -> NDArray[np.float64]:
-    """[side]: 0 at the outer edges, 1 on the core; an edge that is the picture's own has no ramp."""
+    """[side]: 0 at the outer edges, 1 on the core; an edge of the picture itself has no ramp."""
     at = np.arange(side) + 0.5
     share = np.ones(side)
     for distance, room, edge in (

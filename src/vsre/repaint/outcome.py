@@ -1,4 +1,4 @@
-"""What became of a job, as a row of the ledger and back: nothing that the finished triplets need is lost on the way."""
+"""What became of a job, as a row of the ledger and back, without losing anything that the finished triplets need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vsre.triplets import Box, Triplet
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job. `painted` is the picture with what is said of it; None where the job was refused."""
+    """What became of a job. `painted` is the picture with the statements about it; None if the job was refused."""
 
     job: PaintJob
     status: Status
@@ -78,8 +78,8 @@ def ledger_row(outcome: Outcome, *, place: int, shard: int, batch_number: int) -
 
 
 def painted_of(row: Mapping[str, Any], image: bytes, known: str) -> Painted:
-    """The picture of a row again, as it was given to `ledger_row`, but that of the source triplet only what the ledger
-    has is there. `known` is the shard's column: `known_text` of what else was known of the picture."""
+    """The picture as it was given to `ledger_row`, restored from a row; its source triplet has only what the ledger
+    holds. `known` is the shard's column: `known_text` of what else was known about the picture."""
     first = row["source_made_from"]
     source = Triplet(
         image_id=row["source_image"],
@@ -114,7 +114,7 @@ _KNOWN = ("subject", "relation", "object", "kind", "subject_box", "object_box")
 
 
 def known_text(statements: Sequence[Statement]) -> str:
-    """The statements known of a picture beside those its job asked for, as JSON."""
+    """The statements known about a picture beyond those its job asked for, as JSON."""
     return json.dumps([[getattr(s, name) for name in _KNOWN] for s in statements])
 
 
@@ -123,7 +123,7 @@ def _text(value: Any) -> str:
 
 
 def _note_columns(notes: Mapping[str, Any]) -> dict[str, Any]:
-    """The notes in their columns; what no column can hold exactly stays in `notes`."""
+    """The notes in their columns; whatever no column can hold exactly stays in `notes`."""
     columns: dict[str, Any] = {}
     rest: dict[str, Any] = {}
     for name, value in notes.items():

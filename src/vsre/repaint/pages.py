@@ -1,4 +1,4 @@
-"""What the pages of this package share: templates in which everything shown is escaped, and small pictures in them."""
+"""Shared by this package's pages: templates in which everything shown is escaped, and small pictures in them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from vsre.sources.images import load_image
 from vsre.triplets import Box
 
 SUBJECT, OBJECT = "#1f6fd6", "#e07a10"
-"""Inks of the two things' boxes."""
+"""Colours of the two things' boxes."""
 
 
 def write_page(out: Path, template: str, **context: Any) -> Path:
-    """Write a page from a template of this package, aside and then renamed; `style` is the reports' style sheet."""
+    """Write a page from a template of this package, atomically; `style` is the reports' style sheet."""
     from vsre.report.page import environment, style_sheet
 
     templates = environment().overlay(loader=jinja2.PackageLoader("vsre.repaint", "templates"))
@@ -34,7 +34,7 @@ def write_page(out: Path, template: str, **context: Any) -> Path:
 
 
 def thumbnail(image: bytes | None, side: int) -> Image.Image | None:
-    """The picture with its longer side `side` pixels; None where it cannot be opened."""
+    """The picture with its longer side `side` pixels; None if it cannot be opened."""
     if image is None:
         return None
     try:
@@ -46,7 +46,7 @@ def thumbnail(image: bytes | None, side: int) -> Image.Image | None:
 
 
 def with_boxes(picture: Image.Image, boxes: Sequence[tuple[Box | None, str]]) -> Image.Image:
-    """The picture with boxes (fractions of it) drawn on it in these inks."""
+    """The picture with boxes (fractions of it) drawn on it in the given colours."""
     draw, (w, h) = ImageDraw.Draw(picture), picture.size
     for box, ink in boxes:
         if box is not None and box[0] < box[2] and box[1] < box[3]:
@@ -56,7 +56,7 @@ def with_boxes(picture: Image.Image, boxes: Sequence[tuple[Box | None, str]]) ->
 
 
 def uri(picture: Image.Image | None) -> Markup | None:
-    """The picture as an address that holds it; marked, since a page cuts long texts off."""
+    """The picture as a data URI; Markup, because pages truncate long plain texts."""
     if picture is None:
         return None
     out = io.BytesIO()
@@ -65,7 +65,7 @@ def uri(picture: Image.Image | None) -> Markup | None:
 
 
 def judged_picture(image: bytes, side: int, verdict: Mapping[str, Any]) -> Markup | None:
-    """A painted picture with the boxes of a verdict's two things, as an address."""
+    """A painted picture with the boxes of a verdict's two things, as a data URI."""
     picture = thumbnail(image, side)
     if picture is None:
         return None

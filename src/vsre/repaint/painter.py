@@ -1,10 +1,10 @@
-"""What a painter is asked, and what it answers: the interface behind which every painter stands.
+"""What a painter is asked and what it answers: the interface of every painter.
 
-Three settings (arXiv 2412.18224, section 2): "t2i" makes a picture from the caption alone, "i2i" redraws the
-source picture in its own layout, "inpaint" replaces the subject inside its box and leaves the rest. A painter
-never just returns pixels: it states what is true and what is false of them, and a job that it cannot do
-honestly is refused. A painter that draws knows what it has drawn; a diffusion model was only told, so what is
-said of its pictures is `intended` until a verifier has looked (`vsre.repaint.verify`).
+Three settings (arXiv 2412.18224, section 2): "t2i" makes a picture from the caption alone, "i2i" redraws the source
+picture in its own layout, "inpaint" replaces the subject inside its box and leaves the rest. A painter never just
+returns pixels: it states what is true and what is false of them, and refuses a job that it cannot do honestly. A
+painter that draws knows what it has drawn; a diffusion model was only told, so the statements about its pictures are
+`intended` until a verifier has looked (`vsre.repaint.verify`).
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ Setting = Literal["t2i", "i2i", "inpaint"]
 SETTINGS: tuple[Setting, ...] = ("t2i", "i2i", "inpaint")
 
 Kind = Literal["positive", "object-absent", "relation-false"]
-"""positive: the relation holds. object-absent: false because the subject is gone. relation-false: both are
-there, and the relation does not hold."""
+"""positive: the relation holds. object-absent: false because the subject is gone. relation-false: both are there, but
+the relation does not hold."""
 
 KINDS: tuple[Kind, ...] = ("positive", "object-absent", "relation-false")
 
 Truth = Literal["drawn", "intended", "verified"]
-"""How the statements about a picture are known. drawn: the painter drew what they say. intended: the model was asked
-for it, nobody looked. verified: a verifier looked and agreed."""
+"""How the truth of statements about a picture is known. drawn: the painter drew what they say. intended: the model was
+asked for it, nobody looked. verified: a verifier looked and agreed."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a painter may add to pictures and say of them beyond the captions that it was given.
+    """What a painter may add to pictures and say about them beyond the captions it was given.
 
-    Only classes and relations of the source triplets are used, and never two classes that a held-out caption
-    names together: so a repainted set keeps disjoint captions and disjoint concepts as they were. `captions`,
-    `pairs` (two classes in alphabetical order) and `images` (every name of a picture, as
-    `vsre.sources.protocols.image_names` gives them) are the held-out ones.
+    Only classes and relations of the source triplets are used, and never two classes that a held-out caption names
+    together, so a repainted set keeps disjoint captions and disjoint concepts as they were. `captions`, `pairs` (two
+    classes in alphabetical order) and `images` (every name of a picture, as `vsre.sources.protocols.image_names` gives
+    them) are the held-out ones.
     """
 
     classes: tuple[str, ...]
@@ -52,7 +52,7 @@ class Vocabulary:
     images: frozenset[str] = frozenset()
 
     def allows(self, subject: str, relation: str, object: str) -> bool:
-        """May "SUBJECT RELATION OBJECT" be said, where the source does not say it?"""
+        """Whether "SUBJECT RELATION OBJECT" may be said although the source does not say it."""
         return relation in self.relations and class_pair(subject, object) not in self.pairs
 
 
@@ -77,9 +77,9 @@ class Parameters(dict[str, Any]):
 class PaintJob:
     """One picture to make: a source triplet, a setting, a seed, and the painter's revision and parameters.
 
-    `truth` is what "t2i" shall make of the caption: true or false; the other settings follow the source and
-    carry None. `noise` seeds a diffusion model in place of the job's id, so that jobs which differ in a number only
-    begin with the same noise.
+    `truth` is what "t2i" should make of the caption: true or false; the other settings follow the source and have None.
+    `noise` seeds a diffusion model in place of the job's id, so that jobs which differ only in a number start from the
+    same noise.
     """
 
     triplet: Triplet
@@ -98,18 +98,18 @@ class PaintJob:
         given = [self.truth, self.seed, *([] if self.noise is None else [self.noise])]
         values = self.parameters
         text = values.text if isinstance(values, Parameters) else _json(dict(values))
-        # The JSON of one list of all of it.
+        # Equals the JSON of a single list of everything.
         whole = f"{_json(asked)[:-1]}, {text}, {_json(given)[1:]}"
         return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
     def random(self) -> Random:
-        """The job's own random numbers."""
+        """The job's own random number generator."""
         return Random(self.id)
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A caption that is beyond dispute true (`kind` positive) or false of a picture."""
+    """A caption that is indisputably true (`kind` positive) or false of a picture."""
 
     subject: str
     relation: str
@@ -131,9 +131,9 @@ class Statement:
 class Painted:
     """A picture with what is true and false of it.
 
-    `image` is an encoded file, `width` and `height` its pixels. `statements` are what the job asked for,
-    `others` what else is known of the picture: a choice for whoever balances the set. Boxes are fractions of
-    the new picture. `truth` is how `statements` are known; `others` of a verified picture were drawn.
+    `image` is an encoded file, `width` and `height` its pixels. `statements` are what the job asked for, `others` what
+    else is known about the picture, for whoever balances the set to choose from. Boxes are fractions of the new
+    picture. `truth` is how `statements` are known; `others` of a verified picture were drawn.
     """
 
     job: PaintJob
@@ -157,7 +157,7 @@ class Painted:
             "seed": self.job.seed,
             **self.notes,
         }
-        # A verifier is asked of `statements` alone; what else is said of a verified picture is what was drawn.
+        # A verifier checks `statements` alone; anything else said about a verified picture is what was drawn.
         beside: Truth = "drawn" if self.truth == "verified" else self.truth
         return [
             Triplet(
@@ -182,14 +182,13 @@ class Painted:
 
 
 Pixels = Literal["ok", "one colour", "no numbers"]
-"""What a look at a picture's values says: that it is one, that nothing was painted, or that some are no numbers (NaN or
-infinite)."""
+"""What a picture's values show: a picture, a single colour (nothing was painted), or NaN or infinite values."""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A job that cannot be done honestly; `reason` is one of few short sentences, so that it can be
-    counted. `pixels` says what was wrong with a picture that was painted and thrown away, None where none was."""
+    """A job that cannot be done honestly. `reason` is one of a few short sentences, so that reasons can be counted;
+    `pixels` says what was wrong with a picture that was painted and thrown away, None if none was."""
 
     job: PaintJob
     reason: str
@@ -201,7 +200,7 @@ class Painter(Protocol):
 
     @property
     def name(self) -> str:
-        """Name and revision: whatever changes its pictures changes this."""
+        """Name and revision; changes with anything that changes its pictures."""
         ...
 
     @property
@@ -209,11 +208,11 @@ class Painter(Protocol):
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """JSON values that change its pictures."""
+        """Everything that its pictures depend on, as JSON values."""
         ...
 
     def parameters_for(self, setting: Setting) -> Mapping[str, Any]:
-        """Those of them that change the pictures of one setting; they enter the ids of its jobs."""
+        """Those that the pictures of one setting depend on; they enter the ids of its jobs."""
         ...
 
     @property
@@ -228,28 +227,28 @@ class Painter(Protocol):
 class BatchPainter(Painter, Protocol):
     """A painter that makes several pictures at once faster than one by one.
 
-    What shares a batch may change a picture by a grey level, so batches must depend on the jobs alone.
+    The rest of its batch may change a picture by a grey level, so batches must depend on the jobs alone.
     """
 
     @property
     def batch_size(self) -> int:
-        """The most pictures of one setting painted at once."""
+        """Maximum number of pictures of one setting painted at once."""
         ...
 
     def paint_many(self, jobs: Sequence[PaintJob]) -> list[Painted | Refused]:
-        """One result a job, in their order."""
+        """One result per job, in their order."""
         ...
 
 
 def made_from(source: Triplet) -> str | None:
-    """The image id of the first picture that the source's own was made from (mirrored, repainted); None where from
-    none. Protocols must see the first of a chain."""
+    """The image id of the first picture that the source's own was made from (mirrored, repainted); None if it was made
+    from none. Protocols must see the first of a chain."""
     first = source.provenance.get(SOURCE_IMAGE)
     return first if isinstance(first, str) else None
 
 
 def paint_all(painter: Painter, jobs: Sequence[PaintJob]) -> list[Painted | Refused]:
-    """One result a job, in their order, in batches where the painter has them."""
+    """One result per job, in their order, in batches if the painter has them."""
     return painter.paint_many(jobs) if isinstance(painter, BatchPainter) else [painter.paint(job) for job in jobs]
 
 

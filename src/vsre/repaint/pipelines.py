@@ -1,7 +1,7 @@
 """One diffusion model in memory: diffusers' three SDXL pipelines on one set of components.
 
-Only safetensors are read, no code from a repository is run, and no watermark is drawn. Every pipeline has a scheduler
-object of its own, for a shared one carries the state of the last call. Not for use by several threads at once.
+Only safetensors are read, no code from a repository is run, and no watermark is drawn. Every pipeline has its own
+scheduler object, because a shared one carries the state of the last call. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ LOADING = {
     *("model", "revision", "variant", "unet", "inpaint_unet", "fp16_vae", "loras", "scheduler"),
     *("device", "dtype", "offload", "vae_slicing", "vae_tiling", "offline"),
 }
-"""The fields of a configuration that decide what is in memory; painters that agree in them can share it."""
+"""The fields of a configuration that decide what is in memory; painters that agree on them can share it."""
 
 _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
 class Pipelines:
-    """The pipelines of a configuration, loaded when they are first used.
+    """The pipelines of a configuration, loaded when first used.
 
-    Raises VsreError where diffusers (or, for LoRAs, peft) is missing; nothing else is looked at before the first use.
+    Raises VsreError if diffusers (or, for LoRAs, peft) is missing; nothing else is checked before the first use.
     """
 
     def __init__(self, config: DiffusionConfig) -> None:
@@ -54,12 +54,12 @@ class Pipelines:
         return bool(self._pipes)
 
     def release(self) -> None:
-        """Forget what was loaded."""
+        """Drop what was loaded."""
         self._pipes, self._offloaded = {}, None
 
     def too_long(self, prompt: str) -> bool:
-        """Whether either tokenizer makes more tokens of the prompt than its text encoder reads (77 with SDXL): the
-        library would cut the rest off."""
+        """Whether either tokenizer makes more tokens of the prompt than its text encoder reads (77 for SDXL), so that
+        the library would cut the rest off."""
         pipe = self.of("t2i")
         return any(
             len(tokenizer(prompt, truncation=False, verbose=False).input_ids) > tokenizer.model_max_length
@@ -78,19 +78,19 @@ class Pipelines:
         images: Sequence[Image.Image] = (),
         masks: Sequence[Image.Image] = (),
     ) -> tuple[NDArray[np.float32], int, float | None]:
-        """Pictures as [n, height, width, 3] values in 0..1 (or no numbers, where the model overflowed), the steps that
-        were run, and the strength that these make: the first one's time of all that the model was trained with. With
-        few steps that is far from the strength asked for. None where the setting has no strength.
+        """Pictures as [n, height, width, 3] values in 0..1 (not finite if the model overflowed), the number of steps
+        run, and the strength that these amount to: the first step's time over the model's number of training times.
+        With few steps that is far from the strength asked for. None if the setting has no strength.
 
-        One prompt, one seed and, where the setting has them, one image and one mask of `size` for each picture. Raises
-        VsreError where memory runs out.
+        Takes one prompt, one seed and, if the setting has them, one image and one mask of `size` per picture. Raises
+        VsreError if memory runs out.
         """
         import torch
 
         pipe = self._at_work(setting)
         given: dict[str, Any] = {
             "prompt": list(prompts),
-            # One generator a picture, on the CPU: the same noise on every device and in every batch.
+            # One generator per picture, on the CPU: the same noise on every device and in every batch.
             "generator": [torch.Generator("cpu").manual_seed(seed) for seed in seeds],
             "num_inference_steps": numbers.steps,
             "guidance_scale": numbers.guidance,
@@ -110,7 +110,7 @@ class Pipelines:
             pictures = pipe(**given).images
         except torch.OutOfMemoryError as error:
             raise VsreError(
-                f"No memory left for {len(prompts)} pictures of {size[0]} x {size[1]}. Give a smaller batch size, "
+                f"No memory left for {len(prompts)} pictures of {size[0]} x {size[1]}. Use a smaller batch size, "
                 "vae_slicing, vae_tiling, or offload: model."
             ) from error
         if pictures.shape[1:3] != size[::-1]:
@@ -137,7 +137,7 @@ class Pipelines:
             if setting == "inpaint" and self.config.inpaint_unet is not None:
                 own["unet"] = self._inpaint_unet(self.config.inpaint_unet)
             auto = AutoPipelineForImage2Image if setting == "i2i" else AutoPipelineForInpainting
-            # The watermark is no part of the configuration that from_pipe hands on.
+            # The watermark is not part of the configuration that from_pipe passes on.
             pipe = auto.from_pipe(base, add_watermarker=False, **own)
             pipe.set_progress_bar_config(disable=True)
             self._pipes[setting] = pipe
@@ -151,7 +151,7 @@ class Pipelines:
         return unet if self.config.offload != "none" else unet.to(self._device)
 
     def describe(self, setting: Setting) -> dict[str, Any]:
-        """What made a picture, for its provenance: weights, scheduler, number format, device, versions."""
+        """What made a picture, for its provenance: weights, scheduler, dtype, device, versions."""
         pipe = self.of(setting)
         scheduler = {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")}
         return {
@@ -173,7 +173,7 @@ class Pipelines:
         channels = pipe.unet.config.in_channels
         if setting != "inpaint" and channels != 4:
             raise VsreError(
-                f"{self.config.model}: its UNet has {channels} channels, it inpaints only. Leave out {setting}."
+                f"{self.config.model}: its UNet has {channels} channels and can only inpaint. Leave out {setting}."
             )
         # Hooks that move weights belong to one pipeline at a time.
         if self.config.offload != "none" and self._offloaded != setting:

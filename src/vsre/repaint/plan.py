@@ -1,5 +1,4 @@
-"""Which pictures are asked for: the words a repainted set may use, and one job a triplet, setting and
-number."""
+"""Which pictures are asked for: the words that a repainted set may use, and one job per triplet, setting and number."""
 
 from __future__ import annotations
 
@@ -23,14 +22,14 @@ _COLUMNS = ["subject", "relation", "object", "caption", "split"]
 def survey(
     triplets: Path, *, allow_held_out: bool, held_out: Sequence[Path] = ()
 ) -> tuple[Vocabulary, int, list[Path]]:
-    """The words of the source triplets without what is held out, how many triplets there are, and the folders of
-    held-out triplets: those named by `held_out`, and a split folder's neighbours "test" and "dev".
+    """The words of the source triplets without what is held out, the number of triplets, and the folders of held-out
+    triplets: those named by `held_out`, and a split folder's neighbours "test" and "dev".
 
-    Raises VsreError where the source itself holds rows of a held-out split.
+    Raises VsreError if the source itself holds rows of a held-out split.
     """
     words, count = _words(triplets, HELD_OUT if not allow_held_out else ())
     if not count:
-        raise VsreError(f"{triplets}: no triplets in there, nothing to repaint.")
+        raise VsreError(f"{triplets}: no triplets here, nothing to repaint.")
     found = [] if allow_held_out else _held_out_folders(triplets, held_out)
     captions: set[str] = set()
     pairs: set[tuple[str, str]] = set()
@@ -52,7 +51,7 @@ def _held_out_folders(triplets: Path, named: Sequence[Path]) -> list[Path]:
     for folder in named:
         parquet_files(folder)
     folder = triplets if triplets.is_dir() else triplets.parent
-    # In full: the parent of "." is ".". Beside the name that was given, and beside what it stands for (a link, "..").
+    # Absolute, since the parent of "." is ".". Beside the path as given, and beside what it resolves to (a link, "..").
     beside = [whole.parent / name for whole in (folder.absolute(), folder.resolve()) for name in HELD_OUT]
     own = folder.resolve()
     found = [f for f in beside if f.resolve() != own and f.is_dir() and any(f.glob("*.parquet"))]
@@ -83,7 +82,7 @@ def _words(path: Path, refused: Sequence[str]) -> tuple[set[tuple[str, str, str,
 
 
 def job_seed(seed: int, key: str, setting: Setting, number: int) -> int:
-    """A job's own seed, the same whatever else is painted: 48 bits."""
+    """A job's own 48-bit seed, the same whatever else is painted."""
     return int(hashlib.sha256(f"{seed}/{key}/{setting}/{number}".encode()).hexdigest()[:12], 16)
 
 
@@ -100,10 +99,9 @@ def jobs(
     """All jobs for `limit` of the `count` triplets, spread evenly, each with its triplet's row number; those of one
     triplet together, streaming. The triplets come without their pictures.
 
-    A triplet's caption shall be true as often as it is false in what comes out, or text alone would tell.
-    "i2i" keeps the source's label. "inpaint" says the old caption of a picture without its subject: false;
-    where it takes part, "t2i" draws the caption true. Without it, "t2i" takes the source's label and its
-    opposite in turn.
+    In the result, a triplet's caption should be true as often as it is false, or text alone would give the answer away.
+    "i2i" keeps the source's label. "inpaint" says the old caption of a picture without its subject: false; if it takes
+    part, "t2i" draws the caption true. Without it, "t2i" takes the source's label and its opposite in turn.
     """
     parameters = {setting: Parameters(painter.parameters_for(setting)) for setting in settings}
     for row, triplet in enumerate(read_triplets(triplets, images=False)):
@@ -119,13 +117,13 @@ def jobs(
 
 
 def taken(index: int, *, count: int, limit: int) -> bool:
-    """Whether the triplet at `index` is among `limit` of `count` that are spread evenly."""
+    """Whether the triplet at `index` is one of `limit` that are spread evenly over `count`."""
     return (index + 1) * limit // count != index * limit // count
 
 
 def checked_settings(settings: Sequence[str], painter: Painter) -> tuple[Setting, ...]:
-    """Raises VsreError for an empty list or a setting that does not exist or that the painter does not
-    have."""
+    """The settings in their usual order. Raises VsreError for an empty list, and for a setting that the painter does
+    not have."""
     unknown = [s for s in settings if s not in painter.settings]
     if unknown or not settings:
         what = ", ".join(unknown) or "no setting"

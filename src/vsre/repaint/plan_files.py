@@ -1,10 +1,10 @@
-"""A plan on disk: what is to be painted, fixed before anything is.
+"""A plan on disk: what is to be painted, fixed before painting begins.
 
 OUT/plan/plan.json         what the plan was made from and with: `PlanHead`
-OUT/plan/jobs.parquet      one row a job, in order: `jobs_schema`
+OUT/plan/jobs.parquet      one row per job, in order: `jobs_schema`
 OUT/plan/vocabulary.json   what may be said, and what is held out (`vsre.repaint.painter.Vocabulary`)
 
-A batch is a run of jobs handed to the painter together, a shard a run of batches. Both are cut by the plan alone.
+A batch is a run of jobs handed to the painter together, a shard a run of batches. Both depend on the plan alone.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class _Part(BaseModel):
 
 
 class MadeWith(_Part):
-    """Where things were and what ran when the plan was made, and the painter's parameters as it tells them; a plan is
-    the same plan without it."""
+    """Where things were and what ran when the plan was made, and the painter's own account of its parameters; none of
+    it is part of the plan's identity."""
 
     triplets: Path
     painter: PainterSpec | None
@@ -70,7 +70,7 @@ class MadeWith(_Part):
 
 
 class HeldOut(_Part):
-    """The folders held out, each with its digest, and what was found in them."""
+    """The held-out folders, each with its digest, and what was found in them."""
 
     folders: tuple[tuple[str, str], ...]
     captions: int
@@ -81,10 +81,10 @@ class HeldOut(_Part):
 
 class PlanHead(_Part):
     """`painter`, `verifier` and `safety` are names with revisions, `parameters` the painter's by setting, `source` and
-    `licences` digests of files. `policy` is what becomes of the verifier's verdicts: no part of its name, which says
-    who looks. It is None without a verifier, and in plans of earlier versions, which did not write it down. `rows` of
-    `of_rows` triplets are painted from; `repeated` jobs stood in the source twice and are planned once. `ids` is a
-    digest of all jobs' ids in order."""
+    `licences` digests of files. `policy` is what becomes of the verifier's verdicts; it is not part of the verifier's
+    name, which says who looks. It is None without a verifier, and in plans of earlier versions, which did not record
+    it. `rows` of `of_rows` triplets are painted from; `repeated` jobs occur twice in the source and are planned once.
+    `ids` is a digest of all jobs' ids in order."""
 
     format: int = 1
     source: str
@@ -109,7 +109,7 @@ class PlanHead(_Part):
     made_with: MadeWith
 
     def identity(self) -> dict[str, Any]:
-        """What makes a plan this plan and no other; the jobs follow from it."""
+        """What distinguishes this plan from any other; the jobs follow from it."""
         said = self.model_dump(mode="json", exclude={"made_with", "jobs", "repeated", "ids"})
         if said["policy"] is None:
             del said["policy"]  # so plans of earlier versions keep their digest, and their shards
@@ -118,7 +118,7 @@ class PlanHead(_Part):
 
 @dataclass(frozen=True)
 class Planned:
-    """A job at its place in the plan, from 0, and the licence of its source's picture where that is known."""
+    """A job at its place in the plan, from 0, and the licence of its source's picture if known."""
 
     place: int
     job: PaintJob
@@ -127,14 +127,14 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan as it stands in `out`."""
+    """A plan as stored in `out`."""
 
     out: Path
     head: PlanHead
 
     @cached_property
     def digest(self) -> str:
-        """24 hex digits: the same jobs, painted and judged by the same."""
+        """24 hex digits: the same for the same jobs, painter and judge."""
         text = json.dumps([self.head.identity(), self.head.ids], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
@@ -161,9 +161,9 @@ class Plan:
         return rows
 
     def batches(self, shard: int, source: SourceRows, painter: Painter) -> Iterator[list[Planned]]:
-        """The shard's jobs, batch by batch, with their triplets (and pictures, where the painter reads them).
+        """The shard's jobs, batch by batch, with their triplets (and pictures, if the painter reads them).
 
-        Raises VsreError where the source or the painter is not the one that was planned with.
+        Raises VsreError if the source or the painter is not the one that the plan was made with.
         """
         rows = self.rows(shard)
         size = self.head.batch_jobs
@@ -177,7 +177,7 @@ class Plan:
     def _job(self, place: int, row: Mapping[str, Any], triplet: Any, painter: Painter) -> Planned:
         if row_digest(triplet) != row["source_digest"]:
             raise VsreError(
-                f"{self.head.made_with.triplets}, row {row['row']}: not the triplet that was planned with "
+                f"{self.head.made_with.triplets}, row {row['row']}: not the triplet that the plan was made with "
                 f"({row['caption']!r}). The set has changed; plan it again in another folder."
             )
         parameters = self.head.parameters[row["setting"]]
@@ -202,7 +202,7 @@ class Plan:
 
 
 def read_plan(out: Path | str) -> Plan:
-    """Raises VsreError where there is none, or one that cannot be read."""
+    """The plan in OUT. Raises VsreError if there is none, or if it cannot be read."""
     path = Path(out) / PLAN / "plan.json"
     if not path.is_file():
         raise VsreError(f"{out}: no plan in there. `vsre repaint plan TRIPLETS {out}` makes one.")
@@ -213,7 +213,7 @@ def read_plan(out: Path | str) -> Plan:
 
 
 def differences(there: PlanHead, here: PlanHead) -> list[str]:
-    """What two plans do not agree in, one line each."""
+    """What two plans differ in, one line each."""
     a, b = _flat(there.identity()), _flat(here.identity())
     if there.verifier is not None and there.policy is None:
         b = {name: value for name, value in b.items() if not name.startswith("policy.")}
@@ -221,7 +221,7 @@ def differences(there: PlanHead, here: PlanHead) -> list[str]:
     return _unlike(a, b)
 
 
-NO_POLICY = "policy: an earlier version of vsre made the plan there, and did not write down what becomes of verdicts"
+NO_POLICY = "policy: the plan there is from an earlier version of vsre, which did not record what becomes of verdicts"
 
 
 def _unlike(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
@@ -238,7 +238,7 @@ def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def vocabulary_text(vocabulary: Vocabulary) -> str:
-    """As JSON, the same for equal vocabularies."""
+    """The vocabulary as JSON, the same for equal vocabularies."""
     said = {
         "classes": list(vocabulary.classes),
         "relations": sorted(vocabulary.relations),
@@ -250,7 +250,7 @@ def vocabulary_text(vocabulary: Vocabulary) -> str:
 
 
 def read_vocabulary(path: Path) -> Vocabulary:
-    """Raises VsreError where the file is missing or damaged."""
+    """The vocabulary in a file. Raises VsreError if it is missing or damaged."""
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
         return Vocabulary(

@@ -1,4 +1,4 @@
-"""Making a plan: the jobs and all that they hang on, fixed and written before anything is painted."""
+"""Making a plan: the jobs and everything they depend on, fixed and written before painting begins."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ from vsre.repaint.verify import Verifier, policy_of
 from vsre.triplets import Triplet
 
 BATCH_JOBS, SHARD_JOBS = 16, 256
-"""Jobs of a batch (of painters that have no size of their own) and of a shard, about."""
+"""Jobs per batch (for painters without a size of their own) and per shard, roughly."""
 
 _SHARDS = 64
-"""A small set gets smaller shards, so that there are as many, if each holds a batch at least."""
+"""A small set gets smaller shards, so that there are this many, provided that each holds at least one batch."""
 
 _BATCHES_AHEAD = 4
-"""A painter's batches are of one setting and size, so it is handed several at once to make full ones of."""
+"""A painter's batches are of one setting and size, so it is handed jobs for several at once to fill them."""
 
 _ROWS_A_GROUP = 8192
-"""Rows of jobs.parquet that are read at once, about."""
+"""Rows of jobs.parquet that are read at once, roughly."""
 
 _VERSIONS = ("vsre", "torch", "transformers", "diffusers", "pillow", "pyarrow")
 
@@ -67,16 +67,16 @@ def make_plan(
     instances: Sequence[Path] = (),
     shard_jobs: int | None = None,
 ) -> tuple[Plan, Painter]:
-    """Plan what `vsre.repaint.repaint` paints, write the plan to OUT/plan, and return it with the painter. Where OUT
-    has this plan already, that is returned.
+    """Plan what `vsre.repaint.repaint` paints, write the plan to OUT/plan, and return it with the painter. If OUT has
+    this plan already, that one is returned.
 
-    `painter` and `verifier` may be specs (`vsre.repaint.specs`), from which any process makes them again, or Python
-    objects, which only this program knows. `instances`: COCO files that tell the photos' licences.
+    `painter` and `verifier` may be specs (`vsre.repaint.specs`), from which any process can make them again, or Python
+    objects, which only this program knows. `instances`: COCO files that give the photos' licences.
 
-    Raises VsreError like `repaint`, and where OUT has another plan: then it says in what the two differ.
+    Raises VsreError like `repaint`, and if OUT has another plan, saying what the two differ in.
     """
     if per_triplet < 1 or (limit is not None and limit < 1) or (shard_jobs is not None and shard_jobs < 1):
-        raise VsreError("per_triplet, limit and shard_jobs start at 1.")
+        raise VsreError("per_triplet, limit and shard_jobs must be at least 1.")
     if out.resolve() in (triplets.resolve(), triplets.resolve().parent):
         raise VsreError(f"{out}: this is where the source triplets are. Write the new ones to another folder.")
     vocabulary, count, folders = survey(triplets, allow_held_out=allow_held_out, held_out=held_out)
@@ -139,12 +139,12 @@ _MODULE = {"pillow": "PIL"}
 
 
 def _shard_jobs(total: int, batch: int, asked: int | None) -> int:
-    """Whole batches, one at least."""
+    """Jobs per shard: whole batches, at least one."""
     return batch * max(1, (asked or min(SHARD_JOBS, total // _SHARDS)) // batch)
 
 
 def _json(values: Mapping[str, Any]) -> dict[str, Any]:
-    """As they are read again from a file."""
+    """The values as they are read back from a file."""
     read: dict[str, Any] = json.loads(json.dumps(values))
     return read
 
@@ -160,7 +160,7 @@ def _written(
     planned: Iterator[tuple[int, PaintJob]],
     licences: Mapping[str, str],
 ) -> Plan:
-    """The plan, written aside and renamed."""
+    """Write the plan to a temporary folder and rename it."""
     aside = out / f"{PLAN}.tmp"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)

@@ -1,7 +1,7 @@
-"""A diffusion painter's configuration: which weights, which numbers in which setting, and on what they run.
+"""A diffusion painter's configuration: its weights, its numbers in each setting, and what it runs on.
 
-Everything is checked here, before a model is loaded. The shipped presets stand in `presets.yaml`, each default with
-its source; a YAML file in the same form is as good as a preset.
+Everything is checked here, before a model is loaded. The shipped presets are in `presets.yaml`, each default with its
+source; a YAML file of your own in the same form works just as well.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ SafetensorsName = Annotated[str, StringConstraints(pattern=r"^[^\\]+\.safetensor
 """A file in the one format that holds numbers and nothing that could run."""
 
 FAR = 0.1
-"""A strength that is run at less than was asked for by more than this is told."""
+"""If a strength is run at less than asked for by more than this, it is reported."""
 
 MULTIPLE = 8
-"""Sides are multiples of the VAE's factor; the library rounds others down without a word."""
+"""Sides are multiples of the VAE's factor; the library silently rounds others down."""
 
 
 class _Strict(BaseModel):
@@ -32,7 +32,7 @@ class _Strict(BaseModel):
 
 
 class Weights(_Strict):
-    """A component: a hub repository or a folder, whole (as `save_pretrained` writes it) or one file of it."""
+    """A component: a hub repository or a folder, either whole (as `save_pretrained` writes it) or one file of it."""
 
     model: str
     revision: str | None = None
@@ -65,20 +65,20 @@ class Scheduler(_Strict):
 
 
 class Words(_Strict):
-    """Numbers of text-to-image."""
+    """Numbers for text-to-image."""
 
     steps: int = Field(ge=1)
     guidance: float = Field(ge=0)
 
 
 class FromPhoto(Words):
-    """Numbers of the settings that begin with a photo: int(steps x strength) steps are run."""
+    """Numbers for the settings that start from a photo: int(steps x strength) steps are run."""
 
     strength: float = Field(gt=0, le=1)
 
     @property
     def strength_run(self) -> float:
-        """The strength that whole steps make of it, about; a scheduler's spacing of its steps moves it a little."""
+        """The strength that whole steps amount to, roughly; a scheduler's step spacing shifts it a little."""
         return int(self.steps * self.strength) / self.steps
 
     @model_validator(mode="after")
@@ -98,13 +98,13 @@ class Inpainting(FromPhoto):
 
 
 class DiffusionConfig(_Strict):
-    """See `presets.yaml` for what the fields are worth by default, and from where.
+    """A diffusion painter's configuration; see `presets.yaml` for the default values and their sources.
 
-    `size` is text-to-image's width and height; photos get as many pixels in their own shape, at most. `fp16_vae` is
-    used in float16. `offload` moves components to the GPU when they are used ("model"), or layers ("sequential"): less
-    memory, more time. `classes` and `relations`: the only ones that the model knows, where it knows few;
-    it is never asked for others. `encoding` jpeg makes files a tenth as large, and pixels outside a mask are then
-    nearly, not exactly, the photo's. `offline` never asks the hub.
+    `size` is text-to-image's width and height; photos get at most as many pixels, in their own shape. `fp16_vae` is
+    used in float16. `offload` moves components ("model") or layers ("sequential") to the GPU only while they are used:
+    less memory, more time. `classes` and `relations` are the only ones that the model knows, if it knows few; it is
+    never asked for others. With `encoding` jpeg, files are about a third as large, and pixels outside a mask are
+    nearly, not exactly, the photo's. `offline` never contacts the hub.
     """
 
     about: str = ""
@@ -159,28 +159,29 @@ class DiffusionConfig(_Strict):
         return tuple(s for s in SETTINGS if getattr(self, s) is not None)
 
     def numbers(self, setting: Setting) -> Words:
-        """Steps, guidance and, from a photo, strength; the setting must be one of `settings`."""
+        """Steps, guidance and, starting from a photo, strength; the setting must be one of `settings`."""
         found: Words = getattr(self, setting)
         return found
 
     def far_from_asked(self) -> dict[Setting, FromPhoto]:
-        """The settings whose few steps are run at quite another strength than was asked for."""
+        """The settings whose few steps are run at a strength far from the one asked for."""
         numbers = {s: n for s in self.settings if isinstance(n := self.numbers(s), FromPhoto)}
         return {s: n for s, n in numbers.items() if n.strength - n.strength_run > FAR + 1e-9}
 
     def changed(self, **values: Any) -> DiffusionConfig:
-        """The configuration with other values; mappings change only what they name. Raises VsreError."""
+        """The configuration with those values replaced that are not None; mappings change only what they name. Raises
+        VsreError if the result is invalid."""
         return PRESETS.changed(self, values)
 
     def only(self, settings: Sequence[str]) -> DiffusionConfig:
-        """The configuration with these settings alone. Raises VsreError for one that it does not have."""
+        """The configuration with only these settings. Raises VsreError for one that it does not have."""
         if missing := [s for s in settings if s not in self.settings]:
             raise VsreError(f"{', '.join(missing)}: the painter has {', '.join(self.settings)}.")
         return self.model_copy(update={s: None for s in self.settings if s not in settings})
 
     def with_numbers(self, **values: float | None) -> DiffusionConfig:
         """The configuration with these steps, guidance and strength in every setting that has them; None leaves a
-        number as it is. Raises VsreError."""
+        number unchanged. Raises VsreError."""
         given = {k: v for k, v in values.items() if v is not None}
         fields = {s: type(self.numbers(s)).model_fields for s in self.settings}
         return self.changed(**{s: {k: v for k, v in given.items() if k in fields[s]} for s in self.settings})

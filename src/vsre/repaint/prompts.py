@@ -1,15 +1,15 @@
 """What a diffusion model is asked for, built from a triplet.
 
-| setting | the label | prompt, with the defaults |
+| setting | label | prompt, with the defaults |
 | --- | --- | --- |
 | t2i | drawn true | a photo of a cat left of a dog |
 | t2i | drawn false | a photo of a cat right of a dog: a relation that excludes the caption's |
 | i2i | true | a photo of a cat left of a dog |
 | i2i | false | a photo of a cat and a dog: the layout is the photo's; the caption would pull it towards being true |
-| inpaint | either | a photo of a fox: where it goes is the mask's affair (`inpaint: scene` says the relation too) |
+| inpaint | either | a photo of a fox: the mask says where it goes (`inpaint: scene` says the relation too) |
 
-"A photo of a X REL a Y" is GenEval's wording (arXiv 2310.11513). `caption` says VSR's own sentence instead. `suffix`
-is appended as it is, for a style; the negative prompt is one fixed string for all, or none, and none is the default.
+"A photo of a X REL a Y" is GenEval's wording (arXiv 2310.11513). `form: caption` uses VSR's own sentence instead.
+`suffix` is appended unchanged, for a style; the negative prompt is one fixed string for all, by default none.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class PromptSpec(BaseModel):
     inpaint: Literal["subject", "scene"] = "subject"
 
     def relation(self, subject: str, relation: str, object: str) -> str:
-        """The two things in the relation."""
+        """The prompt for two things in the relation."""
         if self.form == "caption":
             return caption(subject, relation, object) + self.suffix
         return self.prefix + phrase(subject, relation, object) + self.suffix
 
     def both(self, subject: str, object: str) -> str:
-        """The two things, however they lie."""
+        """The prompt for two things, however they lie."""
         return f"{self.prefix}{noun(subject)} and {noun(object)}{self.suffix}"
 
     def one(self, name: str) -> str:

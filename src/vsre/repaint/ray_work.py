@@ -1,7 +1,7 @@
-"""The shards of a plan painted by Ray, on this machine or a cluster: the same shards, the same ledger.
+"""Painting the shards of a plan with Ray, on this machine or a cluster: the same shards, the same ledger.
 
 Ray places the workers and replaces those that die. Every machine must have vsre with the same extras, and see OUT and
-the source triplets under the same paths.
+the source triplets at the same paths.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from vsre.repaint.work import Results, ShardPainter
 
 LOCAL = "local"
-"""In place of an address: a Ray of our own on this machine."""
+"""In place of an address: start Ray on this machine."""
 
 
 class _Worker:
-    """An actor: its painter loads its model once."""
+    """An actor; its painter loads its model once."""
 
     def __init__(self, shard_painter: ShardPainter) -> None:
         self.shard_painter = shard_painter
@@ -32,7 +32,7 @@ class _Worker:
         done, error = None, ""
         try:
             done = self.shard_painter.paint(number)
-        # Raised here it would reach the person as pages of two programs' traces.
+        # Raised here, it would reach the user as pages of tracebacks from two programs.
         except VsreError as told:
             error = str(told)
         counts = {status: done.statuses[status] if done else 0 for status in get_args(Status)}
@@ -40,8 +40,9 @@ class _Worker:
 
 
 def painted_by_ray(shard_painter: ShardPainter, numbers: Sequence[int], workers: int, address: str) -> Results:
-    """(number, result) of each shard as it gets done, by `workers` Ray actors; one with a model has a GPU of its own,
-    where the cluster has any. Raises VsreError where Ray is not installed or does not answer, and what workers do."""
+    """(number, result) of each shard as it is done, by `workers` Ray actors; one with a model gets its own GPU if the
+    cluster has any. Raises VsreError if Ray is not installed or does not answer, and whatever VsreError a worker
+    raises."""
     from vsre.repaint.work import ShardDone
 
     try:
@@ -54,7 +55,7 @@ def painted_by_ray(shard_painter: ShardPainter, numbers: Sequence[int], workers:
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise VsreError(f"--ray {address}: no Ray there ({error}). Give an address, or {LOCAL}.") from error
+        raise VsreError(f"--ray {address}: no Ray at this address ({error}). Give an address, or {LOCAL}.") from error
     try:
         gpus = ray.cluster_resources().get("GPU", 0)
         on_gpu = isinstance(shard_painter.painter, DiffusionPainter) and gpus > 0

@@ -1,8 +1,8 @@
-"""Repaint a set of triplets: plan, paint, gather. One way for all painters, on one machine or many.
+"""Repaint a set of triplets: plan, paint, gather. The same way for all painters, on one machine or many.
 
-OUT/plan/      what is to be painted, fixed before anything is (`vsre.repaint.plan_files`)
-OUT/ledger/    one row a job (`vsre.repaint.ledger`), and OUT/shards/ the pictures
-OUT/part-*     the new triplets, and OUT/repaint.json what was made, counted (`vsre.repaint.finish`)
+OUT/plan/      what is to be painted, fixed before painting begins (`vsre.repaint.plan_files`)
+OUT/ledger/    one row per job (`vsre.repaint.ledger`), and OUT/shards/ the pictures
+OUT/part-*     the new triplets, and OUT/repaint.json counts of what was made (`vsre.repaint.finish`)
 """
 
 from __future__ import annotations
@@ -45,29 +45,29 @@ def repaint(
     planned: Callable[[ShardPainter], object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Paint `per_triplet` pictures a triplet and setting; returns (and writes to repaint.json) what was made.
+    """Paint `per_triplet` pictures per triplet and setting; returns (and writes to repaint.json) what was made.
 
     `painter` makes the painter from the vocabulary it may use; the default paints scenes, and `scenes` is then the
-    scenes.jsonl of the world that the triplets come from (without it, layouts are approached from boxes). `limit`:
-    paint from so many triplets only, spread evenly over the set. `captions_per_image`: further captions kept of a
-    picture, at most; see `balance`. `planned` is called between planning and painting, for example to tell the cost;
-    `progress(done, total)` counts jobs. The same arguments give the same files, whatever `workers` and `ray` are
+    scenes.jsonl of the world that the triplets come from (without it, layouts are approximated from boxes). `limit`:
+    paint from so many triplets only, spread evenly over the set. `captions_per_image`: maximum number of further
+    captions kept per picture; see `balance`. `planned` is called between planning and painting, for example to show the
+    cost; `progress(done, total)` counts jobs. The same arguments give the same files, whatever `workers` and `ray` are
     (see `work`).
 
-    Called again after a kill it goes on with what is left, and paints again what is damaged. Where OUT has this very
-    plan, painted and gathered, nothing is done.
+    Called again after a kill, it continues with what is left and repaints what is damaged. If OUT has this very plan,
+    painted and gathered, nothing is done.
 
-    Nothing is painted from rows, pictures or captions of a split called test or dev: of the source itself (which is
-    an error), of the folders of those names beside it, and of the folders in `held_out`. `verifier` looks at every
-    picture, and only what it bears out is written; without one, what a painter did not draw itself but was only asked
-    for is written as `intended`. `safety` names a checker of pictures, `instances` COCO files with the photos'
-    licences. `shard_jobs` is how many jobs are painted before they are written, about.
+    Nothing is painted from rows, pictures or captions of a split called test or dev: of the source itself (which is an
+    error), of folders of those names beside it, and of the folders in `held_out`. `verifier` looks at every picture,
+    and only what it confirms is written; without one, what a painter did not draw itself but was only asked for is
+    written as `intended`. `safety` names a checker of pictures, `instances` COCO files with the photos' licences.
+    `shard_jobs` is roughly how many jobs are painted before they are written.
 
-    Raises VsreError where the source holds rows of a test or dev split (unless `allow_held_out`), for
-    settings that the painter does not have, where OUT has another plan, and when every job was refused.
+    Raises VsreError if the source holds rows of a test or dev split (unless `allow_held_out`), for settings that the
+    painter does not have, if OUT has another plan, and if every job was refused.
     """
     if workers < 1 or captions_per_image < 0:
-        raise VsreError("workers starts at 1, captions_per_image at 0.")
+        raise VsreError("workers must be at least 1, captions_per_image at least 0.")
     plan, ours = make_plan(
         Path(triplets_path),
         Path(out),
@@ -100,22 +100,22 @@ def repaint(
 
 
 def shard_painter_of(out: Path | str, *, triplets: Path | None = None) -> ShardPainter:
-    """Who paints OUT's plan, made again from what the plan says; `triplets` is where the source is on this machine, if
-    not where it was.
+    """The painter of OUT's shards, recreated from what the plan says; `triplets` is where the source is on this
+    machine, if it has moved.
 
-    Raises VsreError where there is no plan, for a painter or verifier that was a Python object when it was planned,
-    and where the weights are others by now.
+    Raises VsreError if there is no plan, if the painter or verifier was a Python object when it was planned, and if the
+    weights have changed since.
     """
     plan = read_plan(out)
     made = plan.head.made_with
     if made.painter is None or (made.verifier is None) != (plan.head.verifier is None):
         raise VsreError(
-            f"{out}: its painter or verifier was made in Python, and cannot be made from the plan. Go on by calling "
-            "vsre.repaint.repaint with the same arguments."
+            f"{out}: its painter or verifier was made in Python and cannot be recreated from the plan. Continue by "
+            "calling vsre.repaint.repaint with the same arguments."
         )
     verifier = made.verifier() if made.verifier is not None else None
     if verifier is not None and verifier.name != plan.head.verifier:
-        raise VsreError(f"{out}: planned for the verifier {plan.head.verifier}, and {verifier.name} is here.")
+        raise VsreError(f"{out}: planned for the verifier {plan.head.verifier}, but this is {verifier.name}.")
     if verifier is not None and policy_of(verifier) != plan.head.policy:
         raise VsreError(f"{out}: {_other_policy(plan.head.policy, policy_of(verifier))} Plan again in another folder.")
     painter = made.painter(plan.vocabulary())
@@ -125,7 +125,7 @@ def shard_painter_of(out: Path | str, *, triplets: Path | None = None) -> ShardP
 def _other_policy(there: Policy | None, here: Policy) -> str:
     if there is None:
         return (
-            "an earlier version of vsre made the plan, and did not write down what becomes of its verifier's verdicts."
+            "the plan is from an earlier version of vsre, which did not record what becomes of its verifier's verdicts."
         )
     unlike = [f"{k}: {v!r} there, {getattr(here, k)!r} now" for k, v in there if v != getattr(here, k)]
     return f"planned with another policy of its verifier ({'; '.join(unlike)})."

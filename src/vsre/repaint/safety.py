@@ -1,4 +1,4 @@
-"""A safety checker for painted pictures: any image classifier of transformers, and the class that it must not see.
+"""A safety checker for painted pictures: any transformers image classifier, and the class that it must not see.
 
 SDXL comes with no checker. None is used unless one is named; `safety` in the ledger is then null.
 """
@@ -18,8 +18,8 @@ UNSAFE = "the safety checker turned the picture down"
 
 
 class SafetySpec(BaseModel):
-    """A classifier, by hub id or folder, and its class `label`. Pictures on which that class has a higher probability
-    than `at_most` are rejected."""
+    """A classifier, by hub id or folder, and its class `label`. Pictures for which that class has a probability above
+    `at_most` are rejected."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,14 +35,14 @@ class SafetySpec(BaseModel):
 
 
 class SafetyChecker:
-    """Loaded when it first looks. Raises VsreError then, where it cannot be loaded or has no such class."""
+    """Loads its model when it first looks. Raises VsreError then if it cannot be loaded or has no such class."""
 
     def __init__(self, spec: SafetySpec) -> None:
         self.spec = spec
         self._loaded: tuple[Any, Any, int] | None = None
 
     def scores(self, pictures: Sequence[bytes]) -> list[float]:
-        """The probability of the class on each encoded picture."""
+        """The probability of the class for each encoded picture."""
         import torch
 
         if not pictures:
@@ -55,7 +55,7 @@ class SafetyChecker:
         return [float(p) for p in odds[:, index]]
 
     def release(self) -> None:
-        """Forget the model, if it was loaded; the next look loads it again."""
+        """Drop the model if it is loaded; the next look loads it again."""
         self._loaded = None
 
     def _load(self) -> tuple[Any, Any, int]:
@@ -68,7 +68,7 @@ class SafetyChecker:
                     spec.model, revision=spec.revision, use_safetensors=True
                 ).eval()
                 processor = AutoImageProcessor.from_pretrained(spec.model, revision=spec.revision, backend="pil")
-            # A broken folder or an absent hub can fail anywhere in the library.
+            # A broken folder or an unreachable hub can fail anywhere in the library.
             except Exception as error:
                 raise VsreError(f"{spec.model}: cannot be loaded as an image classifier ({error}).") from error
             index = model.config.label2id.get(spec.label)

@@ -1,9 +1,9 @@
 """The scene painter: repaints triplets as scenes of the embedded world, whose truth is known exactly.
 
 - t2i draws a new scene of which the caption is plainly true (or, on request, plainly false).
-- i2i keeps the layout and redraws: another background, some things turned round. For a triplet of the
-  embedded world the layout is its exact scene; for a photo it is, among many scenes of the caption, the one
-  whose boxes lie nearest.
+- i2i keeps the layout and redraws: another background, some things mirrored. For a triplet of the embedded world the
+  layout is its exact scene; for a photo it is that of the scene, among many showing the caption, whose boxes are
+  nearest.
 - inpaint draws another class of similar shape in the subject's box and changes nothing else.
 
 Every statement is judged anew on the scene that was drawn, and only if what it names can be seen.
@@ -46,19 +46,19 @@ _SCENES = "scenes"
 
 
 def without_scenes(job: PaintJob) -> PaintJob:
-    """The job whose dice are thrown: a file that has one scene more shall not change the pictures of all others."""
+    """The job that seeds the random numbers: one more scene in the file must not change the pictures of all others."""
     return replace(job, parameters={k: v for k, v in job.parameters.items() if k != _SCENES})
 
 
 class _CannotPaint(Exception):
-    """Carries the reason of a refusal."""
+    """Carries the reason for a refusal."""
 
 
 class ScenePainter:
     """Paints with the embedded world.
 
-    `size` is the side of the pictures in pixels (redrawn scenes keep theirs); `scenes` the scenes.jsonl of the
-    world that the triplets come from, None for photos. Raises VsreError when that file cannot be read.
+    `size` is the side of the pictures in pixels (redrawn scenes keep theirs); `scenes` is the scenes.jsonl of the world
+    that the triplets come from, None for photos. Raises VsreError if that file cannot be read.
     """
 
     name = REVISION

@@ -1,7 +1,7 @@
-"""One shard on disk: its pictures and its part of the ledger, written aside and renamed when both are whole.
+"""One shard on disk: its pictures and its part of the ledger, written to temporary files and renamed once complete.
 
-A shard is done when its ledger is there, which is renamed last. Parquet's pages carry checksums, so that a byte that
-changed later is found when it is read.
+A shard is done when its ledger exists, which is renamed last. Parquet's pages carry checksums, so that a byte that
+changes later is noticed when it is read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vsre.repaint.outcome import Outcome, known_text, ledger_row
 from vsre.repaint.plan_files import Plan, Planned
 
 DAMAGED = "damaged"
-"""The folder in OUT for shards that cannot be read; nothing looks into it."""
+"""The folder in OUT for shards that cannot be read; nothing reads it."""
 
 pictures_schema = pa.schema([("job", pa.string()), ("image", pa.binary()), ("known", pa.string())])
 
@@ -39,13 +39,13 @@ def is_done(out: Path, number: int) -> bool:
 
 
 def belongs(ledger: Path, plan: Plan) -> bool:
-    """Whether a shard's ledger was written for this plan. Raises OSError or ArrowException where it is damaged."""
+    """Whether a shard's ledger was written for this plan. Raises OSError or ArrowException if it is damaged."""
     metadata = pq.read_schema(ledger).metadata or {}
     return metadata.get(_PLAN_KEY) == plan.digest.encode()
 
 
 def put_aside(out: Path, number: int) -> None:
-    """Move what is there of a shard to OUT/damaged, so that it is painted again."""
+    """Move whatever there is of a shard to OUT/damaged, so that it is painted again."""
     for folder in (LEDGER, PICTURES):
         file = shard_file(out, folder, number)
         if file.is_file():
@@ -56,8 +56,8 @@ def put_aside(out: Path, number: int) -> None:
 
 @contextmanager
 def claimed(out: Path, number: int, *, wait: bool) -> Iterator[bool]:
-    """Hold a shard for painting. Yields False where it is done, or held by another process that shall not be waited
-    for. What a killed process left of it is removed."""
+    """Hold a shard for painting. Yields False if it is done, or if another process holds it and `wait` is False. Files
+    that a killed process left of it are removed."""
     with locked(out, f"shard-{number:05d}", wait=wait) as lock:
         if lock == "elsewhere" or is_done(out, number):
             yield False
@@ -73,7 +73,7 @@ def claimed(out: Path, number: int, *, wait: bool) -> Iterator[bool]:
 class ShardWriter:
     """Writes a shard batch by batch; leaves both of its files, or neither.
 
-    Raises VsreError where the disk is full.
+    Raises VsreError if the disk is full.
     """
 
     def __init__(self, plan: Plan, number: int) -> None:
@@ -125,7 +125,7 @@ class ShardWriter:
             self._give_up()
 
     def _give_up(self) -> None:
-        """Leave nothing but what was renamed."""
+        """Remove everything that was not renamed."""
         # On a full disk, closing fails as well.
         with suppress(OSError):
             self._file.close()
@@ -147,7 +147,7 @@ class ShardWriter:
 def _writer(file: BinaryIO, columns: pa.Schema, *, image: bool) -> pq.ParquetWriter:
     options: dict[str, Any] = {"compression": "zstd"}
     if image:
-        # Encoded pictures do not get smaller, and no two are equal.
+        # Encoded pictures do not compress further, and no two are equal.
         options = {"compression": {"job": "none", "image": "none", "known": "zstd"}, "use_dictionary": False}
     return pq.ParquetWriter(file, columns, write_page_checksum=True, **options)
 

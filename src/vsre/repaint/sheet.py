@@ -1,4 +1,4 @@
-"""The contact sheet of a sweep: rows are triplets, columns are variants. An HTML file that loads nothing, and a PNG."""
+"""The contact sheet of a sweep: rows are triplets, columns are variants. A self-contained HTML file, and a PNG."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _LEADING = 13
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture with (caption, kind, "confirmed", "contradicted", "undecided" or "" where nobody looked) of each of
-    its statements; or no picture and the reason."""
+    """A picture with (caption, kind, verdict) for each of its statements, where verdict is "confirmed", "contradicted",
+    "undecided" or, if nobody looked, ""; or no picture and the reason."""
 
     image: bytes | None
     statements: tuple[tuple[str, str, str], ...]
@@ -35,7 +35,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A source triplet and its cells, one a column."""
+    """A source triplet and its cells, one per column."""
 
     source: Triplet
     cells: Sequence[Cell]

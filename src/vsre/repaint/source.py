@@ -1,4 +1,4 @@
-"""The source triplets of a repaint by their row number, and what they are known again by."""
+"""The source triplets of a repaint by row number, and the digests that identify them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _PARQUET_END = 8
 
 
 def files_digest(path: Path) -> str:
-    """A digest of the Parquet files of a file or folder, by their sizes and footers: those say where each column lies,
-    how long it is and its least and greatest value. Fast at any size; names play no part."""
+    """A digest of the Parquet files of a file or folder, from their sizes and footers: those say where each column
+    lies, how long it is, and its minimum and maximum. Fast at any size; names play no part."""
     digest = hashlib.sha256()
     for file in parquet_files(path):
         size = file.stat().st_size
@@ -37,7 +37,7 @@ def files_digest(path: Path) -> str:
 
 
 def row_digest(triplet: Triplet) -> str:
-    """16 hex digits: all that a triplet says; of its picture the id."""
+    """16 hex digits over all that a triplet says; of its picture, only the id."""
     said = [
         *(triplet.image_id, triplet.image_name, triplet.width, triplet.height, triplet.subject, triplet.relation),
         *(triplet.object, triplet.caption, triplet.label, triplet.split, triplet.origin),
@@ -47,9 +47,9 @@ def row_digest(triplet: Triplet) -> str:
 
 
 class SourceRows:
-    """The triplets of a file or folder by their number, in the order in which `read_triplets` gives them.
+    """The triplets of a file or folder by number, in the order in which `read_triplets` gives them.
 
-    Of the files only the footers are kept. Raises VsreError where there are no files.
+    Only the positions of the files' row groups are kept. Raises VsreError if there are no files.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Painters and verifiers as data, so that a plan can say which ones it wants and any machine can make them again."""
+"""Painters and verifiers as data, so that a plan can say which ones it uses and any machine can make them again."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class _Spec(BaseModel):
 class _Drawn(_Spec):
     """`scenes` is the scenes.jsonl of the world that the triplets come from, None for photos.
 
-    `size` is the side, in pixels, of pictures that are drawn anew.
+    `size` is the side, in pixels, of newly drawn pictures.
     """
 
     scenes: Path | None = None
     size: int = 192
 
     def anywhere(self) -> Self:
-        """The same, to be read from any folder."""
+        """The same spec with absolute paths, valid in any folder."""
         return self if self.scenes is None else self.model_copy(update={"scenes": self.scenes.resolve()})
 
 
@@ -62,12 +62,12 @@ class Diffusion(_Spec):
         return DiffusionPainter(vocabulary, self.config)
 
     def anywhere(self) -> Diffusion:
-        """The same, to be read from any folder: folders of weights by their whole path."""
+        """The same spec with folders of weights as absolute paths, valid in any folder."""
         return Diffusion(config=DiffusionConfig.model_validate(_whole_paths(self.config.model_dump(mode="json"))))
 
 
 def _whole_paths(raw: dict[str, Any]) -> dict[str, Any]:
-    """A configuration whose every `model` that is a folder here is named in full."""
+    """The configuration with every `model` that is a folder here as an absolute path."""
     found: dict[str, Any] = {}
     for key, value in raw.items():
         if key == "model" and isinstance(value, str) and Path(value).is_dir():
@@ -84,7 +84,7 @@ PainterSpec = Annotated[Scenes | Fallible | Diffusion, Field(discriminator="kind
 
 
 class VerifierSpec(_Spec):
-    """A verifier by what `vsre.verify.build_verifier` takes: a name or a YAML file, and values that differ from it."""
+    """A verifier as `vsre.verify.build_verifier` takes it: a name or a YAML file, and values that override it."""
 
     verifier: str
     options: dict[str, Any] = {}
@@ -95,6 +95,6 @@ class VerifierSpec(_Spec):
         return build_verifier(self.verifier, **self.options)
 
     def anywhere(self) -> VerifierSpec:
-        """The same, to be read from any folder."""
+        """The same spec with absolute paths, valid in any folder."""
         path = Path(self.verifier)
         return self.model_copy(update={"verifier": str(path.resolve())}) if path.is_file() else self

@@ -1,12 +1,12 @@
-"""A person looks: a page of painted pictures to be marked true or false, and the verifier's confusion matrix from the
-marks.
+"""Spot checks by a person: a page of painted pictures to mark true or false, and the verifier's confusion matrix from
+the marks.
 
-The page shows a picture and what may be said of it, and keeps the verifier's opinion to itself until the person has
-marked, so that it cannot lead. FAIL is two verdicts here: by where things are ("fail"), and because one of them was not
+The page shows a picture and a statement about it, and hides the verifier's opinion until the person has marked it, so
+as not to lead them. FAIL is two verdicts here: because of where things are ("fail"), and because one of them was not
 found ("missing"). Equally many statements of each verdict are drawn at random, so that rare verdicts are seen; how
-often each verdict comes in the whole set is written down, and weighs the share that speaks of the set.
+often each verdict occurs in the whole set is recorded, and weights the share for the whole set.
 
-OUT/spot-check/index.html   the page; marks stay in the browser, and are saved as a file by its button
+OUT/spot-check/index.html   the page; marks stay in the browser, and its button saves them to a file
 OUT/spot-check/items.json   what was asked, with the verdicts
 """
 
@@ -37,10 +37,10 @@ def write_spot_check(out: Path | str, *, statements: int = 60, seed: int = 0) ->
     """Write the page for some of the verdicts of a repainted set; returns its path.
 
     Statements about a missing thing are left out: the matrix is about captions whose truth the verifier judged. Raises
-    VsreError where there is no ledger, and where no verifier looked.
+    VsreError if there is no ledger, and if no verifier looked.
     """
     if statements < 1:
-        raise VsreError("--statements starts at 1.")
+        raise VsreError("--statements must be at least 1.")
     out = Path(out)
     strata: dict[str, list[dict[str, Any]]] = {name: [] for name in STRATA}
     for row in with_pictures(out):
@@ -85,7 +85,7 @@ def _stratum(verdict: Mapping[str, Any]) -> str:
 
 
 def _chosen(strata: Mapping[str, list[dict[str, Any]]], statements: int, rng: Random) -> list[dict[str, Any]]:
-    """Equally many of each verdict, the places that one cannot fill given to the others; in random order."""
+    """Equally many of each verdict, in random order; places that one cannot fill go to the others."""
     for found in strata.values():
         rng.shuffle(found)
     chosen: list[dict[str, Any]] = []
@@ -103,15 +103,15 @@ def score_marks(out: Path | str, marks: Path | str) -> dict[str, Any]:
 
     `matrix`: one of STRATA -> counts of "true", "false" and "unclear"; `pass_is_true`, `fail_is_false` and
     `missing_is_false` with Wilson's 95 % interval; `set_is_true` is the share of all statements of the set that would
-    be marked true, each verdict weighing as often as it comes in the set (None where a verdict that comes was not
-    marked). Raises VsreError for marks of another page, or that are none.
+    be marked true, each verdict weighted by how often it occurs in the set (None if a verdict that occurs was not
+    marked). Raises VsreError for marks of another page, and for a file without marks.
     """
     record = json.loads(_text(Path(out) / FOLDER / ITEMS, "Write the page first: vsre repaint spot-check OUT."))
     try:
-        given = json.loads(_text(Path(marks), "Save the marks by the page's button."))
+        given = json.loads(_text(Path(marks), "Save the marks with the page's button."))
         check, found = given["check"], dict(given["marks"])
     except (ValueError, TypeError, KeyError) as error:
-        raise VsreError(f"{marks}: not a file of marks that the page's button saves.") from error
+        raise VsreError(f"{marks}: not a file of marks saved by the page's button.") from error
     if check != record["check"]:
         raise VsreError(f"{marks}: these marks were made on another page than {Path(out) / FOLDER / PAGE}.")
     verdicts = {item["id"]: item["verdict"] for item in record["items"]}

@@ -1,9 +1,9 @@
 """What a repainted set shows, counted from its ledger: how often both things are found and the relation holds, by
-setting, relation, class and numbers of the painter, and why pictures were refused or turned down.
+setting, relation, class and the painter's numbers, and why pictures were refused or rejected.
 
-The detection rate is over things that a picture was asked to show, each counted once however many statements name it,
-the pass rate over true statements whose two things
-were found. Both are what the verifier says: `vsre repaint spot-check` measures the verifier against a person.
+The detection rate is over things that a picture was asked to show, each counted once however many statements name it;
+the pass rate is over true statements whose two things were found. Both are what the verifier says: `vsre repaint
+spot-check` measures the verifier against a person.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class Tally:
     looked_at: int = 0
     """Pictures that a verifier looked at."""
     things: Counter[bool] = field(default_factory=Counter)
-    """Things asked for, of each picture once: found or not."""
+    """Things asked for, once per picture: found or not."""
     verdicts: Counter[Verdict] = field(default_factory=Counter)
     """Of true statements whose two things were found."""
     gone: Counter[bool] = field(default_factory=Counter)
-    """Object-absent statements: the subject is gone or not, where that is decided."""
+    """Object-absent statements: the subject is gone or not, if that is decided."""
 
     def add(self, row: Mapping[str, Any]) -> None:
         self.jobs += 1
@@ -66,7 +66,7 @@ class Tally:
         self.looked_at += row["verdicts"] is not None
 
     def see(self, verdict: Mapping[str, Any]) -> None:
-        """One verdict on a statement."""
+        """Count one verdict on a statement."""
         if verdict["kind"] == "object-absent":
             if verdict["agrees"] is not None:
                 self.gone[bool(verdict["agrees"])] += 1
@@ -75,7 +75,7 @@ class Tally:
             self.verdicts[Verdict(verdict["verdict"])] += 1
 
     def figures(self) -> dict[str, Any]:
-        """As JSON; rates with Wilson's 95 % interval, None where nothing was there to count."""
+        """The figures as JSON; rates with Wilson's 95 % interval, None if there was nothing to count."""
         both = self.verdicts.total()
         return {
             "jobs": self.jobs,
@@ -90,12 +90,12 @@ class Tally:
 
 def statistics(out: Path | str) -> dict[str, Any]:
     """The figures of a repainted set, as JSON: `all`, and a mapping of groups for `setting`, `relation`, `numbers`;
-    `class` has the detection rate of each class asked for. Raises VsreError where there is no ledger."""
+    `class` has the detection rate of each class asked for. Raises VsreError if there is no ledger."""
     return count(ledger_rows(out, COLUMNS))
 
 
 def count(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """`statistics` of rows of a ledger, JSON columns read."""
+    """`statistics` from rows of a ledger, with JSON columns parsed."""
     whole = Tally()
     groups: dict[str, dict[str, Tally]] = {name: {} for name in ("setting", "relation", "numbers")}
     classes: dict[str, Counter[bool]] = {}
@@ -159,5 +159,5 @@ def _group(row: Mapping[str, Any], name: str) -> str:
 
 
 def with_pictures(out: Path | str) -> Iterator[dict[str, Any]]:
-    """The ledger's rows that have a picture, JSON columns read."""
+    """The ledger's rows that have a picture, with JSON columns parsed."""
     return (row for row in ledger_rows(out, COLUMNS) if row["picture"] is not None)

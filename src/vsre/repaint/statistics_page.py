@@ -17,17 +17,17 @@ from vsre.repaint.statistics import statistics, with_pictures
 _SIDE = 220
 _RATES = ("kept", "things_found", "relation_holds", "relation_open", "old_subject_gone")
 _FEW = 30
-"""A rate over fewer is shown grey."""
+"""A rate over fewer is shown in grey."""
 
 
 def write_statistics(out: Path | str, *, examples: int = 6, seed: int = 0) -> dict[str, Any]:
-    """Count the ledger of a repainted set, write page and JSON; returns the figures.
+    """Count the ledger of a repainted set and write the page and the JSON; returns the figures.
 
-    `examples`: pictures shown of each setting and outcome (kept, turned down), drawn at random. Raises VsreError where
-    there is no ledger.
+    `examples`: number of pictures shown per setting and outcome (kept, turned down), drawn at random. Raises VsreError
+    if there is no ledger.
     """
     if examples < 0:
-        raise VsreError("--examples starts at 0.")
+        raise VsreError("--examples must be at least 0.")
     out = Path(out)
     figures = statistics(out)
     (out / "statistics.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
@@ -50,7 +50,7 @@ def write_statistics(out: Path | str, *, examples: int = 6, seed: int = 0) -> di
 
 
 def _rows(groups: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row a group, the largest first; each rate as text and whether it stands on few."""
+    """One row per group, the largest first; each rate as text and whether it is based on few."""
     ordered = sorted(groups.items(), key=lambda item: (-item[1]["jobs"], item[0]))
     return [
         {

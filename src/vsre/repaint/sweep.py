@@ -31,8 +31,8 @@ from vsre.triplets import Triplet, read_triplets
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of painting: its label, the values that it tries, and the painter, made when its turn comes. `done` is
-    called when the last of its pictures is painted."""
+    """One way of painting: its label, the values that it tries, and what makes the painter when its turn comes. `done`
+    is called when the last of its pictures is painted."""
 
     label: str
     values: Mapping[str, Any]
@@ -49,14 +49,14 @@ def grid(
     strength: Sequence[float] = (),
     dilation: Sequence[float] = (),
 ) -> list[Variant]:
-    """Every combination of the values given, of each model; what is not given stays as the model's configuration has
-    it. Variants of one model follow one another and share what is in memory.
+    """Every combination of the given values, for each model; what is not given stays as in the model's configuration.
+    Variants of one model follow one another and share what is in memory.
 
     Raises VsreError, before anything is loaded, for a combination that cannot be painted and for a value that the
     setting does not have.
     """
     if strength and setting == "t2i":
-        raise VsreError("t2i begins with no photo, so it has no strength. Leave it out.")
+        raise VsreError("t2i does not start from a photo, so it has no strength. Leave it out.")
     if dilation and setting != "inpaint":
         raise VsreError(f"{setting} has no mask, so it has no dilation. Leave it out.")
     variants: list[Variant] = []
@@ -119,21 +119,21 @@ def sweep(
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Paint `rows` triplets, spread evenly over the set, in every variant; returns (and writes to sweep.json) the
-    figures. "t2i" paints the caption true, whatever the label. A row begins with the same noise in every variant, so
-    what differs between two pictures of a row is what differs between their variants.
+    figures. "t2i" paints the caption true, whatever the label. A row starts from the same noise in every variant, so
+    two of its pictures differ only by what differs between their variants.
 
-    A picture passes where the verifier bears out every statement about it; the rate is over the pictures painted,
-    with Wilson's 95 % interval, and refused jobs are counted beside it. Without a verifier there is no rate.
+    A picture passes if the verifier confirms every statement about it; the rate is over the pictures painted, with
+    Wilson's 95 % interval, and refused jobs are counted apart. Without a verifier there is no rate.
 
-    Raises VsreError where nothing is to be tried, for a setting that a painter does not have, and like `repaint` for
-    what is held out.
+    Raises VsreError if there is nothing to try, for a setting that a painter does not have, and like `repaint` for what
+    is held out.
     """
     source, out = Path(triplets_path), Path(out)
     if rows < 1 or not variants:
         raise VsreError("A sweep needs at least one row and one variant.")
     vocabulary, count, _ = survey(source, allow_held_out=allow_held_out, held_out=held_out)
     if setting not in SETTINGS:
-        raise VsreError(f"{setting!r} is none of {', '.join(SETTINGS)}.")
+        raise VsreError(f"{setting!r} is not one of {', '.join(SETTINGS)}.")
     limit = min(rows, count)
     chosen = [t for i, t in enumerate(read_triplets(source)) if taken(i, count=count, limit=limit)]
     (out / "pictures").mkdir(parents=True, exist_ok=True)
@@ -203,7 +203,7 @@ def _figures(
     }
     notes = [o.result.notes for o in column if isinstance(o.result, Painted)]
     if notes and "strength_run" in notes[0]:
-        figures["strength_run"] = notes[0]["strength_run"]  # as in all: steps and strength are the variant's
+        figures["strength_run"] = notes[0]["strength_run"]  # the same in all: steps and strength are the variant's
     if verified:
         figures |= {"passed": passed, "statements": {name: statements[name] for name in _AGREES.values()}}
         figures["pass_rate"] = share(passed, painted)
@@ -214,7 +214,7 @@ _AGREES = {True: "confirmed", False: "contradicted", None: "undecided"}
 
 
 def shown_label(figure: Mapping[str, Any]) -> str:
-    """A variant's label, with the strength that its steps make of the one asked for."""
+    """A variant's label, with the strength that its steps are actually run at."""
     run = figure.get("strength_run")
     return str(figure["label"]) if run is None else f"{figure['label']} (run at strength {run:.2g})"
 

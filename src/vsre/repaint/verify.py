@@ -1,15 +1,14 @@
 """What a verifier is asked and answers, and what becomes of a painted picture once it has looked.
 
-A verifier looks at a picture and says of one caption whether it is true (PASS), false (FAIL) or neither beyond
-dispute (UNDECIDED), by how much, and which boxes it found. Whether that bears out what the painter meant depends on
-the statement's kind:
+A verifier looks at a picture and says of one caption whether it is true (PASS), false (FAIL) or disputable (UNDECIDED),
+by how much, and which boxes it found. Whether that confirms what the painter meant depends on the statement's kind:
 
 - positive: PASS;
-- relation-false: FAIL, with both things found: false by where they are, not because one is missing;
+- relation-false: FAIL, with both things found: false because of where they are, not because one is missing;
 - object-absent: FAIL, with the object found and the subject not.
 
-Of an inpainted picture more is known: where was painted, and where the object was. What is said of the new subject
-stands only if that is found in the mask, the old one is not found there any more, and the object is where it was.
+More is known of an inpainted picture: which part was painted, and where the object was. Statements about the new
+subject stand only if it is found in the mask, the old one is no longer found there, and the object is where it was.
 """
 
 from __future__ import annotations
@@ -44,8 +43,8 @@ class Verification:
     """A verdict on a caption, its margin (as in `vsre.relations.things.Judgement`, 0 when undecided), and class -> box
     (fractions of the picture) of what was found of subject and object: the box that was judged.
 
-    `instances` are all boxes that were found of a class, where there may be more than that one. `reason` says in one
-    of few sentences why there is no verdict, or what made it FAIL; `evidence` is JSON: all that the verdict rests on.
+    `instances` are all boxes found of a class, if there may be more than that one. `reason` says in one of a few
+    sentences why there is no verdict, or what made it FAIL; `evidence` is JSON: all that the verdict rests on.
     """
 
     verdict: Verdict
@@ -61,7 +60,7 @@ class Verification:
         return cls(judgement.verdict, judgement.margin, boxes, **{"reason": judgement.reason, **more})
 
     def found(self, name: str) -> tuple[Box, ...]:
-        """All boxes of a class, none where it was not found."""
+        """All boxes of a class; empty if it was not found."""
         return self.instances.get(name) or ((self.boxes[name],) if name in self.boxes else ())
 
 
@@ -70,7 +69,7 @@ class Verifier(Protocol):
 
     @property
     def name(self) -> str:
-        """Name and revision: whatever changes its verdicts changes this."""
+        """Name and revision; changes with anything that changes its verdicts."""
         ...
 
     def verify(self, image: bytes, triplet: Triplet) -> Verification:
@@ -84,17 +83,17 @@ class BatchVerifier(Verifier, Protocol):
 
     @property
     def batch_size(self) -> int:
-        """The most pictures looked at at once."""
+        """Maximum number of pictures looked at together."""
         ...
 
     def verify_many(self, triplets: Sequence[Triplet]) -> list[Verification]:
-        """One verification a triplet, in their order; each carries its picture. Triplets of one picture share what is
+        """One verification per triplet, in their order; each carries its picture. Triplets of one picture share what is
         seen in it."""
         ...
 
 
 def verify_all(verifier: Verifier, triplets: Sequence[Triplet]) -> list[Verification]:
-    """One verification a triplet, in their order, in batches where the verifier has them. The triplets carry their
+    """One verification per triplet, in their order, in batches if the verifier has them. The triplets carry their
     pictures."""
     if isinstance(verifier, BatchVerifier):
         return verifier.verify_many(triplets)
@@ -102,11 +101,11 @@ def verify_all(verifier: Verifier, triplets: Sequence[Triplet]) -> list[Verifica
 
 
 class Policy(BaseModel):
-    """What becomes of verdicts that speak against a statement, and when an edit counts as done.
+    """What becomes of verdicts that contradict a statement, and when an edit counts as done.
 
-    `relabel`: where both things are found, a positive that FAILs becomes relation-false, and a relation-false one that
-    PASSes a positive; `drop` drops both. What is UNDECIDED is always dropped. The overlaps are intersections over
-    unions, to be exceeded: of the new subject's box with the mask's, of the object's box with its old one.
+    `relabel`: if both things are found, a positive that FAILs becomes relation-false, and a relation-false one that
+    PASSes becomes positive; `drop` drops both. What is UNDECIDED is always dropped. The overlaps are intersections over
+    unions that must be exceeded: of the new subject's box with the mask's, and of the object's box with its old one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -118,8 +117,8 @@ class Policy(BaseModel):
 
 @dataclass(frozen=True)
 class Edit:
-    """What inpainting did: the box around all that was painted, the class that stood there, and the object's box
-    before, None where it is not known."""
+    """What inpainting did: the box around all that was painted, the class that was there, and the object's earlier box,
+    None if unknown."""
 
     mask: Box
     old: str
@@ -127,16 +126,16 @@ class Edit:
 
     @classmethod
     def of(cls, painted: Painted) -> Edit | None:
-        """The edit of an inpainted picture whose notes tell the mask; None for any other picture."""
+        """The edit of an inpainted picture whose notes give the mask; None for any other picture."""
         mask, source = painted.notes.get("mask"), painted.job.triplet
         if painted.job.setting != "inpaint" or not isinstance(mask, Mapping) or "box" not in mask:
             return None
-        # Where the object was taken out of the mask's box, the new subject can fill no more than what is left.
+        # If the object was removed from the mask's box, the new subject can fill only what is left.
         x0, y0, x1, y1 = mask.get("painted", mask["box"])
         return cls((x0, y0, x1, y1), source.subject, source.object_box)
 
     def problem(self, statement: Statement, seen: Mapping[str, Sequence[Box]], policy: Policy) -> str:
-        """Why the edit is not as asked for, by what was seen in the picture (class -> boxes); empty where it is."""
+        """Why the edit is not as asked for, given what was seen in the picture (class -> boxes); empty if it is."""
         if self.object_box is not None and _best(self.object_box, seen.get(statement.object, ())) <= policy.object_iou:
             return MOVED
         if statement.subject == self.old:
@@ -158,7 +157,7 @@ def _best(box: Box, others: Sequence[Box]) -> float:
 
 
 def confirms(statement: Statement, found: Verification) -> bool | None:
-    """Whether a verification bears a statement out: True, False, or None where it leaves that open."""
+    """Whether a verification confirms a statement: True, False, or None if it leaves that open."""
     if found.verdict is Verdict.UNDECIDED:
         return None
     if statement.kind == "positive":
@@ -171,7 +170,7 @@ def confirms(statement: Statement, found: Verification) -> bool | None:
 
 @dataclass(frozen=True)
 class Checked:
-    """A statement, what the verifier found, whether that bears it out, and what is wrong with the edit, if anything."""
+    """A statement, what the verifier found, whether that confirms it, and what is wrong with the edit, if anything."""
 
     statement: Statement
     found: Verification
@@ -194,7 +193,7 @@ class Checked:
         }
 
     def kept(self, policy: Policy) -> Statement | None:
-        """The statement as it may be said of the picture, with the boxes found; None where it is dropped."""
+        """The statement as it may be made about the picture, with the boxes found; None if it is dropped."""
         said, boxes = self.statement, self.found.boxes
         turned = self.agrees is False and policy.on_fail == "relabel" and not self.edit
         if turned and {said.subject, said.object} <= boxes.keys() and said.kind != "object-absent":
@@ -205,8 +204,8 @@ class Checked:
 
 
 def check_many(pictures: Sequence[Painted], verifier: Verifier, policy: Policy | None = None) -> list[list[Checked]]:
-    """What the verifier says of each statement that the pictures' jobs asked for, one list a picture. Without a policy
-    the verifier's own counts, where it has one."""
+    """What the verifier says about each statement that the pictures' jobs asked for, one list per picture. `policy`
+    defaults to the verifier's own, if it has one."""
     policy = policy or policy_of(verifier)
     triplets = [painted.triplets() for painted in pictures]
     found = iter(verify_all(verifier, [triplet for rows in triplets for triplet in rows]))
@@ -222,9 +221,9 @@ def policy_of(verifier: Verifier) -> Policy:
 
 
 def kept_of(painted: Painted, checked: Sequence[Checked], verifier: str, policy: Policy) -> Painted | Refused:
-    """The picture with the statements that the verifier of this name bears out, their boxes those it found; all its
-    verdicts go into the notes. Refused where no statement is left. What else was known of a drawn picture stays; what a
-    model was only asked for beside, and nobody looked at, does not."""
+    """The picture with the statements that the verifier of this name confirms, and the boxes it found; all its verdicts
+    go into the notes. Refused if no statement is left. What else was known about a drawn picture stays; what a model
+    was asked for in addition, and nobody checked, does not."""
     kept = tuple(statement for c in checked if (statement := c.kept(policy)) is not None)
     if not kept:
         return Refused(painted.job, NOT_SHOWN if any(c.agrees is False for c in checked) else NOT_DECIDED)
@@ -253,7 +252,7 @@ class SceneTruth:
     name = "scene-truth/1"
 
     def verify(self, image: bytes, triplet: Triplet) -> Verification:
-        """Raises VsreError where the triplet's provenance holds no scene."""
+        """Raises VsreError if the triplet's provenance holds no scene."""
         if "scene" not in triplet.provenance:
             raise VsreError(f"{triplet.image_name}: no scene in its provenance. Only drawn pictures have one.")
         scene = Scene.from_json(triplet.provenance["scene"])
@@ -261,7 +260,7 @@ class SceneTruth:
         boxes = {name: seen[name] for name in (triplet.subject, triplet.object) if name in seen}
         names = (triplet.subject, triplet.object)
         states = {n: "present" if n in boxes else "unclear" if n in scene.names else "absent" for n in names}
-        # As who looks tells it (`vsre.verify.presence`), so that figures count both alike.
+        # In the form of verifiers that look (`vsre.verify.presence`), so that figures count both alike.
         seen_of: dict[str, Any] = {"seen": {name: {"state": state, "boxes": []} for name, state in states.items()}}
         if "absent" in states.values():
             return Verification(Verdict.FAIL, 1.0, boxes, reason=MISSING, evidence=seen_of)

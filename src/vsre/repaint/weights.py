@@ -1,4 +1,4 @@
-"""Which weights a diffusion painter paints with: told before they are loaded, and found where they lie."""
+"""Which weights a diffusion painter uses: identified before they are loaded, and located on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BLOCK, _BLOCKS = 1 << 16, 64
 
 
 def located(model: str) -> str:
-    """The folder of `zoo:NAME` inside the package; a hub id or another folder as it is. Raises VsreError where the zoo
+    """The folder of `zoo:NAME` inside the package; a hub id or any other folder unchanged. Raises VsreError if the zoo
     has no such pipeline."""
     if not model.startswith(ZOO_PREFIX):
         return model
@@ -29,9 +29,10 @@ def located(model: str) -> str:
 
 
 def identity(config: DiffusionConfig) -> dict[str, Any]:
-    """What the weights are, before they are loaded: hub ids with their commits, fingerprints of folders and files.
+    """What identifies the weights before they are loaded: hub ids with their revisions, fingerprints of folders and
+    files.
 
-    A folder's name plays no part. Raises VsreError for a file that is not there.
+    A folder's name plays no part. Raises VsreError for a missing file.
     """
     return {
         "model": _identity(Weights(model=config.model, revision=config.revision)),
@@ -57,7 +58,7 @@ def _identity(part: Weights | Lora) -> dict[str, str]:
     for path in files:
         digest.update(f"{path.relative_to(root)}\n{path.stat().st_size}\n".encode())
         digest.update(_sampled(path))
-    # A folder may hold several variants; its fingerprint is of all of them.
+    # A folder may hold several variants; its fingerprint covers all of them.
     which = {"variant": where["variant"]} if "variant" in where else {}
     return {"files": "sha256:" + digest.hexdigest()[:24], **which}
 
@@ -67,8 +68,8 @@ def _counts(path: Path) -> bool:
 
 
 def _sampled(path: Path) -> bytes:
-    """The beginning of a file (a safetensors header) and evenly spaced blocks of it: fast at any size; it tells apart
-    checkpoints of one training run, not a change made to single weights."""
+    """A hash of the beginning of a file (a safetensors header) and of evenly spaced blocks: fast at any size; it
+    distinguishes checkpoints of one training run, but not a change made to single weights."""
     step = max(path.stat().st_size // _BLOCKS, _BLOCK)
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -79,7 +80,7 @@ def _sampled(path: Path) -> bytes:
 
 
 def weights_file(part: Weights | Lora, *, offline: bool) -> str:
-    """The path of a part's file, fetched from the hub where it is not in a folder."""
+    """The path of a part's file, downloaded from the hub if it is not in a folder."""
     assert part.file is not None
     if Path(located(part.model)).is_dir():
         path = Path(located(part.model), part.file)

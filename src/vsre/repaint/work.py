@@ -1,7 +1,8 @@
-"""Painting the shards of a plan: one process, several, or several machines, with the same shards and the same ledger.
+"""Painting the shards of a plan: in one process, several, or on several machines, with the same shards and the same
+ledger.
 
 Who paints a shard changes nothing in it. What is left to do is the plan minus the shards that are done, so any number
-of processes may begin, be killed and begin again, each for all shards or for a part of them.
+of processes may start, be killed and start again, each for all shards or for a part of them.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ from vsre.repaint.shards import ShardWriter, claimed, is_done
 from vsre.repaint.source import SourceRows
 
 _DEATHS = 3
-"""Workers that may die one after another before any shard gets done."""
+"""Give up after this many deaths of workers in a row, without a shard being done."""
 
 
 @dataclass(frozen=True)
 class ShardDone:
-    """What came of a shard: how many jobs of which status, in how many seconds; no jobs where it was done already."""
+    """The outcome of a shard: how many jobs of each status, in how many seconds; no jobs if it was done already."""
 
     number: int
     statuses: Counter[str] = field(default_factory=Counter)
@@ -44,7 +45,7 @@ class ShardDone:
 
 @dataclass
 class ShardPainter:
-    """Paints shards of a plan. It is pickled to worker processes, where models are loaded anew."""
+    """Paints shards of a plan. It is pickled to worker processes, which load the models themselves."""
 
     plan: Plan
     painter: Painter
@@ -52,7 +53,7 @@ class ShardPainter:
     triplets: Path
 
     def __post_init__(self) -> None:
-        """Raises VsreError where the painter is not the one that was planned with."""
+        """Raises VsreError if the painter is not the one that the plan was made with."""
         head = self.plan.head
         for setting in head.settings:
             ours = json.loads(json.dumps(self.painter.parameters_for(setting)))
@@ -67,8 +68,8 @@ class ShardPainter:
     def paint(
         self, number: int, *, wait: bool = False, tick: Callable[[int], None] = lambda jobs: None
     ) -> ShardDone | None:
-        """Paint a shard, unless it is done. None where another process is at it and `wait` is False. `tick` is told
-        how many jobs of a batch are done."""
+        """Paint a shard unless it is done. Returns None if another process is painting it and `wait` is False. `tick`
+        is called with the number of jobs in each finished batch."""
         with claimed(self.plan.out, number, wait=wait) as ours:
             if not ours:
                 return ShardDone(number) if is_done(self.plan.out, number) else None
@@ -85,8 +86,8 @@ class ShardPainter:
             return ShardDone(number, statuses, time.perf_counter() - began)
 
     def release(self) -> None:
-        """Forget the models that were loaded here, as for a trial, before others load theirs: a GPU's memory holds few
-        of them. What is needed again is loaded again."""
+        """Drop the models that were loaded here, for example for a trial, before others load theirs: a GPU has room for
+        few of them. What is needed again is loaded again."""
         for holder in (self.painter, self.judge.verifier, self.judge.safety):
             getattr(holder, "release", lambda: None)()
         gc.collect()
@@ -118,20 +119,21 @@ def work(
     ray: str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Paint the shards that are not done; returns how many, and of their jobs how many of each status, this call did.
+    """Paint the shards that are not done; returns how many shards this call painted, and how many of their jobs by
+    status.
 
-    `part` (i, n) takes every n-th shard, i from 1 to n. `workers` processes paint at once, each with a GPU of its own
-    where there are several; with `ray` ("local" or a cluster's address) they run wherever Ray has room, and all must
-    see OUT and the triplets under the same paths. When this returns, all shards of the part are done: those that other
-    processes were at are waited for. `progress(done, total)` counts jobs, those done before among them.
+    `part` (i, n) takes every n-th shard, i from 1 to n. `workers` processes paint at once, each with its own GPU if
+    there are several; with `ray` ("local" or a cluster's address) they run wherever Ray has room, and all must see OUT
+    and the triplets at the same paths. When this returns, all shards of the part are done: those that other processes
+    are painting are waited for. `progress(done, total)` counts jobs, including those done before.
 
-    Raises VsreError for a part that does not exist, where the disk is full, and where workers keep dying.
+    Raises VsreError for a part that does not exist, if the disk is full, and if workers keep dying.
     """
     plan, (index, of) = shard_painter.plan, part
     if not 1 <= index <= of:
-        raise VsreError(f"shard {index}/{of}: i of i/n goes from 1 to n.")
+        raise VsreError(f"shard {index}/{of}: in i/n, i goes from 1 to n.")
     if workers < 1:
-        raise VsreError("workers starts at 1.")
+        raise VsreError("workers must be at least 1.")
     ours = range(index - 1, plan.shards, of)
     total = sum(plan.jobs_in(number) for number in ours)
     todo = [number for number in ours if not is_done(plan.out, number)]
@@ -155,7 +157,7 @@ def work(
     elif workers > 1:
         results = _painted_by_pool(shard_painter, todo, workers)
     else:
-        # Here alone progress is told batch by batch.
+        # Only here is progress reported batch by batch.
         results = ((n, shard_painter.paint(n, tick=tick)) for n in todo)
     told = ray is None and workers == 1
     elsewhere = []
@@ -181,8 +183,8 @@ Results = Iterator[tuple[int, ShardDone | None]]
 
 
 def _painted_by_pool(shard_painter: ShardPainter, numbers: Sequence[int], workers: int) -> Results:
-    """(number, result) of each shard as it gets done. Where a worker dies, others take over."""
-    # Spawned, not forked: Parquet is read by threads, and a fork copies their locks as they happen to be.
+    """(number, result) of each shard as it is done. If a worker dies, others take over."""
+    # Spawned, not forked: Parquet is read by threads, and a fork copies their locks in whatever state they are.
     context = get_context("spawn")
     left = dict.fromkeys(numbers)
     deaths = 0
@@ -201,8 +203,8 @@ def _painted_by_pool(shard_painter: ShardPainter, numbers: Sequence[int], worker
                 deaths += 1
                 if deaths == _DEATHS:
                     raise VsreError(
-                        f"A worker died {_DEATHS} times before a shard was done, perhaps for want of memory. Shards "
-                        "that are done are kept; give fewer workers, or a smaller batch size in a new plan."
+                        f"A worker died {_DEATHS} times before a shard was done, perhaps for lack of memory. Finished "
+                        "shards are kept; use fewer workers, or a smaller batch size in a new plan."
                     ) from error
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
@@ -213,7 +215,7 @@ _worker: list[ShardPainter] = []
 
 
 def _start(shard_painter: ShardPainter, ranks: Any, devices: Sequence[str]) -> None:
-    """A worker's beginning: it ends with its parent, and has a GPU of its own where there are several."""
+    """Set up a worker: it ends with its parent, and has its own GPU if there are several."""
     end_with_parent()
     with ranks.get_lock():
         rank, ranks.value = ranks.value, ranks.value + 1
@@ -227,8 +229,8 @@ def _paint(number: int) -> ShardDone | None:
 
 
 def _devices(painter: Painter) -> list[str]:
-    """The GPUs to share out among workers, as CUDA_VISIBLE_DEVICES names them; none where one was chosen by name, and
-    for painters without a model."""
+    """The GPUs to share among workers, as CUDA_VISIBLE_DEVICES names them; none if one was chosen by name, and none for
+    painters without a model."""
     if not isinstance(painter, DiffusionPainter) or painter.config.device not in ("auto", "cuda"):
         return []
     import torch

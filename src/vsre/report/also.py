@@ -1,4 +1,4 @@
-"""Further test sets beside the own one: each model's Test-G on them, and what the sets are."""
+"""Further test sets besides a model's own: its Test-G on them, and what the sets are."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ SHOWN = "test_g"
 
 
 def less_own(own: Run, further: Run, alike: Mapping[str, str], *, seed: int = 0) -> dict[str, Figure]:
-    """By headline, acc_t on a further set less that on the own one, over the scenes that both show.
+    """Return, by headline, acc_t on a further set minus that on the run's own, over the scenes that both show.
 
-    `alike` gives for an image_id of the further set that of the own set's picture of the same scene. Scenes are
-    resampled together for both; `n` counts the questions about either. A headline that was not asked alike is left
-    out.
+    `alike` maps an image_id of the further set to that of the own set's picture of the same scene. Scenes are resampled
+    jointly for both; `n` counts the questions about each. A headline that was not asked alike in both is left out.
     """
     found = {}
     ids, ours = pa.array(list(alike)), pa.array(list(alike.values()))
@@ -45,7 +44,7 @@ def less_own(own: Run, further: Run, alike: Mapping[str, str], *, seed: int = 0)
 
 
 def open_also(run: Run) -> dict[str, Run]:
-    """A model's runs on the further sets, by the set's name."""
+    """Open a model's runs on further sets, by the set's name."""
     return {
         name: open_run(ReportRun(name=run.name, folder=folder, role=run.spec.role))
         for name, folder in run.spec.also.items()
@@ -53,9 +52,9 @@ def open_also(run: Run) -> dict[str, Run]:
 
 
 def also_rows(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Test-G of every model on the own test set and on each further one, and a row for each further set.
+    """Return Test-G of every model on its own test set and on each further one, and a row about each further set.
 
-    In %, with the interval and n; where both sets show the same scenes also the difference. Empty without such sets.
+    In %, with the interval and n; if both sets show the same scenes, also the difference. Empty without such sets.
     """
     opened = [(run, open_also(run)) for run in runs if run.spec.also]
     figures = [
@@ -68,7 +67,7 @@ def also_rows(runs: Sequence[Run]) -> tuple[list[dict[str, Any]], list[dict[str,
 
 
 def also_json(run: Run) -> dict[str, Any]:
-    """{set: {headline: figure, "less_own": ...}} for programs; empty without further sets."""
+    """Return {set: {headline: figure, "less_own": ...}} for programs; empty without further sets."""
     return {
         name: {headline: further.section(headline).get("acc_t") for headline in HEADLINES}
         | {"less_own": further.section("also").get("less_own", {})}

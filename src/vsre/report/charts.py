@@ -19,7 +19,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def swarm_offsets(values: Sequence[float], width: float, room: float, dot: float) -> list[float]:
-    """How far each dot stands off the line, so that dots closer than `width` do not hide each other."""
+    """Return how far each dot is moved off the line, so that dots closer than `width` do not hide each other."""
     bins: dict[int, list[int]] = {}
     for i, value in enumerate(values):
         bins.setdefault(int(value // width), []).append(i)
@@ -39,7 +39,7 @@ def strip(
     floor: float | None,
     scale: Scale,
 ) -> Markup:
-    """One model's accuracy under every wording, a dot each; below, Test-G with its interval, and Test-S."""
+    """Draw one model's accuracy under every wording, a dot each; below, Test-G with its interval, and Test-S."""
     middle, base, height = 31.0, 64.0, 80.0
     parts = [line(scale(t), 0, scale(t), height, "grid") for t in scale.ticks()]
     if floor is not None:
@@ -54,7 +54,7 @@ def strip(
         at = pct(scale(pinned.value))
         title = el("title", f"Test-S {percent(pinned.value)}")
         diamond = el("rect", title, x="-4.2", y="-4.2", width="8.4", height="8.4", transform="rotate(45)", cls="pin")
-        # a percentage cannot stand in a transform: the inner svg moves the origin, the transform only turns
+        # a transform cannot hold a percentage: the inner svg moves the origin, the transform only rotates
         parts.append(el("svg", diamond, x=at, y=px(base), cls="open"))
     low, high = (ordered[0][1], ordered[-1][1]) if ordered else (None, None)
     about = f"{name}: accuracy under {len(dots)} wordings from {percent(low)} to {percent(high)}"
@@ -62,7 +62,7 @@ def strip(
 
 
 def interval_mark(scale: Scale, e: Estimate, y: float, cls: str, title: str, radius: float = 4.5) -> list[Markup]:
-    """A dot on its 95 % interval."""
+    """Draw a dot on its 95 % interval."""
     if e.value is None:
         return []
     parts = []
@@ -73,7 +73,7 @@ def interval_mark(scale: Scale, e: Estimate, y: float, cls: str, title: str, rad
 
 
 def x_axis(scale: Scale) -> Markup:
-    """The tick labels of a chart in percent, to stand above or below several charts of one scale."""
+    """Draw the tick labels of a chart in percent, to go above or below several charts of one scale."""
     texts = [label(scale(t), 12, f"{100 * t:.0f}") for t in scale.ticks()]
     return el("svg", Markup("").join(texts), cls="chart axis", width="100%", height="16", aria_hidden="true")
 
@@ -87,7 +87,7 @@ def _y_lines(height: float) -> list[Markup]:
 
 
 def template_chart(name: str, templates: Sequence[dict[str, Any]], height: float = 120) -> Markup:
-    """Over the templates of a pack: the answered share as bars, acc_t and acc_a as lines."""
+    """Draw, over the templates of a pack, the answered share as bars, acc_t and acc_a as lines."""
     n = max(1, len(templates))
     parts = _y_lines(height)
     lines: dict[str, list[list[tuple[float, float]]]] = {"acc_a": [[]], "acc_t": [[]]}
@@ -101,7 +101,7 @@ def template_chart(name: str, templates: Sequence[dict[str, Any]], height: float
             if (value := e[key]) is not None:
                 pieces[-1].append((centre, height * (1 - value)))
             elif pieces[-1]:
-                pieces.append([])  # a template without the figure parts the line
+                pieces.append([])  # a template without the figure breaks the line
         told = ", ".join(f"{k} {percent(v)}" for k, v in e.items())
         title = el("title", f"{template.get('template')}: {told}")
         parts.append(el("rect", title, x=pct(100 * i / n), y="0", width=pct(100 / n), height=px(height), cls="hover"))
@@ -117,7 +117,7 @@ def _bar(centre: float, width: float, y: float, height: float, cls: str) -> Mark
 
 
 def yes_no_chart(name: str, templates: Sequence[dict[str, Any]], half: float = 56) -> Markup:
-    """Over the templates of a pack: accuracy where "yes" is right upwards, where "no" is right downwards.
+    """Draw, over the templates of a pack, accuracy if "yes" is right upwards, and if "no" is right downwards.
 
     A model without bias draws bars of equal length on both sides.
     """
@@ -143,7 +143,7 @@ def yes_no_chart(name: str, templates: Sequence[dict[str, Any]], half: float = 5
 
 
 def dot_rows(name: str, series: Sequence[tuple[str, str, Estimate]], scale: Scale, gap: float = 9) -> Markup:
-    """One row of a dot chart: for each (label, class, figure) a dot on its interval, one under the other."""
+    """Draw one row of a dot chart: for each (label, class, figure) a dot on its interval, one below the other."""
     height = gap * len(series) + 11
     parts = [line(scale(t), 0, scale(t), height, "grid mid" if t == 0.5 else "grid") for t in scale.ticks()]
     told = []
@@ -155,7 +155,7 @@ def dot_rows(name: str, series: Sequence[tuple[str, str, Estimate]], scale: Scal
 
 
 def loss_chart(name: str, points: Sequence[tuple[float, float]], height: float = 110) -> Markup:
-    """A stage's training loss: as logged (faint) and smoothed; the axis starts at zero."""
+    """Draw a stage's training loss: as logged (faint) and smoothed; the axis starts at zero."""
     steps, losses = np.array(points, dtype=np.float64).T
     keep = np.unique(np.linspace(0, len(steps) - 1, min(len(steps), 400)).round().astype(int))
     top = _round_up(float(np.percentile(losses, 99.5)))
@@ -180,7 +180,7 @@ def loss_chart(name: str, points: Sequence[tuple[float, float]], height: float =
 
 
 def _round_up(value: float) -> float:
-    """The next half of a power of ten: 1.48 -> 1.5, 0.031 -> 0.035; 1 for what is not above zero."""
+    """Round up to the next half of a power of ten: 1.48 -> 1.5, 0.031 -> 0.035; 1 for values not above zero."""
     if value <= 0:
         return 1.0
     step = 10.0 ** math.floor(math.log10(value)) / 2
@@ -188,7 +188,7 @@ def _round_up(value: float) -> float:
 
 
 def _smoothed(values: np.ndarray, width: int) -> np.ndarray:
-    """A centred moving mean whose window shrinks at the ends."""
+    """Return a centred moving mean whose window shrinks at the ends."""
     total = np.concatenate([[0.0], np.cumsum(values)])
     at = np.arange(len(values))
     low, high = np.maximum(0, at - width), np.minimum(len(values), at + width + 1)

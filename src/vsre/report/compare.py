@@ -1,7 +1,7 @@
-"""Differences between two runs, with their uncertainty, and the words for them.
+"""Differences between two runs, with their uncertainty, and how to put them into words.
 
-Two runs answer the same questions about the same images, so their difference is far better known than their
-two intervals side by side suggest: images are resampled together for both (a paired bootstrap over images).
+Two runs answer the same questions about the same images, so their difference is known far more precisely than
+their two intervals suggest: images are resampled jointly for both (a paired bootstrap over images).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ GUESSERS = {
     "leave_one_out": "the labels of other rows with the same words",
     "lookup": "a lookup of training rows",
 }
-"""What each guesser of the blind floor goes by."""
+"""What each guesser of the blind floor relies on."""
 
 _WELL_ANSWERED = 0.9
 RESAMPLES = 1000
 ANSWERS = ("pack", "image_id", "key", "template", "correct")
-"""The columns of samples that `mean_accuracy` needs, the statement and the pack's name; `correct` is null of errors."""
+"""The sample columns that `mean_accuracy` needs, with statement and pack; `correct` is null for errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """after - before, as fractions, with a 95 % interval; `paired` tells how the interval was found."""
+    """after - before, as fractions, with a 95 % interval; `paired`: whether the interval is a paired one."""
 
     value: float
     low: float
@@ -44,7 +44,7 @@ class Difference:
     paired: bool = False
 
     def words(self) -> str:
-        """What the figures allow one to say, and no more."""
+        """Say what the figures allow, and no more."""
         interval = f"[{signed(self.low)}, {signed(self.high)}]"
         if self.low > 0:
             return f"higher by {100 * self.value:.1f} points [{100 * self.low:.1f}, {100 * self.high:.1f}]"
@@ -63,10 +63,10 @@ def signed(fraction: float) -> str:
 
 
 def difference(before: Run, after: Run, figure: str, *, seed: int = 0) -> Difference | None:
-    """How much better `after` is in acc_t of "test_s", "test_g" or "unseen".
+    """Return how much better `after` is in acc_t of "test_s", "test_g" or "unseen".
 
-    None where one lacks it, and where the two were asked about different test data. What one of them has no answer to,
-    an error, counts for neither.
+    None if one lacks it, or if the two were asked about different test data. A question that one of them answered with
+    an error counts for neither.
     """
     a, b = before.estimate(figure, "acc_t"), after.estimate(figure, "acc_t")
     if a.value is None or b.value is None or not same_test(before, after):
@@ -88,9 +88,9 @@ def same_test(a: Run, b: Run) -> bool:
 
 
 def paired_draws(before: Run | None, after: Run, figure: str, *, seed: int = 0) -> np.ndarray | None:
-    """acc_t of `after`, less that of `before` where given, on the data and on every resample of images: (1 + R,).
+    """Return acc_t of `after`, minus that of `before` if given, on the data and on every resample of images: (1 + R,).
 
-    None where a run has no samples of it, or the two were asked about other statements or images.
+    None if a run has no samples for it, or the two were asked about different statements or images.
     """
     if before is None:
         answers = answers_to(after, figure)
@@ -102,9 +102,9 @@ def paired_draws(before: Run | None, after: Run, figure: str, *, seed: int = 0) 
 def paired_answers(
     before: Run, after: Run, figure: str, *, relations: Sequence[str] = (), keys: pa.Array | None = None
 ) -> tuple[pa.Table, pa.Table] | None:
-    """The answers of both; None where there are none, or they are not about the same statements on the same images.
+    """Return the answers of both; None if there are none, or they are not about the same statements and images.
 
-    `relations`: only statements of these; none: all. `keys`: only these statements.
+    `relations`: only statements of these; empty: all. `keys`: only these statements.
     """
     old, new = (answers_to(run, figure, relations, keys) for run in (before, after))
     if old is None or new is None:
@@ -120,9 +120,9 @@ def _alike(a: pa.Table, b: pa.Table, name: str) -> bool:
 
 
 def answered_by_all(runs: Sequence[pa.Table]) -> list[pa.Table]:
-    """Answers of several runs without the questions to which one of them has an error in place of an answer.
+    """Drop from the answers of several runs the questions that any of them answered with an error.
 
-    Each run without its own errors would leave an easier test to the one that failed at what is hard.
+    If only a run's own errors were dropped, one that failed on hard questions would be left with an easier test.
     """
     asked = [pc.binary_join_element_wise(table["key"], table["template"], "\x1f") for table in runs]
     failed = pa.concat_arrays(
@@ -132,7 +132,7 @@ def answered_by_all(runs: Sequence[pa.Table]) -> list[pa.Table]:
 
 
 def answer_draws(answers: pa.Table, *, seed: int = 0) -> np.ndarray:
-    """acc_t on the data and on every resample of its images: (1 + R,).
+    """Return acc_t on the data and on every resample of its images: (1 + R,).
 
     Answers about the same images are resampled alike by the same seed, so the difference of two is a paired one.
     """
@@ -142,7 +142,7 @@ def answer_draws(answers: pa.Table, *, seed: int = 0) -> np.ndarray:
 
 
 def answers_to(run: Run, figure: str, relations: Sequence[str] = (), keys: pa.Array | None = None) -> pa.Table | None:
-    """ANSWERS of a headline figure's pack, of some relations and statements where these are given; None of none."""
+    """Return ANSWERS to a headline figure's pack, limited to given relations and statements; None if there are none."""
     where = pc.field("pack") == HEADLINES[figure]
     if relations:
         where &= pc.field("relation").isin(list(relations))
@@ -152,7 +152,7 @@ def answers_to(run: Run, figure: str, relations: Sequence[str] = (), keys: pa.Ar
 
 
 def mean_accuracy(answers: pa.Table, images: pa.Array, bootstrap: Bootstrap) -> Draws:
-    """acc_t, the mean over the templates asked, on the data and on every resample of `images`; errors count nowhere."""
+    """Return acc_t, the mean over templates, on the data and on every resample of `images`; errors are not counted."""
     answers = answers.filter(pc.is_valid(answers["correct"]))
     template = pc.dictionary_encode(answers["template"].combine_chunks())
     image = pc.index_in(answers["image_id"].combine_chunks(), images).to_numpy()
@@ -165,10 +165,10 @@ def mean_accuracy(answers: pa.Table, images: pa.Array, bootstrap: Bootstrap) -> 
 
 
 def unpaired(a: Estimate, b: Estimate) -> Difference | None:
-    """The difference of two independent figures from their own intervals, taken as normal.
+    """Return the difference of two independent figures from their own intervals, taken as normal.
 
     A figure without an interval counts as known exactly, which suits a blind floor given as a bare number;
-    where neither has one nothing can be said.
+    None if neither has one.
     """
     if a.value is None or b.value is None:
         return None
@@ -180,14 +180,14 @@ def unpaired(a: Estimate, b: Estimate) -> Difference | None:
 
 
 def blind_floor(run: Run) -> tuple[str, Estimate]:
-    """The best guesser that never sees a picture, and its accuracy."""
+    """Return the best guesser that never sees a picture, and its accuracy."""
     floors = [(name, run.estimate("blind_floor", key)) for key, name in GUESSERS.items()]
     known = [(name, floor) for name, floor in floors if floor.value is not None]
     return max(known, key=lambda pair: pair[1].value or 0.0) if known else ("not measured", Estimate())
 
 
 def finding(before: Run, after: Run, name: Callable[[str], str] = str) -> str:
-    """One sentence: what was found, from the figures alone; `name` dresses the models' names."""
+    """Say in one sentence what was found, from the figures alone; `name` formats the models' names."""
     figure = next((f for f in ("test_g", "test_s", "unseen") if after.estimate(f, "acc_t").value is not None), None)
     if figure is None:
         return "No accuracy was measured, so nothing was found."
@@ -210,19 +210,19 @@ def finding(before: Run, after: Run, name: Callable[[str], str] = str) -> str:
         "same": ", which this sample cannot tell apart from the model",
         "lower": ", which is more than the model",
     }
-    blind = f"a guesser that sees no picture (it goes by {guesser}) {percent(floor.value)}"
+    blind = f"a guesser that sees no picture (it uses {guesser}) {percent(floor.value)}"
     return f"{said}; {blind}{tail.get(above.verdict, '') if above else ''}."
 
 
 def pairs(runs: Sequence[Run], *, first: bool = False) -> list[tuple[int, int]]:
-    """Which runs are compared, by place: (before, after)."""
+    """Return which runs are compared, as indices (before, after)."""
     return compared([(run.name, run.spec.against) for run in runs], first=first)
 
 
 def compared(models: Sequence[tuple[str, Sequence[str]]], *, first: bool = False) -> list[tuple[int, int]]:
-    """Which of (name, names to compare it with) are compared, by place: (before, after).
+    """Return which of (name, names to compare it with) are compared, as indices (before, after).
 
-    One that names none before it is compared with the one before it, and with the very first if `first`.
+    One that names no earlier one is compared with the one before it, and with the very first if `first`.
     """
     names, found = [name for name, _ in models], []
     for at, (_, against) in enumerate(models):
@@ -233,7 +233,7 @@ def compared(models: Sequence[tuple[str, Sequence[str]]], *, first: bool = False
 
 
 def steps(runs: list[Run]) -> list[dict[str, str]]:
-    """Each run against the ones it is compared with, one row a pair, in words."""
+    """Return each run against the ones it is compared with, one row per pair, in words."""
     rows = []
     for before, after in ((runs[i], runs[j]) for i, j in pairs(runs)):
         row = {"step": f"{before.name} → {after.name}"}

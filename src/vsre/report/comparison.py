@@ -1,4 +1,4 @@
-"""What a comparison of two runs holds: rows of its tables, for people and for programs."""
+"""The result of comparing two runs: rows of its tables, for people and for programs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from vsre.report.paired_tests import ALPHA
 
 TITLES = {"test-s": "Test-S", "pool": "Test-G", "held-out": "Unseen"}
-"""What the headline packs' figures are called; any other pack goes by its own name."""
+"""The names of the headline packs' figures; any other pack is shown under its own name."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Contrast:
     """One row of a comparison: acc_t of A, of B and B - A, all as fractions, on the questions that both answered.
 
     `low` and `high` bound the difference with 95 % (null with one image); `p` is the sign-flip test over images,
-    `p_holm` and `q_bh` are corrected for the rows of the same table. `a_only` and `b_only` count the questions that one
-    of the two alone has right; `mcnemar` and `mcnemar_mid` are p-values by questions where each statement was asked
+    `p_holm` and `q_bh` are corrected for the rows of the same table. `a_only` and `b_only` count the questions that
+    only one of the two has right; `mcnemar` and `mcnemar_mid` are p-values by questions if each statement was asked
     once, else null. `discordance`, `design_effect`: see paired_tests.Spread. `detectable` is the smallest difference
     that the sample shows with 80 % power at .05, `detectable_corrected` that at .05 divided by the rows of the table.
     """
@@ -57,9 +57,9 @@ class Agreement:
     """How the answers to the same questions relate, for one pack.
 
     `same` is the share that both read alike as yes or no (no answer agrees with nothing), with a 95 % interval over
-    images; `kappa` is error consistency, Cohen's kappa of right and wrong (Geirhos, Meding & Wichmann 2020): 0 where
-    two models err together no more than their accuracies make them, 1 where they err on the same questions. Null where
-    both are always right or both always wrong.
+    images; `kappa` is error consistency, Cohen's kappa of right and wrong (Geirhos, Meding & Wichmann 2020): 0 if two
+    models err together no more than their accuracies imply, 1 if they err on the same questions. Null if both are
+    always right or both always wrong.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Beside:
-    """A figure beside accuracy: A, B and B - A with its 95 % interval (paired bootstrap over images, uncorrected)."""
+    """A figure besides accuracy: A, B and B - A with its 95 % interval (paired bootstrap over images, uncorrected)."""
 
     name: str
     a: float | None
@@ -104,7 +104,7 @@ class Swing:
 class Comparison:
     """What `compare_runs` found; `tables` holds contrasts by "overall", "meta_category", "relation" and "template".
 
-    Those by relation and meta category go by the wordings of `grouped_over` alone, or by all where it is null.
+    Those by relation and meta category use only the wordings of `grouped_over`, or all if it is null.
     """
 
     a: str
@@ -123,7 +123,7 @@ class Comparison:
     resamples: int
 
     def as_json(self) -> dict[str, Any]:
-        """Everything for programs: fractions, null where unknown; each contrast with its verdict."""
+        """Return everything for programs: fractions, null if unknown; each contrast with its verdict."""
         found = asdict(self)
         for name, rows in self.tables.items():
             found["tables"][name] = [asdict(row) | {"verdict": row.verdict} for row in rows]

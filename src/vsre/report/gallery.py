@@ -1,4 +1,4 @@
-"""Pictures with the answers they got: drawn by a fixed seed from every group, never picked by hand."""
+"""Pictures with the answers they got: sampled by a fixed seed from every group, never picked by hand."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Wordings:
 
 
 def _drawn(keys: Iterable[str], seed: int, count: int) -> list[str]:
-    """The first `count` keys in an order that depends on the seed and the keys alone."""
+    """Return the first `count` keys in an order that depends only on the seed and the keys."""
     return sorted(keys, key=lambda key: hashlib.sha256(f"{seed}\n{key}".encode()).digest())[:count]
 
 
@@ -82,10 +82,10 @@ def _answers(run: Run, pack: str, template: str | None) -> dict[str, Sample]:
 
 
 def gallery(before: Run, after: Run, seed: int) -> tuple[list[Group], str]:
-    """Groups of cards, and the template they were asked in.
+    """Return groups of cards, and the template they were asked in.
 
-    The groups are the right and wrong answers of `after` to true and to false statements, those it did not
-    give, then the triplets on which the two runs differ. Empty where the run kept no samples.
+    The groups are the right and wrong answers of `after` to true and to false statements, the missing ones,
+    then the triplets on which the two runs differ. Empty if the run kept no samples.
     """
     chosen = _template_for_gallery(after)
     if chosen is None:
@@ -95,7 +95,7 @@ def gallery(before: Run, after: Run, seed: int) -> tuple[list[Group], str]:
     shown: set[str] = set()
 
     def group(title: str, wanted: Callable[[Sample], bool], then: bool | None = None) -> Group:
-        """`then`: what the earlier run's answer must be, right or wrong; None where that does not matter."""
+        """`then`: what the earlier run's answer must be, right or wrong; None if that does not matter."""
         keys = {k for k, row in new.items() if wanted(row)}
         if then is not None:
             keys = {k for k in keys if k in old and old[k]["correct"] is then}
@@ -122,7 +122,7 @@ def gallery(before: Run, after: Run, seed: int) -> tuple[list[Group], str]:
 
 
 def _template_for_gallery(run: Run) -> tuple[str, str] | None:
-    """Test-S's one template where it was asked, otherwise the first template of the run."""
+    """Return Test-S's one template if it was asked, otherwise the run's first template."""
     asked = [(t.get("pack"), t.get("template")) for t in run.templates()]
     known = [(p, t) for p, t in asked if isinstance(p, str) and isinstance(t, str)]
     pinned = [pair for pair in known if pair[0] == HEADLINES["test_s"]]
@@ -130,7 +130,7 @@ def _template_for_gallery(run: Run) -> tuple[str, str] | None:
 
 
 def wordings(before: Run, after: Run, seed: int, count: int = 5) -> list[Wordings]:
-    """Some triplets, drawn by the seed, with the readings of all the pool's wordings."""
+    """Return some triplets, sampled by the seed, with the readings of all the pool's wordings."""
     columns = ("pack", "template", "key", "caption", "truth", "subject", "relation", "object", "reading")
     runs = [before] if before is after else [before, after]
     tables = []
@@ -181,7 +181,7 @@ def _picture(row: dict[str, Any]) -> Picture:
 
 
 def _within(box: list[float] | None) -> list[float] | None:
-    """The part of a box that lies inside the picture; None where nothing of it does."""
+    """Return the part of a box that is inside the picture; None if nothing of it is."""
     if box is None or len(box) != 4:
         return None
     x0, y0, x1, y1 = (min(1.0, max(0.0, v)) for v in box)

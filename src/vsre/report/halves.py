@@ -1,4 +1,4 @@
-"""One side of a comparison: a run folder's record and its samples, checked before they are used."""
+"""One side of a comparison: a run folder's record and its samples, checked before use."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from vsre.sources.protocols import PROTOCOLS
 
 NEEDED = ("pack", "template", "key", "image_id", "relation", "meta_category", "truth", "reading", "correct")
 WANTED = ("caption", "prompt")
-"""Read where they are there: captions to show, prompts to see whether both were asked in the same words."""
+"""Read if present: captions to show, prompts to check that both were asked in the same words."""
 
 SEPARATOR = "\x1f"
 
 
 @dataclass(frozen=True)
 class Half:
-    """One run of a comparison: its folder, its record and its samples (one row a question)."""
+    """One run of a comparison: its folder, its record and its samples (one row per question)."""
 
     name: str
     folder: Path
@@ -49,7 +49,7 @@ class Half:
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:
-    """Each folder's name, with as many parents as set it apart from the others."""
+    """Return each folder's name, with as many parents as it takes to distinguish it from the others."""
     parts = [f.resolve().parts for f in folders]
     names = []
     for mine in parts:
@@ -60,16 +60,16 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 
 def open_half(folder: Path, name: str) -> Half:
-    """Read one run folder; VsreError says what is missing and what to do."""
+    """Read one run folder; raises VsreError saying what is missing and what to do."""
     files = sample_files(folder / "samples")
     path = folder / "run.json"
     if not folder.is_dir():
         raise VsreError(f"{folder}: no such folder. Give a run folder of `vsre diagnose`.")
     if not path.is_file():
-        raise VsreError(f"{folder}: no run.json in it, so it is no run folder of `vsre diagnose`.")
+        raise VsreError(f"{folder}: no run.json in it, so it is not a run folder of `vsre diagnose`.")
     if not files:
         raise VsreError(
-            f"{folder}: no samples (samples/part-*.parquet), and a comparison goes by the answers in them. Either this "
+            f"{folder}: no samples (samples/part-*.parquet), and a comparison needs the answers in them. Either this "
             "is a run of another kind or they were not copied along: give a run folder as `vsre diagnose` made it."
         )
     try:
@@ -80,8 +80,8 @@ def open_half(folder: Path, name: str) -> Half:
         raise VsreError(f"{path}: expected a JSON object, found {type(info).__name__}.")
     if info.get("benchmark"):
         raise VsreError(
-            f"{folder}: a run of the benchmark {info['benchmark']}. Compared are runs of `vsre diagnose`, question by "
-            "question."
+            f"{folder}: a run of the benchmark {info['benchmark']}. Only runs of `vsre diagnose` can be compared "
+            "question by question."
         )
     table = pa.concat_tables([_read(file, str(info.get("vsre", "an unknown version"))) for file in files])
     counts = {"asked": len(table)}
@@ -115,7 +115,7 @@ def _read(file: Path, version: str) -> pa.Table:
         columns = [c for c in (*NEEDED, *WANTED) if c in there.names]
         table = pq.read_table(file, columns=columns).select(columns)
     except (pa.ArrowException, OSError) as error:
-        raise VsreError(f"{file}: cannot be read as Parquet ({error}). Copy the run folder anew.") from error
+        raise VsreError(f"{file}: cannot be read as Parquet ({error}). Copy the run folder again.") from error
     for column in columns:
         try:
             cast = table[column].cast(SCHEMA.field(column).type)
@@ -133,6 +133,6 @@ def _read(file: Path, version: str) -> pa.Table:
 
 
 def joined(table: pa.Table, *columns: str) -> pa.Array:
-    """Some columns as one string each row, for looking rows up."""
+    """Join columns into one string per row, for looking rows up."""
     ids = pc.binary_join_element_wise(*(table[c] for c in columns), SEPARATOR)
     return ids.combine_chunks() if isinstance(ids, pa.ChunkedArray) else ids

@@ -41,7 +41,7 @@ class ReportRun(BaseModel):
 
 
 class ReportMeta(BaseModel):
-    """Everything a report says beside the figures; what is left empty is left out of the page.
+    """Everything a report says besides the figures; what is left empty is left out of the page.
 
     Tables are lists of rows (column name to value) and may have any columns; dictionaries are shown as name
     and value. `shown` is for painted pictures that a verifier looked at: "data", and the tables "pictures" and
@@ -87,7 +87,7 @@ class Estimate:
 
     @classmethod
     def of(cls, thing: Any) -> Estimate:
-        """From null, a number, or {"value", "low", "high", "n"}; what is not a finite number is unknown."""
+        """Convert null, a number, or {"value", "low", "high", "n"}; what is not a finite number becomes unknown."""
         if isinstance(thing, Estimate):
             return thing
         parts = thing if isinstance(thing, dict) else {"value": thing}
@@ -118,30 +118,30 @@ class Run:
         return self.spec.name
 
     def section(self, name: str) -> dict[str, Any]:
-        """A group of figures ("test_s", "by_relation", ...), empty when the run has none."""
+        """Return a group of figures ("test_s", "by_relation", ...), empty if the run has none."""
         found = self.metrics.get(name)
         return found if isinstance(found, dict) else {}
 
     def setting(self, name: str) -> Any:
-        """What run.json says that was asked, as "triplets" or "packs"; None where it does not say."""
+        """Return what run.json says was asked, such as "triplets" or "packs"; None if it does not say."""
         settings = self.info.get("settings")
         return settings.get(name) if isinstance(settings, dict) else None
 
     def estimate(self, *path: str) -> Estimate:
-        """A figure by its place, as in estimate("test_g", "acc_t")."""
+        """Return a figure by its place, as in estimate("test_g", "acc_t")."""
         at: Any = self.metrics
         for name in path:
             at = at.get(name) if isinstance(at, dict) else None
         return Estimate.of(at)
 
     def templates(self) -> list[dict[str, Any]]:
-        """The figures of each template, packs together, the headline packs last."""
+        """Return the figures of each template, pack by pack, the headline packs last."""
         found = [t for t in self.metrics.get("templates") or [] if isinstance(t, dict)]
         last = list(HEADLINES.values())
         return sorted(found, key=lambda t: last.index(t["pack"]) if t.get("pack") in last else -1)
 
     def statements(self, column: str) -> dict[str, int]:
-        """How many triplets stand behind each value of a sample column ("relation", "meta_category")."""
+        """Return how many triplets are behind each value of a sample column ("relation", "meta_category")."""
         table = self.samples((column, "key"))
         if table is None:
             return {}
@@ -149,7 +149,7 @@ class Run:
         return dict(zip(counted[column].to_pylist(), counted["key_count_distinct"].to_pylist(), strict=True))
 
     def samples(self, columns: Sequence[str], where: pads.Expression | None = None) -> pa.Table | None:
-        """These columns of the sample rows that match; None when there are none or a column is missing."""
+        """Return these columns of the sample rows that match; None if there are none or a column is missing."""
         if not self.files:
             return None
         data = pads.dataset([str(f) for f in self.files], format="parquet")
@@ -160,7 +160,7 @@ class Run:
 
 
 def open_run(spec: ReportRun) -> Run:
-    """A run folder's figures, its samples left on disk; VsreError when it has no readable metrics.json."""
+    """Open a run folder, leaving its samples on disk; raises VsreError if it has no readable metrics.json."""
     folder = Path(spec.folder)
     metrics = _read_json(folder / "metrics.json", f"Run `vsre diagnose` with this output folder first ({spec.name}).")
     info = _read_json(folder / "run.json", "") if (folder / "run.json").is_file() else {}
@@ -180,14 +180,14 @@ def _read_json(path: Path, advice: str) -> dict[str, Any]:
 
 
 def before_and_after(runs: Sequence[Run]) -> tuple[Run, Run]:
-    """The two runs a report contrasts: the (first) base, and the last expert, or else the last of all."""
+    """Return the two runs a report contrasts: the first base (else the first), and the last expert (else the last)."""
     first = next((r for r in runs if r.spec.role == "base"), runs[0])
     experts = [r for r in runs if r.spec.role == "expert"]
     return first, (experts or list(runs))[-1]
 
 
 def read_loss(path: Path) -> list[tuple[float, float]]:
-    """(step, loss) pairs of a JSONL training log; lines without both, and broken ones, are passed over.
+    """Return (step, loss) pairs of a JSONL training log; broken lines and those without both are skipped.
 
     A log may end in half a line, because training may be killed at any moment; that must not cost the report.
     """
@@ -207,5 +207,5 @@ def read_loss(path: Path) -> list[tuple[float, float]]:
 
 
 def columns_of(rows: Iterable[dict[str, Any]]) -> list[str]:
-    """Every column that some row has, in the order of first sight."""
+    """Return every column that some row has, in order of first appearance."""
     return list(dict.fromkeys(name for row in rows for name in row))

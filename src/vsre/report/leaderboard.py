@@ -1,7 +1,7 @@
-"""A page over many runs: what was measured on the same test side by side, ranked as far as the sample can tell.
+"""A page on many runs: those measured on the same test side by side, ranked as far as the sample allows.
 
-Rows of different test data are never ranked against each other: they stand in groups by the fingerprint of the data.
-A model that was trained under a leaking protocol is shown, marked, and not ranked. Published figures stand apart.
+Runs on different test data are never ranked against each other: they are grouped by the fingerprint of the data. A
+model trained under a leaking protocol is shown, marked and not ranked. Published figures are kept apart.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from vsre.report.results import Column, columns
 from vsre.sources.protocols import PROTOCOLS
 
 TITLES = {"test_s": "Test-S", "test_g": "Test-G", "unseen": "Unseen"}
-GAIN = Column("Picture gain", "accuracy with the picture less with a grey frame", ("picture_reliance", "gain", "blank"))
-"""Shown where some run asked the probes."""
+GAIN = Column("Picture gain", "accuracy with the picture minus grey frame", ("picture_reliance", "gain", "blank"))
+"""Shown if some run asked the probes."""
 
 
 class PublishedRow(BaseModel):
-    """A model's figures as printed, in per cent; a row with a stage was trained by the paper."""
+    """A model's figures as printed, in per cent; a model with a stage was trained by the paper."""
 
     model_config = ConfigDict(extra="forbid")
     model: str
@@ -81,7 +81,7 @@ def published() -> Published:
 
 @dataclass(frozen=True)
 class Row:
-    """A run of the leaderboard. `rank` is (best, worst), None where it is not ranked, which `why` explains."""
+    """A run of the leaderboard. `rank` is (best, worst), None if it is not ranked, for the reason in `why`."""
 
     run: Run
     rank: tuple[int, int] | None = None
@@ -99,25 +99,25 @@ class Row:
 
     @property
     def errors(self) -> float:
-        """The share of questions to which there is an error in place of an answer."""
+        """The share of questions that got an error instead of an answer."""
         errors, asked = (self.run.metrics.get(name) for name in ("errors", "n_samples"))
         return errors / asked if isinstance(errors, int) and isinstance(asked, int) and asked else 0.0
 
     @property
     def model(self) -> str:
-        """The model's id where that is one: folders of somebody's machine are not shown."""
+        """The model's id if it has one: folders on somebody's machine are not shown."""
         told = self.run.info.get("model")
         return told if isinstance(told, str) and not Path(told).is_absolute() and told != self.run.name else ""
 
     @property
     def pictures(self) -> str:
-        """What was shown in place of the pictures, empty where it was the pictures themselves."""
+        """What was shown instead of the pictures; empty if the pictures themselves were shown."""
         engine = self.run.setting("engine")
         return str(engine.get("pictures") or "") if isinstance(engine, dict) else ""
 
     @property
     def below_floor(self) -> bool:
-        """Whether this sample cannot put the model above what is to be had without seeing a picture."""
+        """Whether this sample fails to show the model above what can be reached without seeing a picture."""
         _, floor = blind_floor(self.run)
         figure = next((f for f in ("test_g", "test_s") if self.run.estimate(f, "acc_t").value is not None), "unseen")
         above = unpaired(floor, self.run.estimate(figure, "acc_t"))
@@ -148,7 +148,7 @@ def _plain(e: Estimate) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs on the same test data; `how` tells by what they were ranked: "paired", "intervals", or None."""
+    """Runs on the same test data; `how` says what they were ranked by: "paired", "intervals", or None."""
 
     data: str | None
     source: str
@@ -189,7 +189,7 @@ class Leaderboard:
 def make_leaderboard(folders: Sequence[Path | str], *, by: str = "test_g", seed: int = 0) -> Leaderboard:
     """Gather run folders of `vsre diagnose`, ranked within each test set by `by` ("test_s", "test_g" or "unseen").
 
-    What is no such run, or is not finished, is set aside with the reason. Raises VsreError where nothing is left.
+    A folder that is not such a run, or not finished, is set aside with the reason. Raises VsreError if none is left.
     """
     if by not in TITLES:
         raise VsreError(f"cannot rank by {by!r}. There are: {', '.join(TITLES)}.")
@@ -212,15 +212,15 @@ def make_leaderboard(folders: Sequence[Path | str], *, by: str = "test_g", seed:
 
 
 def _open(path: Path, name: str) -> Run:
-    """A finished run of `vsre diagnose`; VsreError with the reason for anything else."""
+    """Open a finished run of `vsre diagnose`; raises VsreError with the reason for anything else."""
     if not path.is_dir():
         raise VsreError("no such folder")
     if not (path / "metrics.json").is_file():
         if sample_files(path / "samples"):
-            raise VsreError("not finished: the same `vsre diagnose` goes on where it stopped")
-        raise VsreError("no metrics.json in it, so it is no run folder")
+            raise VsreError("not finished: the same `vsre diagnose` command resumes it")
+        raise VsreError("no metrics.json in it, so it is not a run folder")
     if not (path / "run.json").is_file():
-        raise VsreError("no run.json in it, so it is unknown what was asked of whom")
+        raise VsreError("no run.json in it, so it is unknown which model was asked what")
     run = open_run(ReportRun(name=name, folder=path))
     if run.info.get("benchmark"):
         raise VsreError(f"a run of the benchmark {run.info['benchmark']}: this page has runs of `vsre diagnose` only")
@@ -232,7 +232,7 @@ def _open(path: Path, name: str) -> Run:
 
 
 def _grouped(runs: Sequence[Run]) -> list[Group]:
-    """Runs on the same statements, asked with the same content of every pack that both were asked."""
+    """Group runs on the same statements for which every pack that both were asked has the same content."""
     groups: list[tuple[str | None, dict[str, Any], list[Run]]] = []
     for run in runs:
         data, packs = run.setting("triplets"), run.setting("packs")
@@ -248,14 +248,14 @@ def _grouped(runs: Sequence[Run]) -> list[Group]:
 
 
 def _source(run: Run) -> str:
-    """The last parts of the test data's path, which tell more than a fingerprint and no machine's folders."""
+    """Return the last parts of the test data's path: clearer than a fingerprint, without a machine's folders."""
     data = run.info.get("data")
     path = data.get("triplets") if isinstance(data, dict) else None
     return "/".join(Path(path).parts[-3:]).lstrip("/") if isinstance(path, str) else ""
 
 
 def _ranked(group: Group, by: str, seed: int) -> Group:
-    """Best first; below them the rows that are not ranked."""
+    """Rank a group, best first; rows that are not ranked come last."""
     place = (by, "acc_t")
     title = TITLES[by]
     ranked, rest = [], []
@@ -281,10 +281,10 @@ def _ranked(group: Group, by: str, seed: int) -> Group:
 
 
 def _draws(runs: Sequence[Run], by: str, seed: int) -> tuple[np.ndarray, int] | None:
-    """The figure of each run on the same resamples of the same images, and how many images those are.
+    """Return each run's figure on the same resamples of the same images, and the number of images.
 
-    A question to which one of them has an error counts for none. None where answers are missing or are about different
-    images.
+    A question that one run answered with an error counts for none of them. None if answers are missing or are about
+    different images.
     """
     tables = [answers_to(run, by) for run in runs]
     if any(table is None for table in tables):

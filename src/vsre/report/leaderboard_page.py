@@ -24,12 +24,12 @@ from vsre.report.text import clean, value_text
 
 HOW = {
     "paired": (
-        "Ranks are ranges: a model may have any rank that this sample leaves open. Two models are told apart where "
+        "Ranks are ranges: a model may have any rank that this sample leaves open. Two models are told apart if "
         "their difference, on the same resampled pictures, exceeds a bound that holds for all pairs at once (95 %)."
     ),
     "intervals": (
-        "Ranks are ranges: two models are told apart where their 95 % intervals do not overlap, because not all runs "
-        "have their answers at hand. A comparison of the answers would tell more of them apart."
+        "Ranks are ranges: two models are told apart if their 95 % intervals do not overlap, because some runs come "
+        "without their answers. Comparing answers would tell more of them apart."
     ),
 }
 
@@ -43,7 +43,7 @@ def rank_text(row: Row) -> str:
 
 
 def marks(row: Row) -> list[str]:
-    """What must be read with a row's figures."""
+    """Return what has to be read along with a row's figures."""
     told = []
     if row.leaks:
         told.append(f"trained under the leaking protocol “{row.protocol}”: knows most test rows")
@@ -55,11 +55,11 @@ def marks(row: Row) -> list[str]:
 
 
 def write_leaderboard(out_html: Path | str, board: Leaderboard, *, title: str = "Leaderboard") -> Path:
-    """Write the page, self-contained and without script; returns its path."""
+    """Write the page, self-contained and without script; return its path."""
     page = environment().get_template("leaderboard.html.j2").render(_context(board, title))
     out = Path(out_html)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(out, page.encode("utf-8", "replace"))  # an open browser tab never meets half a page
+    write_aside(out, page.encode("utf-8", "replace"))  # an open browser tab never loads half a page
     return out
 
 
@@ -113,7 +113,7 @@ def _cell(column: Column, row: Row) -> Cell:
 
 
 def _spread(row: Row) -> Cell:
-    """How accuracy swings over the wordings of the pool: standard deviation, lowest to highest."""
+    """Return how accuracy varies over the wordings of the pool: standard deviation, lowest to highest."""
     spread = row.run.section("test_g").get("acc_t_over_templates")
     std, low, high = (Estimate.of(spread.get(k) if isinstance(spread, dict) else None).value for k in _EDGES)
     number = COLUMNS[0].number
@@ -131,7 +131,7 @@ def _floor(row: Row) -> Cell:
     if floor.value is None:
         return Cell(DASH, why="not measured")
     c = COLUMNS[0]
-    return Cell(c.number(floor.value), why=f"goes by {guesser}, {c.interval(floor)}", short=c.short_interval(floor))
+    return Cell(c.number(floor.value), why=f"uses {guesser}, {c.interval(floor)}", short=c.short_interval(floor))
 
 
 def _counts(row: Row) -> Cell:
@@ -140,7 +140,7 @@ def _counts(row: Row) -> Cell:
 
 
 def _facts(row: Row) -> dict[str, Any]:
-    """How a row was run, for the table that is folded away."""
+    """Return how a row was run, for the collapsed table."""
     engine, packs, info = row.run.setting("engine"), row.run.setting("packs"), row.run.info
     engine = engine if isinstance(engine, dict) else {}
     notes = info.get("engine") if isinstance(info.get("engine"), dict) else {}
@@ -163,12 +163,12 @@ def _facts(row: Row) -> dict[str, Any]:
 
 
 def _short(fingerprint: Any) -> str:
-    """Enough of a fingerprint to tell two apart by eye."""
+    """Return enough of a fingerprint to tell two apart by eye."""
     return str(fingerprint or DASH).removeprefix("sha256:")[:8]
 
 
 def console_parts(board: Leaderboard, *, width: int = 120) -> Iterator[RenderableType]:
-    """The groups as tables for so many columns, then what was set aside; text from data is shown as it is."""
+    """Yield the groups as tables for `width` columns, then what was set aside; text from data is shown as it is."""
     shown = board.columns if width >= 110 else board.columns[:5]
     for group in board.groups:
         first = group.runs[0].metrics

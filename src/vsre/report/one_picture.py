@@ -1,4 +1,4 @@
-"""The page and the console's view of questions about one picture."""
+"""The page and the console output for questions about one picture."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _css_of(reading: bool | None) -> str:
 
 
 def write_page(out: Path, picture: Path, data: bytes, name: str, questions: Sequence[OneQuestion]) -> Path:
-    """One self-contained HTML file; the picture is drawn anew for it, at most 720 pixels wide and high."""
+    """Write one self-contained HTML file; the picture is re-encoded for it, at most 720 pixels wide and high."""
     image = load_image(data)
     image.thumbnail((_LARGEST, _LARGEST))
     buffer = io.BytesIO()
@@ -68,7 +68,7 @@ def write_page(out: Path, picture: Path, data: bytes, name: str, questions: Sequ
 
 
 def thumbnail(data: bytes, width: int = 48) -> Text:
-    """The picture for a terminal: two pixels a character, one above the other."""
+    """Render the picture for a terminal: two pixels per character, one above the other."""
     image: Image.Image = load_image(data)
     height = max(2, round(width * image.height / image.width) // 2 * 2)
     pixels = image.resize((width, height), Image.Resampling.BOX).load()

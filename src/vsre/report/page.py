@@ -1,4 +1,4 @@
-"""The report: one HTML file that holds all it shows and loads nothing."""
+"""The report: one self-contained HTML file that loads nothing."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _HERE = Path(__file__).parent
 
 
 def write_report(out_html: Path | str, runs: Sequence[ReportRun], meta: ReportMeta) -> Path:
-    """Write the report of some runs, in the order given, to one self-contained HTML file; returns its path.
+    """Write the report of some runs, in the order given, to one self-contained HTML file; return its path.
 
     The first run (of role "base") and the last (of role "expert") are contrasted. Figures that a run lacks
-    show as a dash with the reason. Raises VsreError when there is no run, or when a run folder holds no
-    readable metrics.json.
+    show as a dash with the reason. Raises VsreError if there is no run, or if a run folder has no readable
+    metrics.json.
     """
     loaded = [open_run(run) for run in runs]
     if not loaded:
@@ -49,7 +49,7 @@ def write_report(out_html: Path | str, runs: Sequence[ReportRun], meta: ReportMe
     page = environment().get_template("page.html.j2").render(_context(loaded, meta))
     out = Path(out_html)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(out, page.encode("utf-8", "replace"))  # an open browser tab never meets half a page
+    write_aside(out, page.encode("utf-8", "replace"))  # an open browser tab never loads half a page
     return out
 
 
@@ -58,14 +58,14 @@ def style_sheet() -> str:
 
 
 def environment() -> jinja2.Environment:
-    """Templates of this package, with everything shown escaped and cleaned."""
+    """Return the environment of this package's templates, which escapes and cleans everything shown."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE / "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        # whatever is shown passes here, so no text can be overlooked
+        # everything shown passes through here, so no text is missed
         finalize=lambda v: clean(v) if isinstance(v, str) and not isinstance(v, Markup) else v,
     )
     environment.filters.update(value=value_text, duration=duration, percent=charts.percent)
@@ -119,7 +119,7 @@ def _context(runs: list[Run], meta: ReportMeta) -> dict[str, Any]:
 
 
 def _as_rows(mapping: dict[str, Any]) -> list[dict[str, Any]]:
-    """A dictionary as a table: a row a key; groups of figures become columns."""
+    """Return a dictionary as a table: one row per key; groups of figures become columns."""
     return [
         {
             "check": name,
@@ -134,7 +134,7 @@ def _strong(name: str) -> str:
 
 
 def strips(runs: list[Run]) -> dict[str, Any]:
-    """The figure of the first screen: every model's accuracy under every wording of the pool."""
+    """Return the chart of the first screen: every model's accuracy under every wording of the pool."""
     pool = HEADLINES["test_g"]
     dots: dict[int, list[tuple[str, float]]] = {}
     for i, run in enumerate(runs):
@@ -186,7 +186,7 @@ def _by_pack(run: Run) -> list[dict[str, Any]]:
 
 
 def _packs(runs: list[Run]) -> list[dict[str, Any]]:
-    """For every pack, the charts of the runs side by side; a pack of one template has no curve to draw."""
+    """Return each pack's charts, runs side by side; a pack of one template has no curve and is left out."""
     charted = [{p["name"]: p for p in _by_pack(run)} for run in runs]
     counts = {name: max(p["count"] for side in charted if (p := side.get(name))) for side in charted for name in side}
     return [
@@ -201,7 +201,7 @@ def _packs(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def _template_table(runs: list[Run]) -> list[dict[str, Any]]:
-    """One row a template, five figures a run, in the order of `runs`."""
+    """Return one row per template with five figures per run, in the order of `runs`."""
     names = ("answered", "acc_t", "acc_a", "yes_acc", "no_acc")
     found = [{(str(t.get("pack")), str(t.get("template"))): t for t in run.templates()} for run in runs]
     places = dict.fromkeys(at for templates in found for at in templates)
@@ -214,7 +214,7 @@ def _template_table(runs: list[Run]) -> list[dict[str, Any]]:
 
 
 def _groups(column: str, runs: list[Run]) -> dict[str, Any]:
-    """Accuracy over all wordings by "relation" or "meta_category", most statements first."""
+    """Return accuracy over all wordings by "relation" or "meta_category", most statements first."""
     sides = [(run.name, cls, run.section(f"by_{column}")) for cls, run in zip("ab"[-len(runs) :], runs, strict=True)]
     statements = runs[-1].statements(column)
     figures = {

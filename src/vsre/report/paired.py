@@ -1,7 +1,7 @@
-"""Two models on the same questions: by how much they differ, whether the sample can tell, and on which questions.
+"""Two models on the same questions: by how much they differ, whether the sample shows it, and on which questions.
 
 The unit is the image: intervals are a paired bootstrap over images, p-values a sign-flip test over images, both for the
-difference of acc_t (right answers as a share of the questions asked). McNemar's test, which takes questions as
+difference of acc_t (right answers as a share of the questions asked). McNemar's test, which treats questions as
 independent, is given for single wordings. Each table is corrected for its number of comparisons, and every row says the
 smallest difference that its sample could have shown, so that "not told apart" is never read as "no difference".
 """
@@ -36,10 +36,10 @@ def compare_runs(
 ) -> Comparison:
     """Compare two run folders of `vsre diagnose` on the questions that both answered.
 
-    The tables by relation and meta category go by the wordings of `pack`: by default the pool where both were asked
-    it, so that they are Test-G taken apart, and otherwise all. `resamples` and `flips` are draws of the bootstrap and
-    of the sign-flip test, `examples` how many statements are listed each way. Raises VsreError, with the reasons, for a
-    folder that is no such run, samples that lack columns, and runs that share no question; questions that cannot be
+    The tables by relation and meta category use the wordings of `pack`: by default the pool if both were asked it, so
+    that they break down Test-G, and otherwise all. `resamples` and `flips` are draws of the bootstrap and of the
+    sign-flip test, `examples` is how many statements are listed each way. Raises VsreError, with the reasons, for a
+    folder that is not such a run, samples that lack columns, and runs that share no question; questions that cannot be
     compared are counted in `left_out`.
     """
     folders = [Path(a), Path(b)]
@@ -88,13 +88,13 @@ class _Work:
         return self.bootstrap.per_image(self.d.image, group, groups, values)
 
     def _rates(self, group: Array, groups: int, values: Array, of: Array | None = None) -> Draws:
-        """The share of `values` among the questions `of` (all), for each group, on the data and each resample."""
+        """Return the share of `values` among the questions `of` (all), per group, on the data and each resample."""
         below = np.ones(len(group)) if of is None else of
         pair_ = (self._sums(group, groups, v) for v in (values * below, below))
         return self.bootstrap.figures(np.divide, *pair_)
 
     def overall(self) -> dict[str, list[Contrast]]:
-        """One row a pack: the mean over its wordings, each counting the same, and within it each question."""
+        """Return one row per pack: the mean over its wordings, equally weighted, as are the questions in each."""
         rates = [Draws(np.hstack([drawn.mean(c).all for c in self.columns])) for drawn in self.by_template]
         widths = np.array([len(columns) for columns in self.columns])
         names = [(TITLES.get(pack, pack), pack) for pack in self.packs]
@@ -106,7 +106,7 @@ class _Work:
         return {"template": sorted(rows, key=lambda row: self.packs.index(row.pack or ""))}
 
     def groups(self) -> dict[str, list[Contrast]]:
-        """By meta category and by relation, each question counting the same; most statements first."""
+        """Return tables by meta category and by relation, questions equally weighted; most statements first."""
         d, found = self.d, {}
         for name, group, names in (("meta_category", d.meta, d.metas), ("relation", d.relation, d.relations)):
             rates = [self._rates(group, len(names), right) for right in (d.right_a, d.right_b)]
@@ -117,7 +117,7 @@ class _Work:
     def _contrasts(
         self, names: Sequence[tuple[str, str | None]], group: Array, weight: Array, rates: Sequence[Draws]
     ) -> list[Contrast]:
-        """One table: G groups of questions, each question with its weight in its group's mean (they sum to 1)."""
+        """Return one table: G groups of questions, each weighted in its group's mean by `weight` (sums to 1)."""
         d, groups = self.d, len(names)
         change = weight * (d.right_b.astype(float) - d.right_a)
 
@@ -192,7 +192,7 @@ class _Work:
         return rows
 
     def beside(self) -> list[Beside]:
-        """The share answered and the yes/no gap, the mean over wordings, for each pack."""
+        """Return the share answered and the yes/no gap, means over wordings, for each pack."""
         d, many = self.d, len(self.d.templates)
         answered, gaps = [], []
         for right, said in ((d.right_a, d.said_a), (d.right_b, d.said_b)):
@@ -203,7 +203,7 @@ class _Work:
         for i, pack in enumerate(self.packs):
             for name, drawn in (
                 ("answered", [rates.mean(self.columns[i]) for rates in answered]),
-                # resampling adds to both gaps, to the smaller one more
+                # resampling inflates both gaps, the smaller one more
                 ("yes/no gap", [gap.distance(self.columns[i]).centred() for gap in gaps]),
             ):
                 first, second = drawn
@@ -221,7 +221,7 @@ class _Work:
         return rows
 
     def swings(self, most: int) -> dict[str, list[Swing]]:
-        """The statements with the largest change in the share of wordings answered rightly, each way; ties by key."""
+        """Return the statements whose share of wordings answered correctly changed most, each way; ties by key."""
         d, many = self.d, len(self.d.keys)
         asked, a, b = (np.bincount(d.key, v, many) for v in (np.ones(len(d.key)), d.right_a, d.right_b))
         first = np.zeros(many, np.int64)

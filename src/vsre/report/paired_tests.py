@@ -1,7 +1,7 @@
 """Tests for two models that answered the same questions, and what a sample of a given size can show.
 
-Answers about one picture hang together, so a test that counts questions as independent finds differences that are not
-there. McNemar's test is such a one: it is given for one wording at a time, beside a test whose units are the pictures.
+Answers about one picture are correlated, so a test that treats questions as independent finds differences that are not
+there. McNemar's test is one: it is given for one wording at a time, alongside a test whose units are the pictures.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from vsre.report.seeds import holm
 
 ALPHA, POWER = 0.05, 0.8
 _EXACT = 13
-"""Up to so many images with a difference all sign patterns are gone through (2^13 = 8,192), above they are drawn."""
+"""Up to so many images with a difference, all sign patterns are tried (2^13 = 8,192); above, they are sampled."""
 _CHUNK = 1000
 
 
 class McNemar(NamedTuple):
-    """Two-sided p-values for `a_only` questions that A alone has right against `b_only` that B alone has."""
+    """Two-sided p-values for `a_only` questions that only A has right against `b_only` that only B has right."""
 
     a_only: int
     b_only: int
@@ -33,11 +33,11 @@ class McNemar(NamedTuple):
 
 
 def mcnemar(a_only: int, b_only: int) -> McNemar:
-    """McNemar's exact conditional test and its mid-p variant (Fagerland, Lydersen & Laake 2013).
+    """Return McNemar's exact conditional test and its mid-p variant (Fagerland, Lydersen & Laake 2013).
 
     Under the null hypothesis the discordant questions fall to either side like a fair coin. The exact test is
-    conservative; mid-p takes off the probability of what was seen and comes close to the level. Both take every
-    question as independent, which questions about one picture are not.
+    conservative; mid-p subtracts the probability of what was observed and comes close to the nominal level. Both treat
+    questions as independent, which those about one picture are not.
     """
     n, least = a_only + b_only, min(a_only, b_only)
     if n == 0:
@@ -48,16 +48,16 @@ def mcnemar(a_only: int, b_only: int) -> McNemar:
 
 
 def sign_flip(parts: Array, *, draws: int = 10_000, seed: int = 0) -> Array:
-    """Two-sided p-values (G,) for a difference of 0, with images as units.
+    """Return two-sided p-values (G,) for a difference of 0, with images as units.
 
-    `parts` (I, G) holds what each image adds to each of G differences. Where two models are alike, which of them an
-    image's answers belong to could be swapped, all of that image's at once: its part changes sign. p is the share of
-    swaps that give a difference as large. With one question an image this is McNemar's exact test; its normal
-    approximation is the test of Obuchowski (1998) for clustered pairs, as in Durkalski et al. (2003). Exact up to
-    13 images with a difference, by seeded draws above, where p cannot be less than 1 / (draws + 1).
+    `parts` (I, G) holds what each image adds to each of G differences. If two models are alike, all answers about an
+    image can be swapped between them: its part changes sign. p is the share of swaps that give a difference at least as
+    large. With one question per image this is McNemar's exact test; its normal approximation is the test of Obuchowski
+    (1998) for clustered pairs, as in Durkalski et al. (2003). Exact up to 13 images with a difference; above, by seeded
+    draws, where p cannot be less than 1 / (draws + 1).
     """
     observed = np.abs(parts.sum(0))
-    slack = 1e-9 * np.abs(parts).sum(0)  # sums that are equal but for rounding count as equal
+    slack = 1e-9 * np.abs(parts).sum(0)  # sums that differ only by rounding count as equal
     rng = np.random.default_rng(seed)
     reached = np.zeros(parts.shape[1])
     for start in range(0, draws, _CHUNK):
@@ -75,10 +75,10 @@ def _all_flips(parts: Array, observed: float) -> float:
 
 
 def corrected(p_values: Sequence[float]) -> list[tuple[float, float]]:
-    """(Holm's p, Benjamini and Hochberg's q) of each, in the order given.
+    """Return (Holm's p, Benjamini and Hochberg's q) of each, in the order given.
 
-    Holm holds the chance of any false alarm in the table below the level, however the tests hang together; q below .1
-    says that a tenth of the rows as far up may be false alarms (for tests that are independent or lean the same way).
+    Holm keeps the chance of any false alarm in the table below the level, however the tests are correlated; q below .1
+    says that a tenth of the rows up to there may be false alarms (for independent or positively dependent tests).
     """
     if not p_values:
         return []
@@ -87,11 +87,11 @@ def corrected(p_values: Sequence[float]) -> list[tuple[float, float]]:
 
 
 class Spread(NamedTuple):
-    """What the precision of one difference hangs on.
+    """What the precision of one difference depends on.
 
-    `n` statements stand behind it, `discordance` is the mean of their squared differences (with one wording: the share
-    of statements that just one of the models has right); `design_effect` is how many times larger its variance is than
-    that of `n` independent statements; `images` is the number of units, `wordings` that of questions a statement.
+    `n` statements are behind it, `discordance` is the mean of their squared differences (with one wording: the share of
+    statements that just one of the models has right); `design_effect` is how many times larger its variance is than
+    that of `n` independent statements; `images` is the number of units, `wordings` that of questions per statement.
     """
 
     n: float
@@ -102,13 +102,13 @@ class Spread(NamedTuple):
 
 
 def spreads(image_parts: Array, image_weights: Array, parts: Array, weights: Array, *, wordings: Array) -> list[Spread]:
-    """The spread of G differences, each a weighted sum over statements.
+    """Return the spread of G differences, each a weighted sum over statements.
 
     `image_parts` and `image_weights` are (I, G), `parts` and `weights` (K, G): what an image or a statement adds to the
     difference, and its share of the weight, which sums to 1 in each group; `wordings` (G,) as in Spread. The design
     effect is the ratio of the two variances that result with images and with statements as units (Kish 1965), at least
-    1: a sample that by chance hangs together less must not be trusted more. Without any difference it is the mean
-    number of statements an image.
+    1: a sample that by chance is less correlated must not be trusted more. Without any difference it is the mean number
+    of statements per image.
     """
     images, n = (image_weights > 0).sum(0), 1 / (weights**2).sum(0)
     discordance = n * (parts**2).sum(0)
@@ -123,24 +123,24 @@ def spreads(image_parts: Array, image_weights: Array, parts: Array, weights: Arr
 
 
 def detectable(spread: Spread, *, alpha: float = ALPHA, power: float = POWER) -> float | None:
-    """The smallest true difference that a sample of this size and spread shows in `power` of all cases, two-sided.
+    """Return the smallest true difference that a sample of this size and spread shows in `power` of cases, two-sided.
 
     Solves Connor's (1987) equation for pairs, d = t1 sqrt(v D) + t2 sqrt(v (D - d^2)), with D the discordance and
     v = design effect / n; t1 and t2 are quantiles at 1 - alpha / 2 and `power` of Student's t with images - 1 degrees
-    of freedom in place of the normal's, for samples of few pictures. Half a question is added to each cell of the table
+    of freedom instead of the normal's, for samples of few pictures. Half a question is added to each cell of the table
     of pairs (Agresti & Min 2005), so that a sample without a discordant pair does not promise to show everything, and D
-    is no less than d itself needs.
-    600 independent rows with a discordance of .12 show 4 points. None where no difference could be shown.
+    is at least what d itself requires.
+    600 independent rows with a discordance of .12 show 4 points. None if no difference could be shown.
     """
     if spread.images < 2:
         return None
     low, high = (float(stats.t.ppf(q, spread.images - 1)) for q in (1 - alpha / 2, power))
-    added = 1 / spread.wordings  # half a question a cell, in statements
+    added = 1 / spread.wordings  # half a question per cell, in statements
     discordance = (spread.n * spread.discordance + added) / (spread.n + 2 * added)
     v = spread.design_effect / spread.n
 
     def shortfall(d: float) -> float:
-        # a difference of d takes at least that much discordance: d / wordings of it, and no less than d^2
+        # a difference of d requires that much discordance: at least d / wordings, and at least d^2
         needed = max(discordance, d / spread.wordings, d * d)
         return low * math.sqrt(v * needed) + high * math.sqrt(v * (needed - d * d)) - d
 

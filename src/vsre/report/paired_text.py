@@ -18,28 +18,27 @@ from vsre.report.results import DASH, markdown_name
 from vsre.report.text import clean
 
 _WIDE = 110
-"""Columns of a console from which on an interval stands beside its figure, not below."""
+"""From this many console columns, an interval is placed next to its figure, not below it."""
 
 _SHOWN = 15
-"""So many rows of a long table are shown on a console."""
+"""How many rows of a long table are shown on a console."""
 
 _ABOUT = (
     "In %, differences in points, in brackets 95 % (paired bootstrap over images). p: sign-flip test over images; "
-    "Holm: corrected for the rows of the table, which the verdict goes by; q (where there is room): false discovery "
-    "rate (Benjamini and Hochberg). Shows from: the smallest true difference that a sample like this shows 4 times of "
-    "5, alone and (in parentheses) after the correction, given how often the two disagree here and how far answers "
-    "about one picture hang together. “Not told apart” is no finding of equality: differences below that may well be "
-    "there."
+    "Holm: corrected for the rows of the table; the verdict uses it; q (if there is room): false discovery rate "
+    "(Benjamini and Hochberg). Shows from: the smallest true difference that a sample like this shows 4 times out of "
+    "5, alone and (in parentheses) after the correction, given how often the two disagree here and how correlated "
+    "answers about one picture are. “Not told apart” does not mean equal: there may well be differences below that."
 )
 _MCNEMAR = (
     "McNemar's test (exact, mid-p) counts statements as independent. Those about one picture are not, so it calls too "
-    "much significant; it stands here to compare with others' tables. Take p."
+    "much significant; it is given for comparison with others' tables. Use p."
 )
 
 
 @dataclass(frozen=True)
 class Section:
-    """A table in words: its title, what to know about it, its columns and rows; the first column is text."""
+    """A table as text: its title, what to know about it, its columns and rows; the first column is text."""
 
     title: str
     columns: Sequence[str]
@@ -48,7 +47,7 @@ class Section:
 
 
 def found(c: Comparison) -> list[str]:
-    """One sentence a headline figure: what this sample shows, or what it could have shown."""
+    """Return one sentence per headline figure: what this sample shows, or what it could have shown."""
     lines = []
     for row in c.tables["overall"]:
         change = f"{signed(row.difference)} points{_interval(row)}"
@@ -59,14 +58,14 @@ def found(c: Comparison) -> list[str]:
         else:
             least = f"{100 * row.detectable_corrected:.1f}"
             lines.append(
-                f"{row.name}: not told apart ({change}). A sample like this shows {least} points or more 4 times of 5; "
-                "smaller differences may be there."
+                f"{row.name}: not told apart ({change}). A sample like this shows {least} points or more 4 times out "
+                "of 5; smaller differences may be there."
             )
     return lines
 
 
 def lost(c: Comparison) -> list[str]:
-    """What was left out, in words."""
+    """Return what was left out, in words."""
     sides = (("a", f"of A ({c.a})"), ("b", f"of B ({c.b})"), ("both", "asked of both"))
     return [
         f"left out {who}: " + ", ".join(f"{n:,} {reason}" for reason, n in counts.items())
@@ -76,7 +75,7 @@ def lost(c: Comparison) -> list[str]:
 
 
 def sections(c: Comparison, *, full: bool = True) -> list[Section]:
-    """The tables; with `full` false only those rows of the long ones that tell the two apart."""
+    """Return the tables; with `full` false, the long ones have only rows that are told apart."""
     over = "all wordings" if c.grouped_over is None else f"the wordings of {TITLES.get(c.grouped_over, c.grouped_over)}"
     made = [
         _contrasts("Overall", c.tables["overall"], _ABOUT),
@@ -96,14 +95,14 @@ def sections(c: Comparison, *, full: bool = True) -> list[Section]:
                 )
                 for r in c.agreement
             ],
-            "Same answer: both yes or both no. Error consistency (Cohen's kappa of right and wrong): 0 where two "
-            "models err together as often as chance makes them, 1 where they err on the same questions.",
+            "Same answer: both yes or both no. Error consistency (Cohen's kappa of right and wrong): 0 if two "
+            "models err together as often as by chance, 1 if they err on the same questions.",
         ),
         Section(
-            "Beside accuracy",
+            "Besides accuracy",
             ("", "A", "B", "B − A"),
             [(r.name, _percent(r.a), _percent(r.b), DASH if r.difference is None else _change(r)) for r in c.beside],
-            "A difference in acc_t may come from answers that could not be read, or from leaning to yes or no. "
+            "A difference in acc_t may come from answers that could not be read, or from leaning towards yes or no. "
             "Not corrected.",
         ),
     ]
@@ -119,14 +118,14 @@ def sections(c: Comparison, *, full: bool = True) -> list[Section]:
 
 
 def _cut(title: str, rows: Sequence[Contrast], full: bool, *, mcnemar: bool = False) -> Section:
-    """A long table whole, or only its rows that are told apart, largest difference first."""
+    """Return a long table whole, or only its rows that are told apart, largest difference first."""
     if full:
         return _contrasts(title, rows, _MCNEMAR if mcnemar else "", mcnemar=mcnemar)
     apart = sorted((r for r in rows if r.p_holm < ALPHA), key=lambda r: -abs(r.difference))
     least = min((r.detectable_corrected for r in rows if r.detectable_corrected is not None), default=None)
     told = f"{len(apart)} of {len(rows)} rows are told apart after Holm's correction"
     told += f", the first {_SHOWN} are shown" if len(apart) > _SHOWN else ""
-    best = "" if least is None else f"; no row's sample shows a difference below {100 * least:.1f} points"
+    best = "" if least is None else f"; no row's sample could show a difference below {100 * least:.1f} points"
     about = f"{told}{best}. All rows: --all, --markdown, --json."
     if mcnemar and apart:
         about += f" {_MCNEMAR}"
@@ -183,7 +182,7 @@ def _p(value: float) -> str:
 
 
 def console_parts(c: Comparison, *, full: bool = False, width: int = _WIDE) -> Iterator[RenderableType]:
-    """What the command prints, top to bottom, for so many columns; text from data is shown as it is."""
+    """Yield what the command prints, top to bottom, for `width` columns; text from data is shown as it is."""
     yield Text.assemble(("A ", "bold"), clean(c.a), ("   B ", "bold"), clean(c.b))
     yield Text(_counted(c))
     for line in lost(c):
@@ -219,7 +218,7 @@ def _counted(c: Comparison) -> str:
 
 
 def comparison_markdown(c: Comparison) -> str:
-    """All tables as GitHub Markdown."""
+    """Return all tables as GitHub Markdown."""
     lines = [f"# {_cell(c.b)} (B) against {_cell(c.a)} (A)", "", _counted(c)]
     for line in (*lost(c), *c.notes):
         lines += ["", f"> {_cell(line)}"]

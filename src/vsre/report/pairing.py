@@ -1,4 +1,4 @@
-"""Two run folders brought together, question by question; what cannot be brought together is counted and explained."""
+"""Pairing two run folders question by question; what cannot be paired is counted and explained."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _NOT_SETTINGS = ("weights", "model_type")
 class Paired:
     """The N questions that both runs were asked and answered, the same rows for both.
 
-    `image`, `key`, `template`, `relation`, `meta` are codes (N,) into the lists beside them; `truth`, `right_a`, ...
-    are flags (N,); `said_a` and `said_b` hold readings. `left_out` counts, for each side and for both, what is not here
-    and why; `notes` says what a reader must know before the figures.
+    `image`, `key`, `template`, `relation`, `meta` are codes (N,) into the lists that follow them; `truth`, `right_a`,
+    ... are flags (N,); `said_a` and `said_b` hold readings. `left_out` counts, for each side and for both, what is
+    missing here, by reason; `notes` says what to know before reading the figures.
     """
 
     a: Half
@@ -50,7 +50,7 @@ class Paired:
     notes: list[str] = field(default_factory=list)
 
     def of_pack(self, pack: str) -> Paired:
-        """The questions of one pack alone, with the relations and templates that occur in it; images and keys stay."""
+        """Keep one pack's questions, with the relations and templates that occur in them; images and keys stay."""
         here = np.array([name == pack for name, _ in self.templates])[self.template]
         rows = ("image", "key", "template", "relation", "meta", "truth", "right_a", "right_b", "said_a", "said_b")
         cut: dict[str, Any] = {name: getattr(self, name)[here] for name in rows}
@@ -61,7 +61,7 @@ class Paired:
 
 
 def pair(a: Half, b: Half) -> Paired:
-    """The questions that both runs answered; VsreError with every reason found when there is none."""
+    """Pair the questions that both runs answered; raises VsreError with every reason found if there are none."""
     left: dict[str, dict[str, int]] = {side: _left_alone(h, o) for side, h, o in (("a", a, b), ("b", b, a))}
     ids = joined(b.table, "pack", "template", "key")
     at = pc.index_in(joined(a.table, "pack", "template", "key"), value_set=ids)
@@ -117,7 +117,7 @@ def pair(a: Half, b: Half) -> Paired:
 
 
 def _left_alone(half: Half, other: Half) -> dict[str, int]:
-    """Why questions of one run are not in the other, and how many."""
+    """Count one run's questions that are not in the other, by reason."""
     counts = {name: n for name, n in half.counts.items() if name != "asked" and n}
     there = pc.is_in(
         joined(half.table, "pack", "template", "key"), value_set=joined(other.table, "pack", "template", "key")
@@ -135,7 +135,7 @@ def _left_alone(half: Half, other: Half) -> dict[str, int]:
 
 
 def _nothing_shared(a: Half, b: Half, shared: int, left: dict[str, dict[str, int]]) -> str:
-    """Why there is nothing to compare, from what the two folders say."""
+    """Say why there is nothing to compare, from what the two folders record."""
     why = []
     prints = [h.setting("settings", "triplets") for h in (a, b)]
     if prints[0] != prints[1]:
@@ -149,7 +149,7 @@ def _nothing_shared(a: Half, b: Half, shared: int, left: dict[str, dict[str, int
         why.append(f"their packs differ ({_listed(packs[0])} against {_listed(packs[1])})")
     if shared:
         reasons = ", ".join(f"{n:,} {reason}" for reason, n in left["both"].items())
-        why.append(f"of {shared:,} questions asked of both none can be used: {reasons}")
+        why.append(f"of the {shared:,} questions asked of both, none can be used: {reasons}")
     elif common and not packs[0].isdisjoint(packs[1]):
         why.append("no statement was asked of both under the same template")
     return (
@@ -163,10 +163,10 @@ def _listed(names: set[str]) -> str:
 
 
 def _notes(a: Half, b: Half) -> list[str]:
-    """What a reader must know before the figures."""
+    """Return what a reader must know before reading the figures."""
     told = [
-        f"{h.name} was trained under the leaking protocol “{h.info.get('protocol')}”: most test statements stand in "
-        "its training data, so what it has right is memory as well as sight."
+        f"{h.name} was trained under the leaking protocol “{h.info.get('protocol')}”: most test statements are in "
+        "its training data, so right answers reflect memory as well as sight."
         for h in (a, b)
         if h.leaks
     ]
@@ -175,7 +175,7 @@ def _notes(a: Half, b: Half) -> list[str]:
     ]
     prints = [h.setting("settings", "triplets") for h in (a, b)]
     if prints[0] != prints[1]:
-        told.append(f"The test data are not the same ({prints[0]} against {prints[1]}): compared is what they share.")
+        told.append(f"The test data differ ({prints[0]} against {prints[1]}): only what they share is compared.")
     packs = [h.setting("settings", "packs") or {} for h in (a, b)]
     changed = sorted(p for p in packs[0].keys() & packs[1].keys() if packs[0][p] != packs[1][p])
     if changed:
@@ -192,12 +192,12 @@ def _notes(a: Half, b: Half) -> list[str]:
     if differ:
         told.append(f"The two differ in more than the model: {'; '.join(differ)}.")
     if any(h.table["prompt"].null_count for h in (a, b)):
-        told.append("A run keeps no prompts, so it is not known whether both were asked in the same words.")
+        told.append("A run keeps no prompts, so it is unknown whether both were asked in the same words.")
     return told
 
 
 def _lost(both: dict[str, int], shared: int) -> list[str]:
-    """What questions asked of both were lost to, where it is more than a slip."""
+    """Say why questions asked of both were left out, unless only a few ended in an error."""
     return [
         f"{n:,} of {shared:,} questions asked of both are left out: {reason}."
         for reason, n in both.items()

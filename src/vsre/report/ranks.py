@@ -1,4 +1,4 @@
-"""Ranks with their uncertainty: which of several models a sample can tell apart, and the ranks that leaves open."""
+"""Ranks with their uncertainty: which of several models a sample can tell apart, and the ranks left open."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from vsre.report.inputs import Estimate
 
 
 def told_apart(draws: Array, images: int) -> Array:
-    """Which of n models lie above which, (n, n) of bool, from a figure of each on the same resamples, (n, 1 + R).
+    """Return which of n models are above which, bool (n, n), from each one's figure on the same resamples, (n, 1 + R).
 
-    All pairs are held against one bound: the 95th percentile, over resamples, of the largest studentised deviation of
-    any difference from its value on the data. So in 95 % of samples no pair at all is told apart wrongly, and the ranks
-    that follow hold for all models at once (Mogstad, Romano, Shaikh & Wilhelm 2024, "Inference for Ranks"). For samples
-    of few `images` the bound is that of Student's t at the same tail, and the resamples' spread, which is short by a
-    factor of (images - 1) / images in variance, is made up for.
+    All pairs are compared with one bound: the 95th percentile, over resamples, of the largest studentised deviation of
+    any difference from its value on the data. So in 95 % of samples no pair is told apart wrongly, and the resulting
+    ranks hold for all models at once (Mogstad, Romano, Shaikh & Wilhelm 2024, "Inference for Ranks"). For few `images`
+    the bound is that of Student's t at the same tail, and the resamples' variance, which is too small by a factor of
+    (images - 1) / images, is corrected.
     """
     value = draws[:, None, 0] - draws[None, :, 0]
     drawn = draws[:, None, 1:] - draws[None, :, 1:]  # (n, n, R)
@@ -33,13 +33,13 @@ def told_apart(draws: Array, images: int) -> Array:
 
 
 def apart_by_interval(figures: Sequence[Estimate]) -> Array:
-    """The same where answers are not at hand: an interval that lies wholly above another's. It separates less."""
+    """Return the same without answers: an interval has to be entirely above another's. It separates fewer pairs."""
     low = np.array([np.nan if f.low is None else f.low for f in figures])
     high = np.array([np.nan if f.high is None else f.high for f in figures])
     return np.asarray(low[:, None] > high[None, :])
 
 
 def rank_ranges(above: Array) -> list[tuple[int, int]]:
-    """For each model the best and the worst rank it may have: 1 + those above it, and n - those below it."""
+    """Return the best and worst rank each model may have: 1 + those above it, and n - those below it."""
     n = len(above)
     return [(1 + int(above[:, i].sum()), n - int(above[i].sum())) for i in range(n)]

@@ -1,4 +1,4 @@
-"""What answers hang on, for people: one sentence a model, and a table of the probes."""
+"""What answers depend on, for people: one sentence per model, and a table of the probes."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ _ROWS = {
     ("contradiction", "opposite"): "contradiction: a statement and its opposite both affirmed",
     ("contradiction", "negated"): "contradiction: a statement and its denial both affirmed",
 }
-"""Each figure of `vsre.diagnose.reliance` in words; shares of "stays" and "turns" are of the pairs that ask for it."""
+"""Each figure of `vsre.diagnose.reliance` in words; shares of "stays" and "turns" are of the pairs that call for it."""
 
 
 def reliance_line(run: Run) -> str | None:
-    """One sentence: how much the picture adds; None where no probes were asked."""
+    """Return one sentence on how much the picture adds; None if no probes were asked."""
     found = run.metrics.get("picture_reliance")
     gain = (found or {}).get("gain", {}).get("blank")
     if not found or gain is None or gain["value"] is None:
@@ -49,7 +49,7 @@ def reliance_line(run: Run) -> str | None:
         return text + "."
     interval = f"[{signed(gain['low'])}, {signed(gain['high'])}]"
     if gain["low"] > 0:
-        return f"{text}: it looks, for {signed(gain['value'])} points {interval}."
+        return f"{text}: it looks, which gains {signed(gain['value'])} points {interval}."
     if gain["high"] < 0:
         return f"{text}: the picture misleads it, {signed(gain['value'])} points {interval}."
     told = f"{signed(gain['value'])} points {interval}, {found['n_triplets']:,} statements"
@@ -57,7 +57,7 @@ def reliance_line(run: Run) -> str | None:
 
 
 def reliance_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """A row a figure, a column a model: in %, interval in brackets, behind it what chance gives."""
+    """Return one row per figure, one column per model: in %, the interval in brackets, then what chance gives."""
     probed = [run for run in runs if run.metrics.get("picture_reliance")]
     table = []
     for (group, name), title in _ROWS.items():
@@ -78,7 +78,7 @@ def _cell(group: str, figure: dict[str, Any] | None) -> str:
 
 
 def likelihood_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
-    """acc_t of the answers said beside that of the likelier option, by headline; a row a model."""
+    """Return acc_t of the answers given and of the likelier option, by headline; one row per model."""
     table = []
     for run in runs:
         found = run.metrics.get("likelihood") or {}
@@ -97,12 +97,12 @@ def likelihood_rows(runs: Sequence[Run]) -> list[dict[str, str]]:
 
 
 def reliance_table(run: Run) -> Table | None:
-    """The probes of one model for a console."""
+    """Return the probes of one model as a console table."""
     rows = reliance_rows([run])
     if not rows:
         return None
     table = Table(
-        "probe", "%", title="What the answers hang on", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False
+        "probe", "%", title="What the answers depend on", box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False
     )
     for row in rows:
         table.add_row(row["probe"], Text(clean(row[run.name])))

@@ -1,4 +1,4 @@
-"""The result table: one row a model, then the blind floor and chance; for the page, a console, Markdown."""
+"""The result table: one row per model, then the blind floor and chance; for the page, a console, Markdown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of the result table: where it stands in metrics.json and how it is written."""
+    """A figure of the result table: its place in metrics.json and how it is written."""
 
     title: str
     about: str
@@ -40,7 +40,7 @@ class Column:
         return "" if e.low is None else f"[{self.number(e.low)}, {self.number(e.high)}]"
 
     def short_interval(self, e: Estimate) -> str:
-        """The interval with one digit less and no brackets, so that the table fits 80 columns: "48–53"."""
+        """Return the interval with one digit fewer and no brackets, so that the table fits 80 columns: "48–53"."""
         if e.low is None or e.high is None:
             return ""
         low, high = (f"{self.scale * v:.{self.digits - 1}f}".replace("-", "−") for v in (e.low, e.high))
@@ -59,17 +59,17 @@ COLUMNS = (
 
 
 NON_SPATIAL = Column("Non-spatial", "is there a cat? a cat or a dog? on other scenes", ("general", "acc_t"))
-"""Shown where some run measured it (a recipe's diagnose.general)."""
+"""Shown if some run measured it (a recipe's diagnose.general)."""
 
 
 def columns(runs: Sequence[Run]) -> tuple[Column, ...]:
-    """The columns that the table of these runs has."""
+    """Return the columns of the table of these runs."""
     return (*COLUMNS, NON_SPATIAL) if any(NON_SPATIAL.of(run).value is not None for run in runs) else COLUMNS
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure as text: the number, its interval, and its n where the column does not share one."""
+    """One figure as text: the number, its interval, and its n if the column does not share one."""
 
     number: str
     interval: str = ""
@@ -87,7 +87,7 @@ class Row:
 
 
 def shared_n(column: Column, runs: Sequence[Run]) -> int | None:
-    """The n that every model has in a column, so that it is said once."""
+    """Return the n that every model has in a column, to be shown once; None if they differ."""
     found = {column.of(run).n for run in runs}
     return found.pop() if len(found) == 1 else None
 
@@ -101,13 +101,13 @@ def _cell(column: Column, run: Run, *, say_n: bool) -> Cell:
 
 
 def missing_reason(run: Run, column: Column) -> str:
-    """Why a figure is absent, where the run says so; otherwise that it was not measured."""
+    """Return why a figure is absent if the run says so; otherwise that it was not measured."""
     reason = run.section("missing").get(column.path[0])
     return reason if isinstance(reason, str) else "not measured"
 
 
 def rows(runs: Sequence[Run]) -> list[Row]:
-    """The models in order, then what needs no picture: the blind floor of the same test, and chance."""
+    """Return the models in order, then what needs no picture: the blind floor of the same test, and chance."""
     shown = columns(runs)
     shared = [shared_n(c, runs) for c in shown]
     table = [
@@ -126,14 +126,14 @@ def rows(runs: Sequence[Run]) -> list[Row]:
             Cell(c.number(floor.value), c.interval(floor), short=c.short_interval(floor)) if c.floor else Cell("")
             for c in shown
         )
-        table.append(Row("Blind floor", "floor", f"no picture; goes by {name}", tuple(cells)))
+        table.append(Row("Blind floor", "floor", f"no picture; uses {name}", tuple(cells)))
     chance = (Cell("" if c.chance is None else c.number(c.chance)) for c in shown)
     table.append(Row("Chance", "chance", "a fair coin", tuple(chance)))
     return table
 
 
 def more(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row a model of what the result table has no room for, as text."""
+    """Return one row per model of what the result table has no room for, as text."""
     plain = Column("", "", (), scale=1, digits=2)
     table = []
     for run in runs:
@@ -158,7 +158,7 @@ def _loaded(runs: Sequence[ReportRun | Run]) -> list[Run]:
 
 
 def result_table(runs: Sequence[ReportRun | Run], *, title: str = "Result") -> Table:
-    """The result table for a console: number over interval, every model, the blind floor, chance."""
+    """Return the result table for a console: number above interval, every model, the blind floor, chance."""
     loaded = _loaded(runs)
     table = Table(
         title=title,
@@ -179,7 +179,7 @@ def result_table(runs: Sequence[ReportRun | Run], *, title: str = "Result") -> T
 
 
 def markdown_table(runs: Sequence[ReportRun | Run]) -> str:
-    """The result table as GitHub Markdown, each figure with its interval, for a README or a model card."""
+    """Return the result table as GitHub Markdown, each figure with its interval, for a README or a model card."""
     loaded = _loaded(runs)
     titles = [c.title for c in columns(loaded)]
     lines = ["| Model | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
@@ -190,7 +190,7 @@ def markdown_table(runs: Sequence[ReportRun | Run]) -> str:
 
 
 def markdown_name(name: str) -> str:
-    """A model's name inside a Markdown table."""
+    """Escape a model's name for a Markdown table."""
     return clean(name).replace("|", "\\|").replace("<", "&lt;")
 
 
@@ -201,7 +201,7 @@ def _caption(runs: Sequence[Run]) -> str:
 
 
 def as_json(runs: Sequence[ReportRun | Run]) -> list[dict[str, Any]]:
-    """The same figures for programs: one object a model, fractions, null where unknown."""
+    """Return the same figures for programs: one object per model, fractions, null if unknown."""
     loaded = _loaded(runs)
     return [
         {

@@ -1,9 +1,9 @@
 """Several seeds of one recipe as one result: means over seeds, with intervals, and each step tested.
 
-A seed draws its own world, trains its own models and is tested on its own pictures: a replicate of the whole. What two
-seeds differ by holds everything that may differ, so intervals and p-values are those of a t-test over the seeds' own
-figures, with seeds - 1 degrees of freedom; with three seeds only large and steady differences pass. Beside them stands
-the interval over pictures, for these very seeds: how well each of them was measured.
+A seed draws its own world, trains its own models and is tested on its own pictures: a replicate of the whole. The
+differences between seeds include everything that may vary, so intervals and p-values are those of a t-test over the
+seeds' figures, with seeds - 1 degrees of freedom; with three seeds only large and consistent differences pass. The
+interval over pictures, for these particular seeds, is given too: how precisely each of them was measured.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ Draws = np.ndarray
 
 
 def pooled(per_seed: Sequence[Draws]) -> dict[str, Any]:
-    """The mean of a figure known as draws of each seed: {"value", "low", "high", "p", "pictures", "seeds"}.
+    """Average a figure given as draws of each seed: {"value", "low", "high", "p", "pictures", "seeds"}.
 
     `low` and `high` bound 95 % over seeds, `p` is two-sided for the figure being 0 (both by Student's t); `pictures` is
-    [low, high] over resampled pictures with the seeds as they are. Seeds that agree to the last answer, as a handful of
-    statements allows, say nothing of how seeds differ: `p` is 1 then.
+    [low, high] over resampled pictures with the seeds as they are. Seeds that agree exactly, as may happen with few
+    statements, say nothing about how seeds differ: `p` is 1 then.
     """
     values = np.array([d[0] for d in per_seed])
     mean, error = values.mean(), values.std(ddof=1) / np.sqrt(len(values))
@@ -53,22 +53,22 @@ def pooled(per_seed: Sequence[Draws]) -> dict[str, Any]:
 
 
 def known(drawn: Sequence[Draws | None]) -> list[Draws] | None:
-    """The draws of all seeds; None where one has none, or no figure."""
+    """Return the draws of all seeds; None if one has no draws or no figure."""
     found = [d for d in drawn if d is not None and np.isfinite(d[0])]
     return found if found and len(found) == len(drawn) else None
 
 
 def same_pictures(runs: Sequence[Run]) -> bool:
-    """Whether all were tested on the same pictures, as seeds are where those are no drawn scenes.
+    """Whether all were tested on the same pictures, as seeds are unless the pictures are drawn scenes.
 
-    Resamples of the pictures are then to be the same for all: so many seeds are not so many pictures.
+    Resamples of the pictures must then be the same for all: more seeds are not more pictures.
     """
     tables = [run.samples(("image_id",)) for run in runs]
     return len({frozenset() if t is None else frozenset(pc.unique(t["image_id"]).to_pylist()) for t in tables}) == 1
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction for many comparisons, in the order given."""
+    """Apply Holm's step-down correction for multiple comparisons, in the order given."""
     adjusted, largest = [0.0] * len(p_values), 0.0
     for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
@@ -77,7 +77,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def spread(values: Sequence[Any]) -> dict[str, Any] | None:
-    """Mean, lowest and highest of the seeds' figures; None where one is missing."""
+    """Return mean, lowest and highest of the seeds' figures; None if one is missing."""
     known = [float(v) for v in values if isinstance(v, int | float)]
     if not known or len(known) < len(values):
         return None
@@ -86,15 +86,15 @@ def spread(values: Sequence[Any]) -> dict[str, Any] | None:
 
 
 def over_seeds(runs: Mapping[int, Sequence[ReportRun | Run]]) -> dict[str, Any]:
-    """{"seeds", "models": figures of each, "steps": each model against those it is compared with}.
+    """Return {"seeds", "models": figures of each, "steps": each model against those it is compared with}.
 
     Every seed must have run the same models in the same order.
     """
     loaded = {s: [r if isinstance(r, Run) else open_run(r) for r in some] for s, some in runs.items()}
     names = {tuple(run.name for run in some) for some in loaded.values()}
     if len(names) != 1:
-        raise VsreError(f"The seeds have run different models: {names}. Run them by one recipe.")
-    ladder = list(zip(*loaded.values(), strict=True))  # one entry a model, one run a seed in it
+        raise VsreError(f"The seeds have run different models: {names}. Run them with one recipe.")
+    ladder = list(zip(*loaded.values(), strict=True))  # one entry per model, holding one run per seed
     shown = columns([run for some in loaded.values() for run in some])
     shared = same_pictures([some[0] for some in loaded.values()])
     resample = [0 if shared else i for i in range(len(loaded))]
@@ -128,7 +128,7 @@ def _titles(result: dict[str, Any]) -> list[str]:
 
 
 def seeds_markdown(result: dict[str, Any]) -> str:
-    """The result of `over_seeds` as GitHub Markdown."""
+    """Return the result of `over_seeds` as GitHub Markdown."""
     titles = _titles(result)
     lines = ["| Model | " + " | ".join(titles) + " |", "|---|" + "---:|" * len(titles)]
     for row in result["models"]:
@@ -161,7 +161,7 @@ def _cell(figure: dict[str, Any] | None, *, scale: float) -> str:
 
 
 def seeds_table(result: dict[str, Any]) -> Table:
-    """The models of `over_seeds` for a console."""
+    """Return the models of `over_seeds` as a console table."""
     table = Table(title=f"Mean of {len(result['seeds'])} seeds", box=box.SIMPLE_HEAD, title_justify="left")
     titles = _titles(result)
     for title in ("Model", *titles):
@@ -172,7 +172,7 @@ def seeds_table(result: dict[str, Any]) -> Table:
 
 
 def write_seeds(out: Path, runs: Mapping[int, Sequence[ReportRun | Run]]) -> dict[str, Any]:
-    """Write OUT/seeds.json and OUT/seeds.md; returns the result."""
+    """Write OUT/seeds.json and OUT/seeds.md; return the result."""
     result = over_seeds(runs)
     (out / "seeds.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (out / "seeds.md").write_text(seeds_markdown(result), encoding="utf-8")

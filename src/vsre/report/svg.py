@@ -2,7 +2,7 @@
 
 A chart is an SVG as wide as its container, without a viewBox: positions along x are percentages, positions
 along y and all type are pixels. So it stays crisp and legible from a phone to a wide screen, without script.
-Colours come from the page's style sheet (classes), which knows light and dark.
+Colours come from the page's style sheet (classes), which has a light and a dark mode.
 """
 
 from __future__ import annotations
@@ -61,19 +61,19 @@ class Scale:
 
     @classmethod
     def around(cls, values: Iterable[float], step: float = 0.1, least: float = 0.0, most: float = 1.0) -> Scale:
-        """The smallest range of whole steps that holds all values with a little air."""
+        """Return the smallest range of whole steps that holds all values with a small margin."""
         known = list(values) or [least, most]
         low = math.floor((min(known) - 0.015) / step) * step
         high = math.ceil((max(known) + 0.015) / step) * step
         return cls(max(least, round(low, 6)), min(most, round(high, 6)))
 
     def __call__(self, value: float) -> float:
-        """Percent of the width."""
+        """Return the position in percent of the width."""
         span = self.high - self.low or 1.0
         return 100 * min(1.0, max(0.0, (value - self.low) / span))
 
     def ticks(self) -> list[float]:
-        """Tens, or quarters where tens would crowd a narrow screen."""
+        """Return tens, or quarters if tens would crowd a narrow screen."""
         step = 0.1 if self.high - self.low < 0.55 else 0.25
         first = math.ceil(round(self.low / step, 6))
         last = math.floor(round(self.high / step, 6))
@@ -81,7 +81,7 @@ class Scale:
 
 
 def polyline(points: Iterable[tuple[float, float]], height: float, cls: str) -> Markup:
-    """A line through (x %, y px) points, in a stretched inner picture whose strokes keep their width."""
+    """A line through (x %, y px) points, in a stretched inner svg whose strokes keep their width."""
     path = " ".join(f"{x:.2f},{y:.1f}" for x, y in points)
     return el(
         "svg",

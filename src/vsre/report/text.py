@@ -1,4 +1,4 @@
-"""Text from anywhere (captions, answers, model names) made fit to show: visible, bounded, one direction."""
+"""Making text from anywhere (captions, answers, model names) fit to show: visible, bounded, in one direction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LIMIT = 300
 
 
 def clean(text: Any, limit: int = LIMIT) -> str:
-    """At most `limit` characters, cut with an ellipsis, control and formatting characters made visible.
+    """Return at most `limit` characters, cut with an ellipsis, control and formatting characters made visible.
 
     Control characters would be lost or break the page, and those that reverse the writing direction would let
     an answer rewrite the text around it. Line breaks become spaces.
@@ -29,7 +29,7 @@ def _visible(character: str) -> str:
 
 
 def value_text(value: Any) -> str:
-    """A value as a reader wants it: thousands grouped, floats short, lists joined, null a dash."""
+    """Format a value for readers: thousands grouped, floats short, lists joined, null a dash."""
     if value is None or value == "":
         return "–"
     if isinstance(value, bool):
@@ -51,7 +51,7 @@ def value_text(value: Any) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """0.4 s, 42 s, 3 min 20 s, 2 h 05 min."""
+    """Format seconds as 0.4 s, 42 s, 3 min 20 s, 2 h 05 min."""
     if seconds is None:
         return "–"
     if seconds < 10:

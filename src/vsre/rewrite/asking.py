@@ -25,8 +25,8 @@ SLOTS = RELATION_SLOTS | BOX_SLOTS | {"subject", "object"}
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One wording of the question. `text` is a format string over SLOTS; `tags` are the pack's own labels
-    ("plain", "paraphrase"); `pack` names the pack file the template stands in."""
+    """One wording of the question. `text` is a format string over SLOTS; `tags` are the pack's own labels ("plain",
+    "paraphrase"); `pack` names the pack file that the template is in."""
 
     id: str
     text: str
@@ -39,7 +39,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class TemplatePack:
-    """Templates by name, in the order of the file."""
+    """A named set of templates, in the order of the file."""
 
     name: str
     templates: tuple[Template, ...]
@@ -47,15 +47,15 @@ class TemplatePack:
 
     @property
     def digest(self) -> str:
-        """Of how it asks and how its answers are read."""
+        """A digest of how the pack asks and how its answers are read."""
         told = "".join(f"{template!r}\n" for template in self.templates)
         return f"sha256:{hashlib.sha256(told.encode()).hexdigest()[:24]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A triplet asked through one template. `key` and `image_id` are the triplet's, `template`, `pack` and
-    `format` are names, `truth` is the triplet's label, `answer` what a right answer looks like."""
+    """A triplet asked through one template. `key` and `image_id` are the triplet's; `template`, `pack` and `format` are
+    names; `truth` is the triplet's label, `answer` what a correct answer looks like."""
 
     key: str
     image_id: str
@@ -82,9 +82,8 @@ def has_boxes(triplet: Triplet) -> bool:
 
 
 def slot_values(triplet: Triplet) -> dict[str, str]:
-    """What each slot says for this triplet. Beside SLOTS the names `boxed_statement` and `boxed_negated`
-    hold the sentences with a box behind each thing; they and the box slots are there only where both boxes
-    are known."""
+    """The value of each slot for this triplet. Besides SLOTS, `boxed_statement` and `boxed_negated` hold the sentences
+    with a box after each thing; they and the box slots are present only if both boxes are known."""
     subject, relation, object = triplet.subject, triplet.relation, triplet.object
     caption = grammar.caption(subject, relation, object)
     question = grammar.question(subject, relation, object)
@@ -109,12 +108,12 @@ def slot_values(triplet: Triplet) -> dict[str, str]:
 
 
 def _inside(sentence: str) -> str:
-    """A sentence as it stands inside another one: lower-case start, no period."""
+    """A sentence as it appears inside another one: lower-case start, no period."""
     return sentence[0].lower() + sentence[1:].removesuffix(".")
 
 
 def answer(template: Template, values: Mapping[str, str], truth: bool) -> str:
-    """The expected answer in the template's style, with boxes where the question gave them."""
+    """The expected answer in the template's style, with boxes if the question gave them."""
     if template.style == "short":
         return template.format.short(truth)
     boxed = "boxed_" if template.needs_boxes else ""
@@ -123,7 +122,8 @@ def answer(template: Template, values: Mapping[str, str], truth: bool) -> str:
 
 
 def ask(template: Template, triplet: Triplet) -> Question:
-    """The question; a template that gives boxes raises VsreError for a triplet without both."""
+    """The triplet asked through the template. Raises VsreError if the template gives boxes and the triplet lacks
+    one."""
     if template.needs_boxes and not has_boxes(triplet):
         raise VsreError(
             f"Template {template.id} gives the boxes of both things, and triplet {triplet.key} "

@@ -1,4 +1,4 @@
-"""Which of several lettered options a model's answer names: the reading that benchmarks with options need."""
+"""Which of several lettered options a model's answer names, as benchmarks with options need it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from vsre.rewrite.labels import DOUBTS, REFUSALS, conditional, core, denies, fau
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """`letter` is a key of the options, or None for unanswered; `reason` says in a few words why."""
+    """`letter` is a key of the options, or None if unanswered; `reason` says why in a few words."""
 
     letter: str | None
     reason: str
 
 
 _NONE = Choice(None, "names no option")
-# A piece that is not over where its punctuation cuts it off: "I would not choose (B)", "the answer is not: B".
+# A piece that goes on after the punctuation that cuts it off: "I would not choose (B)", "the answer is not: B".
 _OPEN = re.compile(
     r"\b(?:not|never|is|be|are|as|to|for|with|that|than|say|answer|choose|select|pick|option|choice|letter|think|believe)$"
 )
@@ -31,9 +31,8 @@ _REJECTED = re.compile(
 def read_choice(text: str, options: Mapping[str, str]) -> Choice:
     """Read a raw answer to a question with lettered options, {"A": "left of the dog", "B": "above", ...}.
 
-    An option is named by its letter standing alone or behind words like "the answer is", or by its whole
-    text. Several different ones are no answer; an article "A" is not a letter; nothing is guessed. Never
-    raises.
+    An option is named by its letter standing alone or after words like "the answer is", or by its whole text. Several
+    different ones are no answer; an article "A" is not a letter; nothing is guessed. Never raises.
     """
     answer = answer_part(text)
     if answer is None:
@@ -45,7 +44,7 @@ def read_choice(text: str, options: Mapping[str, str]) -> Choice:
     texts: dict[str, str | None] = {}
     for letter, option in options.items():
         said = _words(plain(option))
-        texts[said] = None if said in texts else letter  # two options that read alike cannot be told by their text
+        texts[said] = None if said in texts else letter  # options that read alike cannot be told apart by their text
     conclusion = stated_conclusion(clean)
     if conclusion is not None and (choice := _choose(conclusion, names, texts)) != _NONE:
         return choice
@@ -75,7 +74,7 @@ def _choose(clean: str, names: Mapping[str, str], texts: Mapping[str, str | None
 
 
 def _heard(pieces: tuple[str, ...], names: Mapping[str, str], texts: Mapping[str, str | None]) -> set[str]:
-    """The letters that the pieces of one sentence name, less those that a piece beside them takes back."""
+    """The letters that the pieces of one sentence name, less those that a neighbouring piece takes back."""
     heard: set[str] = set()
     before, last = "", set[str]()  # the piece before, and what it named
     for piece in pieces:
@@ -86,7 +85,7 @@ def _heard(pieces: tuple[str, ...], names: Mapping[str, str], texts: Mapping[str
             letters = set()
         elif not letters and (faulted(piece) or (last and _REJECTED.fullmatch(piece))):
             heard -= last
-            piece = ""  # it has spoken on what stands before it
+            piece = ""  # it refers to the piece before it
         elif not letters:
             heard -= {letter for text, letter in texts.items() if text and faulted(_behind(text, piece))}
         heard |= letters

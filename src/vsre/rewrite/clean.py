@@ -1,4 +1,4 @@
-"""A model's raw answer brought to plain words: decoration off, cut into sentences and their pieces."""
+"""A model's raw answer reduced to plain words: decoration removed, cut into sentences and their pieces."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from vsre.rewrite.labels import denies
 
 LONGEST = 20_000
-"""Characters read as an answer; of a longer text only the end is read, for a stated conclusion."""
+"""Maximum number of characters read as an answer; of a longer text only the end is read, for a stated conclusion."""
 
-# A base model goes on after its answer and plays the next turn too.
+# A base model goes on after its answer and writes the next turn too.
 _END_OF_TURN = re.compile(
     r"</s>|<\|(?:im_end|endoftext|eot_id|end|eos)\|>|<end_of_turn>|<eos>|<\|im_start\|>|\[INST\]"
     r"|\b(?:USER|Human|User) ?:|\n[ \t]*(?:Question|Q|### ?\w{1,20}) ?:"
 )
 _REWRITES = [
     (re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]"), ""),
-    (re.compile(r"~~[^~]*~~"), " "),  # struck through is taken back
+    (re.compile(r"~~[^~]*~~"), " "),  # struck-through text is taken back
     (re.compile(r"\\boxed\s*\{"), "\nfinal answer: "),
     (re.compile(r"<answer>", re.IGNORECASE), "\nfinal answer: "),
     (re.compile(r"(?m)^[ \t]*####(?!#)"), "\nfinal answer: "),
     (re.compile(r"\\(?:text|mathrm|mathbf|textbf|mathsf|rm|bf)\b|\\[()\[\]]"), " "),
     (re.compile(r"<[^<>\n]{1,40}>"), " | "),  # tags and special tokens
-    (re.compile(r"[\[(]\s*-?[\d.]+(?:\s*,\s*-?[\d.]+)+\s*[\])]"), " "),  # boxes: their points end no sentence
+    (re.compile(r"[\[(]\s*-?[\d.]+(?:\s*,\s*-?[\d.]+)+\s*[\])]"), " "),  # boxes: their decimal points end no sentence
     (re.compile(r"\.(?=\d)"), ""),
     (re.compile(r"[*`#]|(?<![^\W_])_+|_+(?![^\W_])"), ""),
     (re.compile(r"['’‘‛`´ʼ]"), "'"),
@@ -58,15 +58,15 @@ _LAST_LINE = re.compile(r"(?m)^[ \t]*(?:the |my )?answer ?(?::|is\b)")
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """The pieces of one sentence (what stands between its marks of punctuation), and whether it asks."""
+    """The pieces of one sentence (the text between punctuation marks), and whether it is a question."""
 
     pieces: tuple[str, ...]
     asks: bool
 
 
 def answer_part(text: str) -> str | None:
-    """The text without the model's reasoning block and without turns it went on to play; None where the
-    reasoning never ended."""
+    """The text without the model's reasoning block and without turns it went on to write; None if the reasoning never
+    ended."""
     if "</think>" in text:
         text = text.rsplit("</think>", 1)[1]
     elif "<think>" in text:
@@ -77,7 +77,7 @@ def answer_part(text: str) -> str | None:
 
 
 def _visible(character: str) -> str:
-    """Nothing for what cannot be seen; a picture stands as a piece of its own."""
+    """Empty for an invisible character; a pictograph becomes a piece of its own."""
     category = unicodedata.category(character)
     if category == "So":
         return f", {character}, "
@@ -107,9 +107,9 @@ def sentences(text: str) -> list[Sentence]:
 
 
 def stated_conclusion(text: str) -> str | None:
-    """What follows the last "final answer:", "so the answer is" or box of a plain text, if there is one.
+    """What follows the last "final answer:", "so the answer is" or box in a plain text; None if there is none.
 
-    One that its own sentence denies, "I do not say the final answer is", is none.
+    One that its own sentence denies, "I do not say the final answer is", does not count.
     """
     markers = [m for m in _CONCLUSION.finditer(text) if not denies(re.split(r"[.!?\n]", text[: m.start()])[-1])]
     last_line = [*_LAST_LINE.finditer(text)]

@@ -1,4 +1,4 @@
-"""The ways an answer may be given, read from formats.yaml: one entry there adds a format."""
+"""The ways an answer may be given, read from formats.yaml: an entry there adds a format."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from pydantic.dataclasses import dataclass
 class AnswerFormat:
     """One answer format: what a "yes" and a "no" look like under it.
 
-    `yes` and `no` are the canonical short answers ("True", "Not"; for a lettered format the letters).
-    `full_yes` and `full_no` are patterns of the full answers with the slots {statement} and {negated}.
-    `yes_words` and `no_words` are further ways to say the same, in lower case; for a lettered format the
-    words that may stand behind the letters.
+    `yes` and `no` are the canonical short answers ("True", "Not"; for a lettered format the letters). `full_yes` and
+    `full_no` are patterns of the full answers with the slots {statement} and {negated}. `yes_words` and `no_words` are
+    further ways to say the same, in lower case; for a lettered format, the words that may follow the letters.
     """
 
     name: str
@@ -39,10 +38,10 @@ class AnswerFormat:
 
 def _read_formats() -> dict[str, AnswerFormat]:
     text = files("vsre.rewrite").joinpath("formats.yaml").read_text("utf-8")
-    # BaseLoader keeps every scalar a string: the other loaders take the keys `yes` and `no` for booleans.
+    # BaseLoader keeps every scalar a string: other loaders read the keys `yes` and `no` as booleans.
     entries = yaml.load(text, Loader=yaml.BaseLoader)
     return {name: AnswerFormat(name=name, **entry) for name, entry in entries.items()}
 
 
 FORMATS: dict[str, AnswerFormat] = _read_formats()
-"""Every answer format by its name."""
+"""Every answer format by name."""

@@ -15,12 +15,12 @@ from vsre.rewrite.formats import AnswerFormat
 
 
 def _read_lexicon() -> dict[str, Any]:
-    # BaseLoader keeps every scalar a string: the other loaders take "yes" and "no" for booleans.
+    # BaseLoader keeps every scalar a string: other loaders read "yes" and "no" as booleans.
     return yaml.load(files("vsre.rewrite").joinpath("lexicon.yaml").read_text("utf-8"), Loader=yaml.BaseLoader)
 
 
 def _pattern(text: str) -> str:
-    return text.replace("| ", "|")  # a folded YAML line leaves a space behind the bar it was broken at
+    return text.replace("| ", "|")  # a folded YAML line leaves a space after the bar where it was broken
 
 
 _LEXICON = _read_lexicon()
@@ -35,7 +35,7 @@ _ADVERBS = (
     r"(?:(?:simply|clearly|definitely|certainly|likely|probably|most|also|actually|therefore|thus|indeed"
     r"|in fact|a|an) )*"
 )
-# What stands before a label at the end of a piece; the group is its negation.
+# What comes before a label at the end of a piece; the group is its negation.
 _ANSWER_IS = (
     r"(?:answer|response|reply|verdict|conclusion|judge?ment|result|output|choice|decision|option|letter)\b"
     rf".{{0,80}}? (?:is|be|as) {_ADVERBS}(not )?(?:option |letter |choice )?"
@@ -45,7 +45,7 @@ _SAY = (
     r" (?:a |for |option |letter |with )*()"
 )
 _STATEMENT_IS = rf"(?:is|are|was|(?:seems|appears)(?: to be)?|as) {_ADVERBS}(not (?:an? )?)?"
-# What turns a label that comes after it: "I do not think it is true", "no evidence that", "the reverse is true".
+# What negates a label that comes after it: "I do not think it is true", "no evidence that", "the reverse is true".
 _WRONG = "incorrect|wrong|false|inaccurate|untrue"
 _DENIAL = re.compile(
     r"\b(?:not|no|never|cannot|nothing|nobody|none|hardly|scarcely|barely|seldom|rarely|unlikely|improbable|impossible"
@@ -57,7 +57,7 @@ _DENIAL = re.compile(
     rf"|\bthat .{{0,80}}\b(?:is|are|was) (?:{_WRONG})\b"
     r"|n[^\w\s]t\b"  # contractions that clean.py leaves
 )
-# ... but "no doubt it is true" and "it is not wrong to say yes" turn nothing.
+# ... but "no doubt it is true" and "it is not wrong to say yes" negate nothing.
 _NO_DENIAL = re.compile(
     r"\b(?:no|not|never|cannot|without|beyond)(?: (?:a|any|all|be|in|the|room for|reason to|need to|reasonable"
     r"|slightest|shadow of))* (?:doubt|doubted|deny|denied|denying|dispute|disputed|question|hesitate|hesitation"
@@ -69,7 +69,7 @@ _CONCLUDES = re.compile(
     r"(?= (?:the|this|it|i|my|we|our|you|your|answer|in|clearly|that is)\b)"
     r"|and (?=(?:the|my) (?:\w+ )?(?:answer|statement|caption|description|claim|sentence)\b|(?:this|that|it) means\b))"
 )
-_FAULTED = re.compile(  # behind a label: "yes is not the answer", "B cannot be right", but not "is not right of it"
+_FAULTED = re.compile(  # after a label: "yes is not the answer", "B cannot be right", but not "is not right of it"
     r"(?:which )?(?=(?:is|are|was|would|could|should|can|cannot|does|did|must|seems|appears)\b).*"
     rf"\b(?:(?<!not )(?:{_WRONG})|(?:not|cannot|never) (?:\w+ ){{0,3}}(?:correct|right(?! (?:of|side)\b)|true|accurate"
     r"|answer|option|choice|letter|apply|appropriate|valid|possible|acceptable|what|case|fit|match|work))\b"
@@ -80,17 +80,17 @@ _QUOTE = r"[\"'“”‘’«»()]*"
 
 
 def conditional(piece: str) -> bool:
-    """Whether a sentence that starts with this piece says what would be, not what is."""
+    """Whether a sentence that starts with this piece is hypothetical."""
     return bool(_CONDITIONAL.match(piece))
 
 
 def denies(lead: str) -> bool:
-    """Whether words before a label, or an option, turn it or take it back: "I would not say", "I doubt it is"."""
+    """Whether words before a label, or an option, negate it or take it back: "I would not say", "I doubt it is"."""
     return bool(_DENIAL.search(_NO_DENIAL.sub(" ", _CONCLUDES.split(lead)[-1])))
 
 
 def faulted(behind: str) -> bool:
-    """Whether words behind a label, or an option, call it wrong: "is not correct", "cannot be the answer"."""
+    """Whether words after a label, or an option, call it wrong: "is not correct", "cannot be the answer"."""
     return bool(_FAULTED.match(behind))
 
 
@@ -109,7 +109,7 @@ def _any(words: Iterable[str]) -> str:
 
 
 def _said(yes: str, no: str) -> dict[str, bool]:
-    """Two entries of the lexicon as what each of their words means."""
+    """Two entries of the lexicon as word -> meaning."""
     return {word: value for key, value in ((yes, True), (no, False)) for word in _words(_LEXICON[key])}
 
 
@@ -127,8 +127,8 @@ _SENTENCES = _said("yes_sentence", "no_sentence")
 
 
 class Labels:
-    """The yes and no words of one format: the lexicon's and its own. Letters count only under a lettered
-    format, and an article is not a letter."""
+    """The yes and no words of one format: the lexicon's and its own. Letters count only under a lettered format, and an
+    article is not a letter."""
 
     def __init__(self, format: AnswerFormat) -> None:
         own = {format.yes.casefold(): True, format.no.casefold(): False}
@@ -139,7 +139,7 @@ class Labels:
 
         self.phrases = _said("yes", "no") | meanings | named  # whole pieces
         self.starts = _said("truth_start", "no_start") | verbal  # before a follower
-        self.adjectives = _said("yes_adjectives", "no_adjectives") | verbal  # behind "is"
+        self.adjectives = _said("yes_adjectives", "no_adjectives") | verbal  # after "is"
         self.short = {
             "yes": True,
             "no": False,
@@ -179,7 +179,7 @@ class Labels:
         return Labels(format)
 
     def without_options(self, clean: str) -> str:
-        """The text without the options said over: they are the question's words, not an answer."""
+        """The text without repeated options: those are the question's words, not an answer."""
         clean = self._either.sub(lambda m: " " if self._meaning(m[1]) != self._meaning(m[2]) else m[0], clean)
         for pattern in self._lettered:
             clean = pattern.sub(" ", clean)
@@ -189,11 +189,11 @@ class Labels:
         return self.short.get(word, self.phrases.get(word))
 
     def alone(self, piece: str, *, whole: bool) -> bool | None:
-        """What a piece says that is a whole sentence, or with `whole` the whole answer."""
+        """What a piece says if it is a whole sentence or, with `whole`, the whole answer."""
         return _ALONE.get(piece) if whole and piece in _ALONE else _SENTENCES.get(piece)
 
     def values(self, piece: str, echo: Callable[[str], bool | None]) -> set[bool]:
-        """The labels a piece gives: none, one or both. `echo` reads a statement behind a letter."""
+        """The labels a piece gives: none, one or both. `echo` reads a statement after a letter."""
         bare = core(piece)
         for words in (piece, bare):
             if words in self.phrases:
@@ -205,7 +205,7 @@ class Labels:
         if _WITHHELD.search(piece):
             return set()
         if len([*takewhile(self._words.__contains__, bare.split())]) > 50:
-            return set()  # a model that is stuck; below each label would be one more call
+            return set()  # a model that is stuck: below, each label would be one more call
         first, _, rest = bare.partition(" ")
         if first in self.letters:
             if _IS_RIGHT.match(rest):
@@ -231,7 +231,7 @@ class Labels:
         return set()
 
     def _ending(self, piece: str, found: re.Match[str], meaning: Mapping[str, bool]) -> set[bool]:
-        """The label that `found` sees at the end of a piece, unless other words of the piece turn it."""
+        """The label that `found` matches at the end of a piece, unless other words of the piece negate it."""
         lead = piece[: found.start(2)]
         if found[1]:
             lead = lead.removesuffix(found[1])

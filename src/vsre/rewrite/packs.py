@@ -1,4 +1,4 @@
-"""Template packs: YAML files, the shipped ones and your own, checked template by template.
+"""Template packs: YAML files, shipped or your own, checked template by template.
 
 A pack file:
 
@@ -11,7 +11,7 @@ A pack file:
         style: short            # or full: the answer repeats the statement
         tags: [plain]           # optional
 
-or, to put packs together, `include: [phase1, mine.yaml]` in place of (or before) `templates`.
+or, to combine packs, `include: [phase1, mine.yaml]` instead of (or before) `templates`.
 The slots of a text are those of `asking.SLOTS`; {{ and }} are plain braces.
 """
 
@@ -58,14 +58,14 @@ class _Pack(BaseModel):
 
 
 def shipped_packs() -> list[str]:
-    """The names `load_pack` knows without a path."""
+    """The names that `load_pack` accepts without a path."""
     return sorted(path.stem for path in _SHIPPED.glob("*.yaml"))
 
 
 def load_pack(name_or_path: str | Path) -> TemplatePack:
     """A shipped pack by name, or your own by path (anything that ends in .yaml or .yml).
 
-    Raises VsreError that names the file and the line of everything wrong in it.
+    Raises VsreError naming the file and the line of everything wrong in it.
     """
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
@@ -133,7 +133,7 @@ def _template(entry: _Entry, pack: str) -> Template:
 
 
 def _problems(entry: _Entry) -> Iterator[tuple[str, str]]:
-    """(the key it stands under, what is wrong) of a template whose fields have the right types."""
+    """(the key it belongs to, what is wrong) for a template whose fields have the right types."""
     answer_format = FORMATS.get(entry.format)
     if answer_format is None:
         yield "format", f"unknown format {entry.format!r}; formats are {', '.join(FORMATS)}"
@@ -180,7 +180,7 @@ def _option_problems(text: str, answer_format: AnswerFormat) -> Iterator[tuple[s
 
 
 def _read_yaml(path: Path) -> tuple[Any, dict[tuple[str | int, ...], int]]:
-    """The content of a YAML file, and the 1-based line of everything in it by its path of keys."""
+    """The content of a YAML file, and the 1-based line of everything in it by key path."""
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -201,7 +201,7 @@ def _read_yaml(path: Path) -> tuple[Any, dict[tuple[str | int, ...], int]]:
 
 
 class _Lines(dict[tuple[str | int, ...], int]):
-    """A key that is not in the file (a field left out) stands where its parent does."""
+    """A key that is not in the file (a field left out) has its parent's line."""
 
     def __missing__(self, key: tuple[str | int, ...]) -> int:
         return self[key[:-1]] if key else 1
@@ -233,4 +233,4 @@ def _first_problem(
 
 def _report(path: Path, problems: list[tuple[int, str]]) -> str:
     said = "\n".join(f"  line {line}: {problem}" for line, problem in sorted(problems))
-    return f"{path}: {len(problems)} thing{'s' * (len(problems) != 1)} to mend in this template pack:\n{said}"
+    return f"{path}: {len(problems)} problem{'s' * (len(problems) != 1)} in this template pack:\n{said}"

@@ -53,17 +53,17 @@ def rewrite(
 ) -> dict[str, Any]:
     """Ask the triplets of a file or folder through a pack; write OUT/part-NNNNN.parquet and rewrite.json.
 
-    With `per_triplet=k` each triplet is asked through k templates of the pack, drawn by a hash of seed,
-    triplet key and template id: the same whatever else is in the data set and in whatever order it comes.
-    Rows keep the order of the triplets and, within a triplet, of the pack. A triplet without boxes is asked
-    only through templates that need none. A triplet that stands in the data twice is asked once, so that a
-    question's id names one row. `templates=n`: only n of the pack's templates are used (`some_templates`).
+    With `per_triplet=k` each triplet is asked through k templates of the pack, drawn by a hash of seed, triplet key and
+    template id: the same whatever else is in the data set and in whatever order it comes. Rows keep the order of the
+    triplets and, within a triplet, of the pack. A triplet without boxes is asked only through templates that need none.
+    A triplet that occurs twice in the data is asked once, so that a question's id names one row. With `templates=n`
+    only n of the pack's templates are used (`some_templates`).
 
-    Returns (and writes) the summary: `triplets`, `repeated`, `questions`, `not_asked` (questions that were
-    wanted and could not be asked because the boxes are not known), the pack, its templates, the seed.
-    `progress` is called with the number of triplets done, now and then. The same input and seed give the same
-    bytes. Questions that stood in OUT are replaced when the new ones are whole. Raises VsreError where there is nothing
-    to read, and where OUT is the folder of the triplets.
+    Returns (and writes) the summary: `triplets`, `repeated`, `questions`, `not_asked` (questions that were wanted but
+    could not be asked because the boxes are unknown), the pack, its templates, the seed. `progress` is called now and
+    then with the number of triplets done. The same input and seed give the same bytes. Questions already in OUT are
+    replaced once the new ones are complete. Raises VsreError if there is nothing to read, and if OUT is the folder of
+    the triplets.
     """
     out = Path(out_folder)
     source_files(triplets_path, out)
@@ -101,7 +101,7 @@ def rewrite(
                     progress(triplets)
         if rows:
             shards.write_table(_table(rows))
-        (out / SUMMARY).unlink(missing_ok=True)  # Of the questions that go now.
+        (out / SUMMARY).unlink(missing_ok=True)  # It describes the questions that are replaced now.
     summary = {
         "triplets": triplets,
         "repeated": repeated,
@@ -117,11 +117,12 @@ def rewrite(
 
 
 def some_templates(pack: TemplatePack, count: int, seed: int) -> TemplatePack:
-    """The pack with `count` of its templates, in the pack's order; with one seed fewer are part of more.
+    """The pack with `count` of its templates, in the pack's order; with one seed, a smaller choice is part of a larger
+    one.
 
-    The first is worded as Test-S asks, or as near to it as the pack has one: in its format, short, without boxes. Then
-    the answer formats take turns for as long as they have templates; which of a format's is next is drawn by the seed.
-    Raises VsreError where the pack has not so many.
+    The first is worded as Test-S asks, or as close to it as the pack allows: in its format, short, without boxes. Then
+    the answer formats take turns for as long as they have templates; the seed decides which of a format's comes next.
+    Raises VsreError if the pack does not have that many.
     """
     if not 1 <= count <= len(pack.templates):
         raise VsreError(
@@ -148,7 +149,7 @@ def some_templates(pack: TemplatePack, count: int, seed: int) -> TemplatePack:
 
 
 def _draw(templates: tuple[Template, ...], count: int, seed: int, key: str) -> tuple[Template, ...]:
-    """`count` of the templates (all where there are fewer), in the pack's order."""
+    """`count` of the templates (all if there are fewer), in the pack's order."""
     if len(templates) <= count:
         return templates
     start = hashlib.blake2b(f"{seed}\n{key}\n".encode(), digest_size=8)

@@ -1,15 +1,15 @@
 """What a model's answer says: yes, no, or nothing that can be read. Nothing is ever guessed.
 
-The rules, in the order they are tried (`read_answer` reads the same way):
+The rules, in the order they are tried (`read_answer` follows the same order):
 
 1. The exact canonical answer.
-2. Reasoning blocks and turns the model went on to play are cut off, decoration is taken off (clean.py).
-3. Of a JSON answer the value of its answer field; of a text with a stated conclusion ("Final answer: no", a
-   box, "so the answer is no") what follows the last one.
-4. Options said over ("yes or no", "A. yes B. no") are erased.
-5. A refusal anywhere, or a label under doubt ("maybe yes"), is no answer. A leaning ("probably yes") is.
+2. Reasoning blocks and turns the model went on to write are cut off, decoration is removed (clean.py).
+3. Of a JSON answer, the value of its answer field; of a text with a stated conclusion ("Final answer: no", a
+   box, "so the answer is no"), what follows the last one.
+4. Repeated options ("yes or no", "A. yes B. no") are erased.
+5. A refusal anywhere, or a label in doubt ("maybe yes"), is no answer. A leaning ("probably yes") is.
 6. Labels: all that any piece of any sentence gives must agree. Questions and "if" sentences give none.
-7. The statement said over is a yes, its denial a no, without a label; after one they must agree with it.
+7. Without a label, the statement repeated is a yes, its denial a no; after a label they must agree with it.
 
 The words are data: lexicon.yaml for every format, formats.yaml for each one's own.
 """
@@ -29,7 +29,7 @@ from vsre.rewrite.labels import DOUBTS, REFUSALS, Labels, conditional, core, den
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """`value` is True for yes, False for no, None for unanswered; `reason` says in a few words why."""
+    """`value` is True for yes, False for no, None for unanswered; `reason` says why in a few words."""
 
     value: bool | None
     reason: str
@@ -47,7 +47,7 @@ _JSON_ANSWER = re.compile(
 )
 
 _LETTER = re.compile(r"\(([A-Za-z])\)(?= ?\w)")
-"""A letter in brackets before what is said of it, "(B) is not correct": brackets would cut the two apart."""
+"""A letter in brackets before what is said about it, "(B) is not correct": brackets would cut the two apart."""
 
 
 def read_answer(
@@ -55,8 +55,8 @@ def read_answer(
 ) -> Reading:
     """Read a raw answer under the format it was asked for; never raises, whatever the text.
 
-    `statement` and `negated` are the question's sentence and its denial ("The cat is left of the dog.", "The
-    cat is not left of the dog."): with them an answer that only says one of them over is read too.
+    `statement` and `negated` are the question's sentence and its denial ("The cat is left of the dog.", "The cat is not
+    left of the dog."): with them, an answer that only repeats one of them is read too.
     """
     bare = text.strip()
     if not bare:
@@ -111,8 +111,8 @@ def _read(clean: str, format: AnswerFormat, echoes: dict[str, bool]) -> Reading:
 def _hear(
     sentence: Sentence, labels: Labels, echoes: dict[str, bool], *, whole: bool
 ) -> list[tuple[bool | None, bool]]:
-    """(value, whether it is a label) of each piece that says something; (None, False) is a doubt, (None,
-    True) both labels in one piece. `whole` is true where the answer is this sentence alone."""
+    """(value, whether it is a label) of each piece that says something; (None, False) is a doubt, (None, True) is both
+    labels in one piece. `whole` is true if the answer is this sentence alone."""
     heard: list[tuple[bool | None, bool]] = []
     if len(sentence.pieces) == 1:
         alone = labels.alone(sentence.pieces[0], whole=whole)
@@ -122,7 +122,7 @@ def _hear(
     for at, piece in enumerate(sentence.pieces):
         echo = echoes.get(_words(core(piece)), echoes.get(_words(piece)))
         if echo is not None:
-            # 'it is not "the cat is left of the dog"' and 'the caption "..." contradicts the picture' only speak of it
+            # 'it is not "the cat is left of the dog"' and 'the caption "..." contradicts the picture' only mention it
             if not denied and not _mentioned(sentence.pieces, at):
                 heard.append((echo, False))
             continue
@@ -141,7 +141,7 @@ def _hear(
 
 
 def _mentioned(pieces: Sequence[str], at: int) -> bool:
-    """Whether a piece is what its sentence speaks of: called a statement before, or judged behind."""
+    """Whether a piece is what its sentence is about: called a statement before it, or judged after it."""
     before, behind = pieces[at - 1] if at else "", pieces[at + 1] if at + 1 < len(pieces) else ""
     return bool(_CALLED.search(before) or _JUDGED.match(behind))
 
@@ -158,7 +158,7 @@ _LEADS = re.compile(r"\b(?:say|answer|reply|choose|pick|select|call it|is|be)$")
 
 
 def _words(piece: str) -> str:
-    """A piece as echoes are compared: no articles, no stress."""
+    """A piece as echoes are compared: without articles and emphasis."""
     return " ".join(word for word in piece.split() if word not in _UNSTRESSED)
 
 
@@ -168,7 +168,7 @@ _THIRD_PERSON = {"contain": "contains", "consist": "consists", "have": "has"}
 
 @lru_cache(maxsize=4096)
 def _echoes(statement: str | None, negated: str | None) -> dict[str, bool]:
-    """The ways to say the statement or its denial over, as `_words` leaves them."""
+    """The ways to repeat the statement or its denial, as `_words` leaves them."""
     said: dict[str, bool] = {}
     for sentence, value in ((statement, True), (negated, False)):
         for found in sentences(plain(sentence or "")):

@@ -1,12 +1,12 @@
-"""Derive: what the algebra of relations makes of triplets, written beside them.
+"""Derive statements from triplets by the algebra of relations, and write them beside the originals.
 
 - inverse: the same fact from the object's side ("the dog is right of the cat" for "the cat is left of the dog").
-- swapped: subject and object exchanged under the same relation; false where it holds one way only.
-- opposite: the relation's antonym; false where the statement is true.
+- swapped: subject and object exchanged under the same relation; false if it holds one way only.
+- opposite: the relation's antonym; false if the statement is true.
 - mirrored: the mirrored picture with left and right exchanged in the words.
 
-Only what the label decides is written (`vsre.relations.algebra`), so labels come out uneven where a rule gives false
-statements only: the summary says how uneven. The rules take the statement at its word: where a picture shows several
+Only statements whose label is decided are written (`vsre.relations.algebra`), so labels come out uneven if a rule gives
+false statements only; the summary says how uneven. The rules take the statement at its word: if a picture shows several
 things of a class, or a label was given from the object's own point of view, a derived label can be wrong.
 """
 
@@ -48,16 +48,16 @@ _EXTENSIONS = {"JPEG": ".jpg", "MPO": ".jpg"}
 
 
 def checked_kinds(kinds: Sequence[str]) -> tuple[Kind, ...]:
-    """The kinds in their usual order, each once; raises VsreError for none, and for one that there is not."""
+    """The kinds in their usual order, each once; raises VsreError for an empty list and for an unknown kind."""
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown or not kinds:
-        raise VsreError(f"{', '.join(unknown) or 'no kind'}: statements are derived by {', '.join(KINDS)}.")
+        raise VsreError(f"{', '.join(unknown) or 'no kind'}: kinds of derived statements are {', '.join(KINDS)}.")
     return tuple(kind for kind in KINDS if kind in kinds)
 
 
 def expected(relation: str, kinds: Collection[Kind]) -> tuple[float, float]:
-    """How many statements come of one with this relation, on average over its two labels: about its own picture, and
-    about the mirrored one."""
+    """How many statements follow from one with this relation, on average over its two labels: about its own picture,
+    and about the mirrored one."""
     said = Statement("a", relation, "b")
     same = {
         (label, found.statement)
@@ -72,18 +72,18 @@ def expected(relation: str, kinds: Collection[Kind]) -> tuple[float, float]:
 def derive(
     triplets_path: Path | str, out: Path | str, kinds: Sequence[str], *, without: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Write the triplets of a file or folder and those derived from them to OUT/part-NNNNN.parquet, streaming, the
-    rows of a picture together; returns (and writes to OUT/derive.json) what was made.
+    """Write the triplets of a file or folder and those derived from them to OUT/part-NNNNN.parquet, streaming, the rows
+    of a picture together; returns (and writes to OUT/derive.json) what was made.
 
-    `kinds` are some of KINDS. Nothing is derived with a relation of `without`. No row is written twice: what is said
-    already stays as it was, and where two rows of the source contradict each other in what follows, neither follows.
-    A triplet of which nothing can be derived (a relation that is none of VSR's, one class twice, no picture to mirror)
-    is written and noted in OUT/set_aside.jsonl.
+    `kinds` are some of KINDS. Nothing is derived with a relation in `without`. No row is written twice: what is said
+    already stays as it was, and if two rows of the source contradict each other in what follows, neither follows. A
+    triplet from which nothing can be derived (a relation that is not one of VSR's, one class twice, no picture to
+    mirror) is written, and noted in OUT/set_aside.jsonl.
 
-    The provenance of a derived row has `derived` (the kind), `source_key`, and of a mirrored picture its
+    The provenance of a derived row has `derived` (the kind), `source_key` and, for a mirrored picture, its
     `source_image_id`. Returns {"triplets", "true" (their share), "pictures", "repeated", "original", "derived": figures
-    of each kind, "set_aside"}. The same input gives the same rows. Raises VsreError where there is nothing to read, for
-    an unknown kind, and where OUT is the source.
+    of each kind, "set_aside"}. The same input gives the same rows. Raises VsreError if there is nothing to read, for an
+    unknown kind, and if OUT is the source.
     """
     source, out = Path(triplets_path), Path(out)
     chosen = checked_kinds(kinds)
@@ -111,7 +111,7 @@ def _figures(counts: Mapping[str, int]) -> dict[str, int]:
 
 
 class _Deriver:
-    """Goes through a source once for what it says and once to derive."""
+    """Goes through a source twice: once for what it says, and once to derive."""
 
     def __init__(self, source: Path, kinds: Sequence[Kind], without: frozenset[str], set_aside: SetAside) -> None:
         self.source, self.kinds, self.without, self.set_aside = source, kinds, without, set_aside
@@ -128,7 +128,7 @@ class _Deriver:
             yield from self._picture(list(together))
 
     def _picture(self, numbered: Sequence[tuple[int, Triplet]]) -> Iterator[Triplet]:
-        """The rows of one picture, what follows for it, and what follows for its mirror image."""
+        """The rows of one picture, what follows from them about it, and what follows about its mirror image."""
         self.pictures += 1
         usable = []
         for number, triplet in numbered:
@@ -163,7 +163,7 @@ class _Deriver:
         if (subject, object) != (triplet.subject, triplet.object):
             boxes = boxes[::-1]
         provenance = _provenance(kind, triplet)
-        if "scene" in triplet.provenance:  # of a picture that the scene painter drew: what else it shows
+        if "scene" in triplet.provenance:  # of a picture drawn by the scene painter: what else it shows
             provenance["scene"] = triplet.provenance["scene"]
         return triplet.replace(
             subject=subject,
@@ -178,7 +178,7 @@ class _Deriver:
         )
 
     def _follows(self, kind: Kind, triplet: Triplet) -> Derived | None:
-        """What the rule says; what it does not say is counted by why."""
+        """What the rule says; what it does not say is counted by reason."""
         counts = self.counts[kind]
         found = _RULES[kind](Statement(triplet.subject, triplet.relation, triplet.object), triplet.label)
         if found is None:
@@ -232,13 +232,14 @@ class _Deriver:
 def _not_derived_from(triplet: Triplet) -> str | None:
     if triplet.relation not in RELATIONS:
         return "its relation is none of VSR's"
-    if triplet.subject == triplet.object:  # which of the two is meant is not said
+    if triplet.subject == triplet.object:  # nothing says which of the two is meant
         return "subject and object have one name"
     return None
 
 
 def _provenance(kind: Kind, triplet: Triplet) -> dict[str, Any]:
-    """Of a picture that was made from another one, that one is kept: protocols must see the first."""
+    """The provenance of a derived row. If its picture was made from another one, that one is kept: protocols must see
+    the first."""
     kept = {SOURCE_IMAGE: triplet.provenance[SOURCE_IMAGE]} if SOURCE_IMAGE in triplet.provenance else {}
     return {**kept, "derived": kind, "source_key": triplet.key}
 
@@ -267,9 +268,9 @@ def _mirror_box(box: Box | None) -> Box | None:
 
 
 def _mirror_image(image: bytes, name: str) -> tuple[bytes, str]:
-    """The mirrored picture, JPEG where it was JPEG, else PNG, and a file name that no other picture has.
+    """The mirrored picture (JPEG if it was JPEG, else PNG), and a file name that no other picture has.
 
-    Raises VsreError for what cannot be opened.
+    Raises VsreError if it cannot be opened.
     """
     with open_header(image, name=name) as header:
         file_format = header.format

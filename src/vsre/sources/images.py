@@ -1,4 +1,4 @@
-"""Opening pictures: the one way from a file or its bytes to an upright 8-bit RGB image."""
+"""Opening pictures: the one way to turn a file or its bytes into an upright 8-bit RGB image."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ MAX_BYTES = 256 * 1024 * 1024
 """Files larger than this are refused unread."""
 
 SIDES = (32, 2048)
-"""Pixels that the longer side of a drawn picture has, at the least and at the most."""
+"""Minimum and maximum number of pixels along the longer side of a drawn picture."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-"""What is opened; JPEG's reader opens MPO too. Pillow knows more, but some start other programs (EPS Ghostscript)."""
+"""Formats that are opened; JPEG's reader opens MPO too. Pillow knows more, but some start programs (EPS
+Ghostscript)."""
 
 
 class PictureTooLarge(VsreError):
@@ -37,14 +38,14 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes a picture of each EXIF orientation upright; 1 is upright already."""
+"""EXIF orientation -> what makes such a picture upright; 1 is upright already."""
 
 
 def open_header(source: bytes | Path | str, *, name: str | None = None) -> Image.Image:
     """The picture with its header read and nothing decoded: `size`, `mode` and `format` are known.
 
-    `name` stands for the picture in messages; a path names itself. Raises VsreError for a file that is
-    missing, empty or no picture of FORMATS, and PictureTooLarge beyond MAX_PIXELS or MAX_BYTES.
+    `name` is what messages call the picture; it defaults to the path. Raises VsreError for a file that is missing,
+    empty or not a picture of FORMATS, and PictureTooLarge beyond MAX_PIXELS or MAX_BYTES.
     """
     name = name or ("the picture" if isinstance(source, bytes) else str(source))
     if isinstance(source, bytes):
@@ -73,7 +74,7 @@ def open_header(source: bytes | Path | str, *, name: str | None = None) -> Image
 
 
 def check_side(size: int) -> None:
-    """Raises VsreError for a size in which no picture is drawn."""
+    """Raise VsreError for a size at which no picture is drawn."""
     if not SIDES[0] <= size <= SIDES[1]:
         raise VsreError(f"size {size}: pictures are drawn with {SIDES[0]} to {SIDES[1]} pixels along a side.")
 
@@ -81,8 +82,8 @@ def check_side(size: int) -> None:
 def load_image(source: bytes | Path | str, *, name: str | None = None) -> Image.Image:
     """The picture as a person sees it: mode RGB, 8 bits, turned by its EXIF orientation, its first frame.
 
-    Transparent parts become white. Raises VsreError, with the file's name, for whatever cannot be opened or
-    is cut short.
+    Transparent parts become white. Raises VsreError, with the file's name, for whatever cannot be opened or is
+    truncated.
     """
     name = name or ("the picture" if isinstance(source, bytes) else str(source))
     with open_header(source, name=name) as image:
@@ -99,10 +100,10 @@ def load_image(source: bytes | Path | str, *, name: str | None = None) -> Image.
 
 
 def orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) to 8; 1 where the tag is absent or makes no sense."""
+    """The EXIF orientation, 1 (upright) to 8; 1 if the tag is absent or makes no sense."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
-    # A damaged EXIF block must not cost a picture that decodes: viewers show such files as they are.
+    # A damaged EXIF block must not rule out a picture that decodes: viewers show such files as they are.
     except Exception:
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
@@ -114,7 +115,7 @@ def turns_sideways(value: int) -> bool:
 
 
 def upright_bytes(image: Image.Image, file_format: str | None) -> bytes:
-    """An upright RGB picture encoded again without EXIF: JPEG stays JPEG, all else becomes PNG."""
+    """An upright RGB picture re-encoded without EXIF: JPEG stays JPEG, anything else becomes PNG."""
     out = io.BytesIO()
     if file_format in ("JPEG", "MPO"):
         image.save(out, "JPEG", quality=95, subsampling=0)

@@ -1,9 +1,9 @@
-"""Layouts: the pictures of a data set drawn anew from their boxes, with the sprites of the embedded world.
+"""Layouts: the pictures of a data set redrawn from their boxes, with the sprites of the embedded world.
 
 Captions, human labels and boxes stay the real ones; only the pixels are drawn, so no photo is needed. Every object
-fills its box exactly. What is smaller is drawn over what is larger, whatever the caption says and whether it is true.
-Depth, gaze and the like are not in boxes, so they are not in layouts either: what a box cannot tell, a layout cannot
-show (arXiv 2412.18224 has nothing of the kind; it is the nearest to VSR that can be run without COCO's photos).
+fills its box exactly. Smaller things are drawn over larger ones, whatever the caption says and whether it is true.
+Boxes do not hold depth, gaze and the like, so neither do layouts: what a box cannot tell, a layout cannot show (arXiv
+2412.18224 has nothing of the kind; it is the closest to VSR that can be run without COCO's photos).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Which = Literal["named", "all"]
 
 
 def draw_layout(objects: ImageObjects, name: str, size: int = 192) -> Image.Image:
-    """The picture of some objects: RGB, the longer side `size` pixels, square where the image's shape is not known.
+    """The picture of some objects: RGB, the longer side `size` pixels, square if the image's shape is unknown.
 
-    `name`, the image's file name, chooses background, sprites and which way they look: the same name gives the same
+    `name`, the image's file name, determines background, sprites and which way they look: the same name gives the same
     picture.
     """
     width, height = _shape(objects, size)
@@ -44,7 +44,7 @@ def draw_layout(objects: ImageObjects, name: str, size: int = 192) -> Image.Imag
     kind, seed = rng.choice(sorted(BACKGROUNDS)), rng.randrange(1 << 16)
     canvas = Image.fromarray(background(kind, seed, size)).resize((width, height), Image.Resampling.LANCZOS)
     known = [(found, box) for found, box in objects.objects if box is not None]
-    # Larger first; of equal ones in the order of the file.
+    # Larger first; equal ones in the order of the file.
     for found, box in sorted(known, key=lambda item: -_area(item[1])):
         x0, y0, x1, y1 = (round(v * s) for v, s in zip(box, (width, height, width, height), strict=True))
         w, h = max(2, x1 - x0), max(2, y1 - y0)
@@ -70,7 +70,7 @@ def _sprite(name: str, rng: Random, width: int, height: int) -> Image.Image:
 
 
 def tile(name: str, width: int, height: int) -> Image.Image:
-    """A card that bears the class's name, for a class without a sprite (RGBA); its colour is the name's own."""
+    """A card that bears the class's name (RGBA), for a class without a sprite; its colour depends on the name."""
     hue = hashlib.sha256(name.encode()).digest()[0] / 256
     paper, ink = (tuple(round(255 * v) for v in colorsys.hls_to_rgb(hue, light, 0.5)) for light in (0.8, 0.25))
     image = Image.new("RGBA", (width, height), (0, 0, 0, 0))
@@ -99,11 +99,11 @@ def write_layouts(
 ) -> dict[str, Any]:
     """Draw every image of VSR files to OUT/images and import them with their captions to OUT/SPLIT/*.parquet.
 
-    `annotations`, `split`, `instances` and `protocol` are as in `import_vsr`, which reads the pictures back as it
-    reads photos. `which`: the objects of the classes that captions name of the image, or all objects. An image of
-    which a named class has no box is not drawn, and its rows are set aside. Returns import_vsr's summary with
-    `layouts`: how many were drawn, why others were not, and the classes without a sprite with their number of
-    objects. Raises VsreError as `import_vsr` does, for a size beyond `images.SIDES`, and where no image could be drawn.
+    `annotations`, `split`, `instances` and `protocol` are as in `import_vsr`, which reads the pictures back as it reads
+    photos. `which`: only objects of the classes that the image's captions name, or all objects. An image in which a
+    named class has no box is not drawn, and its rows are set aside. Returns import_vsr's summary with `layouts`: how
+    many were drawn, why others were not, and the classes without a sprite with their number of objects. Raises
+    VsreError as `import_vsr` does, for a size beyond `images.SIDES`, and if no image could be drawn.
     """
     out = Path(out)
     check_side(size)
@@ -152,8 +152,8 @@ def write_layouts(
 
 
 def _remove_earlier(folder: Path, names: Iterable[str]) -> None:
-    """Delete the pictures of these names wherever the reader would find them: an image that is not drawn now, for want
-    of boxes, must not be that of an earlier call. What else is in the folder stays: it may be anybody's."""
+    """Delete the pictures of these names wherever the reader would find them: for an image that is not drawn now, for
+    lack of boxes, it must not find that of an earlier call. Anything else in the folder stays: it may be anybody's."""
     for place in [folder, *(entry for entry in folder.glob("*") if entry.is_dir())]:
         for name in names:
             if is_file(place / name):
@@ -161,7 +161,7 @@ def _remove_earlier(folder: Path, names: Iterable[str]) -> None:
 
 
 def _named(splits: Mapping[str, Sequence[Path]]) -> dict[str, set[str]]:
-    """The classes that captions name, by image; labels are not looked at."""
+    """The classes that captions name, by image; labels are ignored."""
     named: dict[str, set[str]] = defaultdict(set)
     for files in splits.values():
         index = index_rows(files, SetAside())

@@ -1,7 +1,7 @@
 """LLaVA's training JSON, out and in: a list of {"id", "image", "conversations": [{"from", "value"}, ...]}.
 
-Out: one conversation a question, for training elsewhere. In: pictures with a question and a free answer, in the folders
-that a stage's data source names, to be trained on beside spatial questions so that nothing else is forgotten.
+Out: one conversation per question, for training elsewhere. In: pictures with a question and a free answer, in the
+folders that a stage's data source names, to train on alongside spatial questions so that nothing else is forgotten.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def write_llava_json(
 ) -> dict[str, Any]:
     """Write OUT/llava.json and OUT/images for the questions of a folder; returns the counts.
 
-    A question becomes a conversation of its own, because a second wording of a statement would find the answer to the
-    first one before it. Pictures are files as they are in the triplets, each once, named by their content. A row's `id`
-    is the question's. The JSON appears when it is whole. Raises VsreError for a question without its triplet, and a
-    triplet without its picture.
+    A question becomes a conversation of its own, because a second wording of a statement would see the answer to the
+    first one before it. Pictures are written as they are in the triplets, each once, named by their content. A row's
+    `id` is the question's. The JSON appears once it is complete. Raises VsreError for a question without its triplet,
+    and a triplet without its picture.
     """
     out = Path(out)
     if out.is_dir() and any(out.iterdir()) and not (out / JSON).is_file():
-        raise VsreError(f"{out}: holds something else than {JSON}. Choose a new or empty folder.")
+        raise VsreError(f"{out}: holds something other than {JSON}. Choose a new or empty folder.")
     wanted = {question.key for question in read_questions(questions)}
     files: dict[str, str] = {}
     (out / IMAGES).mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def write_llava_json(
             if question.key not in files:
                 raise VsreError(
                     f"{questions}: question {question.id} asks about a triplet that is not in {triplets}. Name the "
-                    "triplets that these questions were made of."
+                    "triplets that these questions were made from."
                 )
             row = {
                 "id": question.id,
@@ -77,7 +77,7 @@ def write_llava_json(
 
 
 def _write_picture(triplet: Triplet, folder: Path) -> str:
-    """The picture's file name in `folder`, where it is written if it is not there yet."""
+    """The picture's file name in `folder`; writes it if it is not there yet."""
     if triplet.image is None:
         raise VsreError(
             f"triplet {triplet.key} ({triplet.image_name}) has no picture, and a question asks about it. "
@@ -103,16 +103,16 @@ def read_llava_json(
     held_out: Path | str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Read LLaVA's training JSON to OUT/triplets and OUT/questions; returns (and writes) the counts.
+    """Read LLaVA's training JSON into OUT/triplets and OUT/questions; returns (and writes) the counts.
 
-    `file` is a list, or one object a line, packed by gzip or not; it is streamed. Pictures lie in `images` under the
-    names that the rows give. A question is trained on by itself, without what was said before it: with `turns="first"`
-    only the first of a conversation is taken, which needs nothing before it; with "each" every one, for data whose
-    turns are independent. `limit` reads so many rows. Pictures of `held_out`, a folder of test triplets, are not taken:
-    neither by content nor by file name.
+    `file` is a list, or one object per line, gzipped or not; it is streamed. Pictures are in `images` under the names
+    that the rows give. A question is trained on by itself, without what was said before it: `turns="first"` takes only
+    the first of a conversation, which needs nothing before it; "each" takes every one, for data whose turns are
+    independent. `limit` reads so many rows. Pictures of `held_out`, a folder of test triplets, are not taken, whether
+    they match by content or by file name.
 
     Rows that cannot be used are set aside in OUT/set_aside.jsonl, with row (from 1) and reason, and counted. OUT
-    appears when it is whole. Raises VsreError for a file that is no JSON, and where no row is usable.
+    appears once it is complete. Raises VsreError for a file that is not JSON, and if no row is usable.
     """
     file, out, images = Path(file), Path(out), Path(images)
     if turns not in ("first", "each"):
@@ -122,7 +122,7 @@ def read_llava_json(
     if not images.is_dir():
         raise VsreError(f"{images}: no such picture folder.")
     if out.exists() and not (out / SUMMARY).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise VsreError(f"{out}: holds something else than data read from LLaVA's JSON. Choose a new or empty folder.")
+        raise VsreError(f"{out}: holds something other than data read from LLaVA's JSON. Choose a new or empty folder.")
     held = HeldOut(read_triplets(held_out, images=False)) if held_out is not None else HeldOut()
     part = out.with_name(f"{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -182,7 +182,7 @@ class _Gallery:
         self._found: dict[str, tuple[str, str] | Unusable] = {}
 
     def take(self, name: str) -> tuple[str, str]:
-        """Key and image id of a picture; raises Unusable where there is none that may be taken."""
+        """Key and image id of a picture; raises Unusable if there is none or it must not be taken."""
         if name not in self._found:
             try:
                 self._found[name] = self._read(name)

@@ -18,7 +18,7 @@ _HUMAN, _MODEL = ("human", "user"), ("gpt", "assistant")
 
 
 class Unusable(Exception):
-    """A row that cannot be used: a short fixed reason, and what exactly."""
+    """A row that cannot be used: a short fixed reason, and the detail."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
@@ -34,7 +34,7 @@ class Conversation:
 
 
 def parse_row(row: Any) -> Conversation:
-    """What a row of LLaVA's JSON says, the picture's mark taken off; raises Unusable where it cannot be used here."""
+    """What a row of LLaVA's JSON says, without the picture's mark; raises Unusable if it cannot be used here."""
     if isinstance(row, Unusable):
         raise row
     if not isinstance(row, dict):
@@ -80,9 +80,10 @@ def _text(turn: Any, speakers: tuple[str, ...]) -> str:
 
 
 def read_rows(file: Path) -> Iterator[tuple[int, Any]]:
-    """(row, content), from 1: the elements of a JSON list or, where the file begins with none, the values of its lines.
+    """(row, content), from 1: the elements of a JSON list or, if the file does not begin with one, the values of its
+    lines.
 
-    A line that is no JSON comes as an Unusable; blank ones count and are passed over. Raises VsreError where a list is
+    A line that is not JSON comes as an Unusable; blank ones are counted and skipped. Raises VsreError if a list is
     broken: nothing tells where the next element begins.
     """
     try:

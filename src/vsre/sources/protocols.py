@@ -1,9 +1,9 @@
 """Which rows train and which test: the paper's way, which leaks, and two clean ones.
 
-The paper (arXiv 2412.18224, section 4) trains on turn-s, VSR's zero-shot train and random train splits
-together, and tests on the zero-shot test split. On the published files 830 of those 1,222 test rows stand
-word for word in turn-s, on 570 of the 715 test images. The functions here take any streams of triplets, so
-they measure and clean drawn and repainted data as well.
+The paper (arXiv 2412.18224, section 4) trains on turn-s, VSR's zero-shot train and random train splits together, and
+tests on the zero-shot test split. In the published files 830 of those 1,222 test rows appear word for word in turn-s,
+on 570 of the 715 test images. The functions here take any streams of triplets, so they measure and clean drawn and
+repainted data as well.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vsre.errors import VsreError
 from vsre.triplets import Triplet
 
 SOURCE_IMAGE = "source_image_id"
-"""Where the provenance of a picture made from another one (repainted, mirrored) has that one's `image_id`."""
+"""Provenance key of a picture made from another one (repainted, mirrored): that one's `image_id`."""
 
 TEST_ROW, TEST_IMAGE, TEST_CONCEPT = "test row", "test image", "test concept"
 
@@ -72,7 +72,7 @@ def image_names(triplet: Triplet) -> set[str]:
 
 
 class HeldOut:
-    """The rows, images and concepts of a test set: what training data are compared with."""
+    """The rows, images and concepts of a test set, to compare training data with."""
 
     def __init__(self, test: Iterable[Triplet] = ()) -> None:
         self.keys: dict[str, int] = {}
@@ -83,7 +83,7 @@ class HeldOut:
             self.add(triplet)
 
     def add(self, triplet: Triplet) -> None:
-        """Hold a triplet out; said again, with a picture or without, it is the same row."""
+        """Hold a triplet out; repeated, with a picture or without, it is the same row."""
         self.n_rows += _enter(self.keys, _row_keys(triplet), self.n_rows)
         self.n_images += _enter(self.images, image_names(triplet), self.n_images)
         self.concepts |= {triplet.subject, triplet.object}
@@ -107,10 +107,9 @@ def apply_protocol(
     protocol: str,
     removed: Counter[str] | None = None,
 ) -> Iterator[Triplet]:
-    """The training triplets that the protocol leaves, streaming; `removed` counts the others by reason.
+    """The training triplets that the protocol keeps, streaming; `removed` counts the others by reason.
 
-    `test` is read whole first, but of it only names and keys are kept. Raises VsreError for an unknown
-    protocol.
+    `test` is read completely first, but only names and keys of it are kept. Raises VsreError for an unknown protocol.
     """
     removes = protocol_named(protocol).removes
     held = test if isinstance(test, HeldOut) else HeldOut(test)
@@ -123,7 +122,7 @@ def apply_protocol(
 
 
 class Overlap:
-    """How much of a held-out set stands in training data: pass those through `watch`, then call `summary`."""
+    """How much of a held-out set appears in training data: pass that through `watch`, then call `summary`."""
 
     def __init__(self, held: HeldOut) -> None:
         self.held = held
@@ -147,7 +146,8 @@ class Overlap:
 
 
 def _enter(numbers: dict[str, int], names: Collection[str], new: int) -> bool:
-    """Give the names of one thing its number, the one that some of them have or a new one; True where new."""
+    """Register one thing under all its names, with the number that some of them have or a new one; True if it is
+    new."""
     known = [numbers[name] for name in names if name in numbers]
     for name in names:
         numbers.setdefault(name, known[0] if known else new)
@@ -155,5 +155,5 @@ def _enter(numbers: dict[str, int], names: Collection[str], new: int) -> bool:
 
 
 def _row_keys(triplet: Triplet) -> tuple[str, str]:
-    """The triplet's key, and its file name with its caption: a photo saved again has another content."""
+    """The triplet's key, and its file name with its caption: a photo saved again has different content."""
     return triplet.key, f"{triplet.image_name}\n{triplet.caption}"

@@ -20,15 +20,15 @@ def write_subset(
     without: Collection[str] = (),
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Write the triplets of a file or folder that have none of the relations `without`, at most `limit` of them.
+    """Write the triplets of a file or folder whose relations are not among `without`, at most `limit` of them.
 
-    Pictures are taken whole, in an order that hangs on the seed and on each one's id alone; of the last one only as
-    many rows as are wanted. So they are spread over the whole set, and with one seed a smaller set is part of a larger
-    one, whatever order the rows come in. Returns {"triplets", "of", "true" (their share), "pictures", "without": rows
-    left out by relation}. Raises VsreError where nothing is left. Memory grows with the pictures, not the rows.
+    Pictures are taken whole, in an order that depends only on the seed and on each one's id; of the last one only as
+    many rows as are wanted. So they are spread over the whole set, and with the same seed a smaller set is part of a
+    larger one, whatever order the rows come in. Returns {"triplets", "of", "true" (their share), "pictures", "without":
+    rows left out by relation}. Raises VsreError if nothing is left. Memory grows with the pictures, not the rows.
     """
     if limit is not None and limit < 1:
-        raise VsreError("limit starts at 1.")
+        raise VsreError("limit must be at least 1.")
     source, refused = Path(triplets_path), frozenset(without)
     left_out, rows = Counter[str](), Counter[str]()
     count = 0
@@ -65,7 +65,8 @@ def write_subset(
 
 
 def shares(rows: Mapping[str, int], limit: int | None, seed: int) -> dict[str, int]:
-    """How many rows of which picture `write_subset` takes, of so many rows each; in the order it takes pictures in."""
+    """Picture -> number of its rows that `write_subset` takes, given each picture's number of rows; in the order it
+    takes them."""
     left = sum(rows.values()) if limit is None else limit
     taken: dict[str, int] = {}
     for image in sorted(rows, key=lambda image: hashlib.sha256(f"{seed}\n{image}".encode()).digest()):

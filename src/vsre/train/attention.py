@@ -1,8 +1,8 @@
-"""Attention over packed questions, as each implementation of the language model wants it.
+"""Attention over packed questions, in the form that each of the language model's implementations takes.
 
-Every way computes the same: a token sees its image's prefix and the tokens of its own branch before it.
+All compute the same: a token sees its image's prefix and the earlier tokens of its own branch.
 
-    sdpa on a CPU    `packed`: the prefix among itself, branches to prefix, branches among themselves, no mask at all
+    sdpa on a CPU    `packed`: the prefix to itself, branches to the prefix, each branch to itself; no mask at all
     sdpa elsewhere   a boolean mask (B, 1, L, L)
     eager            an additive mask (B, 1, L, L)
     flex_attention   a BlockMask
@@ -30,9 +30,9 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 def branch_mask(branch: torch.Tensor) -> torch.Tensor:
-    """(B, L) branch numbers (0 prefix, -1 padding) to a boolean mask (B, 1, L, L), True where a token may look.
+    """The boolean mask (B, 1, L, L) for branch numbers (B, L) (0 prefix, -1 padding), True where a token may look.
 
-    Padding looks at itself, because a row that may look nowhere is not a number in some kernels.
+    Padding looks at itself, because a row that may look nowhere gives nan in some kernels.
     """
     looking, seen = branch[:, :, None], branch[:, None, :]
     length = branch.shape[1]
@@ -44,9 +44,9 @@ def branch_mask(branch: torch.Tensor) -> torch.Tensor:
 class Layout:
     """Where the branches of a batch of packs lie. N branches, the longest of T tokens; R = L - prefix.
 
-    `slots` (N, T) says which of the B x R tokens behind the prefixes stands at a place of a branch; a short branch
-    repeats its last token, and `filled` (N, T) is False there. `places` (B x R) is the way back, into N x T;
-    `alone` (B x R) is True for padding, which is in no branch.
+    `slots` (N, T): which of the B x R tokens after the prefixes is at each place of a branch; a short branch
+    repeats its last token, and `filled` (N, T) is False there. `places` (B x R): the way back, indices into N x T;
+    `alone` (B x R): True for padding, which is in no branch.
     """
 
     branch: torch.Tensor
@@ -60,7 +60,7 @@ class Layout:
     def of(cls, branch: torch.Tensor) -> Layout:
         """The layout of branch numbers (B, L) as Packer makes them: prefixes of one length, padding on the right.
 
-        Raises ValueError for prefixes of several lengths.
+        Raises ValueError for prefixes of different lengths.
         """
         length = branch.shape[1]
         prefix = int((branch[0] == 0).sum())
@@ -83,10 +83,10 @@ class Layout:
 
 
 class _Packed(torch.autograd.Function):
-    """PyTorch's CPU kernel on three parts, joined by the logarithms of their sums of exponentials.
+    """PyTorch's CPU kernel on three parts, combined by their log-sum-exps.
 
-    The kernel's backward pass needs nothing of a part but the joined output and logarithms, so it is called on each
-    part with those, and the gradients add up to the exact ones.
+    The kernel's backward pass needs only the combined output and log-sum-exps, so it is called on each part with
+    those, and the gradients add up to the exact ones.
     """
 
     @staticmethod
@@ -125,7 +125,7 @@ class _Packed(torch.autograd.Function):
 
 
 def _fold(x: torch.Tensor, layout: Layout) -> torch.Tensor:
-    """(B, H, L, D) to the branches alone, (N, H, T, D)."""
+    """The branches of (B, H, L, D), as (N, H, T, D)."""
     tails = x[:, :, layout.prefix :].transpose(1, 2).flatten(0, 1)  # (B x R, H, D)
     return tails[layout.slots].transpose(1, 2)
 
@@ -151,7 +151,7 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention as transformers calls it: query (B, H, L, D), key and value (B, G, L, D), to (B, L, H, D).
 
-    Raises VsreError where a model does not hand its extra arguments down to its attention.
+    Raises VsreError if the model does not pass its extra arguments down to its attention.
     """
     if packed_layout is None:
         raise VsreError(
@@ -161,7 +161,7 @@ def packed_attention(
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-    if dropout or query.shape[-1] != value.shape[-1]:  # the kernel alone has neither
+    if dropout or query.shape[-1] != value.shape[-1]:  # the kernel supports neither
         mask = branch_mask(packed_layout.branch)
         return sdpa_attention_forward(module, query, key, value, mask, dropout=dropout, scaling=scaling)
     groups = query.shape[1] // key.shape[1]
@@ -173,9 +173,9 @@ AttentionInterface.register(PACKED, packed_attention)
 
 
 class BranchAttention:
-    """Gives a model's attention what it needs to keep packed questions apart, and keeps its configuration as it was.
+    """Gives a model's attention what it needs to keep packed questions apart, and leaves its configuration as it was.
 
-    Raises VsreError where the language model's attention implementation cannot do it.
+    Raises VsreError if the language model's attention implementation cannot do it.
     """
 
     def __init__(self, model: Any) -> None:
@@ -197,7 +197,7 @@ class BranchAttention:
         return self.packed and self.model.device.type == "cpu"
 
     def inputs(self, branch: torch.Tensor) -> dict[str, Any]:
-        """What `forward` takes for branch numbers (B, L): an attention mask, or within `active` the layout."""
+        """The arguments of `forward` for branch numbers (B, L): an attention mask or, within `active`, the layout."""
         if self.maskless:
             return {"packed_layout": Layout.of(branch)}
         if self.kind == "flex_attention":
@@ -210,7 +210,7 @@ class BranchAttention:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Within it the language model computes `packed` attention, forward and backward; outside its own."""
+        """Within it, the language model computes `packed` attention, forward and backward; outside it, its own."""
         if not self.maskless:
             yield
             return
@@ -224,7 +224,7 @@ class BranchAttention:
 
 
 def _by_interface(model: Any, text: Any) -> bool:
-    """Whether the language model's classes find their attention through transformers' interface."""
+    """Whether the language model's classes look up their attention through transformers' interface."""
     found = [m for m in model.modules() if isinstance(m, PreTrainedModel) and m.config.model_type == text.model_type]
     return bool(found) and all(m._can_set_attn_implementation() and m._supports_attention_backend for m in found)
 

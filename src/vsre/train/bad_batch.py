@@ -1,4 +1,4 @@
-"""The batch a run stopped at, kept so that a person can look at it: names as JSON, tensors as safetensors."""
+"""The batch at which a run stopped, saved for a person to inspect: names as JSON, tensors as safetensors."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def save_bad_batch(
 ) -> Path:
     """Write FOLDER/bad-batch.json (`facts` and the questions' names) and bad-batch.safetensors; returns the first.
 
-    A tensor is called PASS.INPUT, such as 0.input_ids, 0.labels, 0.encoder_features.clip. Of several processes each
-    writes its own, bad-batch-RANK.
+    A tensor is called PASS.INPUT, such as 0.input_ids, 0.labels, 0.encoder_features.clip. If there are several
+    processes, each writes its own bad-batch-RANK.
     """
     state = processes()
     name = BAD_BATCH if state.num_processes == 1 else f"{BAD_BATCH}-{state.process_index}"

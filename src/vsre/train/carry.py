@@ -1,4 +1,4 @@
-"""Carrying a stage out once its Trainer stands: from its last complete checkpoint to its weights and figures."""
+"""Running a stage once its Trainer is built: from its last complete checkpoint to its weights and figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vsre.train.processes import processes, sharded
 from vsre.train.stages import Stage
 
 MODEL = "model"
-"""The folder of a stage's weights in its own."""
+"""The folder of the weights within a stage's folder."""
 
 
 def carry_out(
@@ -31,15 +31,15 @@ def carry_out(
     lora: LoraLayers | None,
     around: AbstractContextManager[Any] | None = None,
 ) -> dict[str, Any]:
-    """Train a stage to its end, within `around`, LoRA merged; returns what is to be said of it, for `finish`.
+    """Train a stage to its end, within `around`, and merge LoRA; returns facts to record, for `finish`.
 
-    `prove(trainer)` is called before the first step of this process; what it gives is noted as `proof`. A stage that
-    was killed between its last checkpoint and its end is only ended. Raises VsreError for a pass that is too large.
+    `prove(trainer)` is called before the first step of this process; its result is noted as `proof`. A stage that was
+    killed between its last checkpoint and its end is not trained again. Raises VsreError for a pass that is too large.
     """
     folder, model = Path(trainer.args.output_dir), trainer.model
     with processes().main_process_first():
         checkpoints = complete_checkpoints(folder)
-    if sharded():  # only a running engine reads its own checkpoints: the last steps are made again
+    if sharded():  # only a running engine reads its own checkpoints: the last steps are repeated
         checkpoints = [c for c in checkpoints if step_of(c) < trainer.args.max_steps]
     last = checkpoints[-1] if checkpoints else None
     notes: dict[str, Any] = {"resumed_from": step_of(last) if last else 0}
@@ -59,7 +59,7 @@ def carry_out(
                 except RuntimeError as error:
                     if not (full := out_of_memory(error)):
                         raise
-                if full:  # asked once the error has let go of what it held
+                if full:  # outside the handler, once the error has released the memory it held
                     raise too_large(trainer, stage)
     finally:
         progress.close()
@@ -69,7 +69,7 @@ def carry_out(
 
 
 def finish(trainer: Any, processor: Any, stage: Stage, facts: dict[str, Any]) -> None:
-    """Write a stage's loss curve, weights and, last, its figures with these facts; every process calls it."""
+    """Write a stage's loss curve, weights and, last, its figures with these facts; every process must call it."""
     state = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded() else None
     if trainer.is_world_process_zero():
         folder = Path(trainer.args.output_dir)

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or do not count: a marker is written last, and nothing counts without one.
+"""Checkpoints that are complete or do not count: a marker is written last, and nothing counts without one.
 
 A checkpoint holds what the stage trains, not what it freezes: that is in the model the stage began with.
 """
@@ -49,7 +49,7 @@ def _sync(path: Path) -> None:
 
 
 def mark_complete(folder: Path) -> None:
-    """Force a checkpoint's files to the disk, then say in the marker which files of which size make it up."""
+    """Flush a checkpoint's files to disk, then write the marker, which lists them with their sizes."""
     files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MARKER)
     for file in files:
         _sync(file)
@@ -97,9 +97,9 @@ def no_bars() -> Iterator[None]:
 
 
 def save_model(model: Any, processor: Any, folder: Path, state: dict[str, torch.Tensor] | None = None) -> None:
-    """The released form: safetensors, config and processor, in a folder that appears when it is whole.
+    """Save the released form: safetensors, config and processor, in a folder that appears once it is complete.
 
-    `state` has the weights where the model's own are spread over processes.
+    `state` has the weights if the model's own are spread over processes.
     """
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -113,11 +113,11 @@ def save_model(model: Any, processor: Any, folder: Path, state: dict[str, torch.
 
 
 def load_weights(model: Any, folder: Path) -> None:
-    """Put the weights saved in a folder into a model, all of them or none.
+    """Load the weights saved in a folder into a model, all of them or none.
 
     They are read through `from_pretrained`, because `save_pretrained` renames the parameters of some models
-    (LLaVA) and only `from_pretrained` renames them back. It maps the files, so that nothing is held twice where they
-    have the model's dtype. Raises VsreError when a parameter is missing or has another shape.
+    (LLaVA) and only `from_pretrained` renames them back. It maps the files, so that nothing is held twice if they
+    have the model's dtype. Raises VsreError if a parameter is missing or has another shape.
     """
     try:
         with no_bars():
@@ -140,9 +140,9 @@ def save_trained(model: nn.Module, folder: Path) -> None:
 
 
 def load_trained(model: nn.Module, folder: Path) -> None:
-    """Put what `save_trained` wrote into a model, all of it or nothing.
+    """Load what `save_trained` wrote into a model, all of it or nothing.
 
-    Raises VsreError when a parameter is missing, is one too many, or has another shape.
+    Raises VsreError if a parameter is missing, unexpected, or has another shape.
     """
     if not (folder / TRAINED).is_file():  # a checkpoint of the whole model
         return load_weights(model, folder)
@@ -156,14 +156,14 @@ def load_trained(model: nn.Module, folder: Path) -> None:
 
 
 def _check_shapes(folder: Path, saved: Mapping[str, torch.Tensor], ours: Mapping[str, torch.Tensor]) -> None:
-    """Raises VsreError naming the first weight of a folder that is not one of the model."""
+    """Raise VsreError naming the first weight that a folder and the model do not have alike."""
     there, here = ({n: tuple(t.shape) for n, t in of.items()} for of in (saved, ours))
     wrong = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
     if wrong:
         first = wrong[0]
         raise VsreError(
             f"{folder}: its weights do not fit this model: {first} is {there.get(first, 'missing')} there and "
-            f"{here.get(first, 'missing')} in the model ({len(wrong)} weights differ so). Use the model that the run "
+            f"{here.get(first, 'missing')} in the model ({len(wrong)} weights differ). Use the model that the run "
             "began with, or another folder."
         )
 
@@ -175,12 +175,12 @@ def _widest(model: nn.Module) -> torch.dtype:
 
 
 def checkpoint_bytes(model: nn.Module, *, muon: bool) -> int:
-    """About how large a checkpoint is: what trains and the optimizer's moments of it."""
+    """The approximate size of a checkpoint in bytes: what trains, and its optimizer moments."""
     return sum(p.nbytes for p in trained(model).values()) + moment_bytes(model, muon=muon)
 
 
 NO_SPACE = ("os error 28", "No space left on device", "inline_container", "iostream error")
-"""How safetensors and torch's file writer, which has no words for it, say that a file could not be written."""
+"""How safetensors, and torch's file writer, which does not name the cause, report a file that could not be written."""
 
 
 def is_disk_full(error: BaseException | None) -> bool:
@@ -196,7 +196,7 @@ def is_disk_full(error: BaseException | None) -> bool:
 
 @contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Turn a full disk inside the block into a VsreError that says how to go on."""
+    """Turn a full disk inside the block into a VsreError that says how to continue."""
     try:
         yield
     except Exception as error:

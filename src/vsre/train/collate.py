@@ -1,4 +1,4 @@
-"""Packs to batches: pictures by the processor's image processor, text by the packer."""
+"""Turns packs into batches: pictures through the processor's image processor, text through the packer."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from vsre.train.vision import FEATURES
 
 
 class Collator:
-    """Packs to a batch: pictures as pixel values or, with a feature cache, as frozen features; the rest by Packer.
+    """Turns packs into a batch: pictures as pixel values or, with a feature cache, frozen features; the rest by Packer.
 
-    Besides the model's inputs a batch holds `tokens`, `branch` and `rows`, a list of question rows to name them in a
-    message. Processed images are kept up to `cache_bytes`, the least recently used out first.
+    Besides the model's inputs a batch holds `tokens`, `branch` and `rows`, the question rows, for naming them in a
+    message. Processed images are kept up to `cache_bytes`; the least recently used are dropped first.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Collator:
         self._cached = 0
 
     def pixels(self, image: int) -> torch.Tensor:
-        """One image as the model takes it, (3, H, W)."""
+        """The pixel values of one image, (3, H, W)."""
         if (hit := self._cache.get(image)) is not None:
             self._cache.move_to_end(image)
             return hit
@@ -55,7 +55,7 @@ class Collator:
         return pixels
 
     def read_from(self, features: FeatureCache) -> None:
-        """Take features from now on, and let go of the pixels that were kept while they were computed."""
+        """Use cached features from now on, and drop the pixels that were kept while they were computed."""
         self.features = features
         self._cache.clear()
         self._cached = 0
@@ -66,7 +66,7 @@ class Collator:
         return self.features.damaged if self.features else 0
 
     def _features(self, image: int, cache: FeatureCache) -> dict[str, torch.Tensor]:
-        """bf16 features of one image, computed again where the cache's are damaged."""
+        """bf16 features of one image, computed again if the cached ones are damaged."""
         found = cache.read(self.data.image_id(image))
         if found is None:
             made = cache.vision.features(self.pixels(image)[None])

@@ -1,4 +1,4 @@
-"""A stage's questions as packs, an image with up to K of its questions, ordered by seed and epoch alone."""
+"""A stage's questions as packs (an image with up to K of its questions), in an order set by seed and epoch alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pack = np.ndarray
 
 
 class PackedQuestions(Dataset):
-    """Several stores as one, rows and images numbered through. An item is a Pack, given by PackSampler."""
+    """Several stores as one, rows and images numbered consecutively. It is indexed by the Packs of PackSampler."""
 
     def __init__(self, stores: Sequence[Store]) -> None:
         self.stores = list(stores)
@@ -37,7 +37,7 @@ class PackedQuestions(Dataset):
         return self.stores[at], int(row - self.bases[at])
 
     def __getitem__(self, pack: Pack) -> tuple[Pack, list[Example]]:
-        """The pack's rows and their examples; of a filler nothing is learnt."""
+        """The pack's rows and their examples; nothing is learnt from a filler."""
         if pack[0] < 0:
             rows, examples = self[~pack]
             return rows, [replace(example, end=example.first) for example in examples]
@@ -62,20 +62,19 @@ class PackedQuestions(Dataset):
 
 
 class PackSampler(Sampler[Pack]):
-    """Every image of a data set once or more an epoch, its questions shuffled and cut into packs of at most
-    K.
+    """Yields an epoch's packs: each image's questions, shuffled and cut into packs of at most K.
 
-    `batch` packs make a step. Their lengths are alike and fall within the step, so that little of a pass is padding
+    `batch` packs make a step. Their lengths are similar and decrease within the step, so that a pass has little padding
     and no process waits long for another: shuffled packs are sorted by length within stretches of up to 50 steps, and
     the steps of a stretch are shuffled. The order is a function of (seed, epoch) alone, not of passes or processes,
-    and a resumed run continues with the very next pack. The first epoch begins with the longest packs: running out of
-    memory shows in the first minute.
+    and a resumed run continues with the very next pack. The first epoch begins with the longest packs, so that running
+    out of memory shows in the first minute.
 
-    Where processes share a step each must have as many packs in a pass, at an epoch's end too. Up to a multiple of
-    `whole` packs it is filled with copies of the shortest, of which nothing is learnt.
+    If processes share a step, each must have the same number of packs in a pass, even at the end of an epoch. It is
+    therefore filled up to a multiple of `whole` packs with copies of the shortest, from which nothing is learnt.
 
-    With `shares`, one a store of the data, as many of an epoch's packs are of each store as its share says: some of a
-    large one's, which come in turn over the epochs, and a small one's several times.
+    With `shares`, one per store of the data, each store gives its share of an epoch's packs: a large store some of its
+    packs, in turn over the epochs, and a small one its packs several times.
     """
 
     def __init__(
@@ -94,13 +93,13 @@ class PackSampler(Sampler[Pack]):
         self.starts = np.concatenate(cuts)
         self.stops = np.append(self.starts[1:], len(data))
         self._taken: np.ndarray | None = None
-        if shares is not None:  # packs of each store an epoch; what rounding leaves goes to the largest remainders
+        if shares is not None:  # packs of each store per epoch; those lost to rounding go to the largest remainders
             self._first = np.searchsorted(self.starts, data.bases)  # each store's first pack, and the end
             exact = len(self.starts) * np.array(shares) / sum(shares)
             self._taken = np.floor(exact).astype(int)
             most = np.argsort(self._taken - exact, kind="stable")[: len(self.starts) - self._taken.sum()]
             self._taken[most] += 1
-            for store in np.flatnonzero(self._taken == 0):  # in a small epoch: shown all the same
+            for store in np.flatnonzero(self._taken == 0):  # every store is shown, in a small epoch too
                 self._taken[store] += 1
                 self._taken[self._taken.argmax()] -= 1
 
@@ -117,7 +116,7 @@ class PackSampler(Sampler[Pack]):
 
     @property
     def fillers(self) -> int:
-        """Packs an epoch of which nothing is learnt."""
+        """How many packs of an epoch nothing is learnt from."""
         return -len(self.starts) % self.whole
 
     def set_epoch(self, epoch: int) -> None:
@@ -135,7 +134,7 @@ class PackSampler(Sampler[Pack]):
             yield ~rows[self.starts[shortest] : self.stops[shortest]]
 
     def _by_share(self, taken: np.ndarray) -> np.ndarray:
-        """This epoch's packs: of each store the next ones of its packs in random order, over and over."""
+        """This epoch's packs: from each store the next ones in an endless series of random orders of its packs."""
         parts = []
         for store, count in enumerate(taken.tolist()):
             low, high = int(self._first[store]), int(self._first[store + 1])
@@ -148,14 +147,14 @@ class PackSampler(Sampler[Pack]):
         return np.concatenate(parts)
 
     def _order(self, packs: np.ndarray, tokens: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Packs as a random order has them, by the step, given the tokens of all there are."""
+        """Randomly ordered packs arranged by length into steps; `tokens` has the length of every pack of the data."""
         longest = packs[:0]
         if self.epoch == 0:
             there = np.unique(packs)
             longest = there[np.argsort(-tokens[there], kind="stable")][: self.batch]
-            _, places = np.unique(packs, return_index=True)  # of a pack that comes several times the first is taken
+            _, places = np.unique(packs, return_index=True)  # of a repeated pack the first is taken
             packs = np.delete(packs, places[np.searchsorted(there, longest)])
-        # At least four stretches, or a small data set would come sorted by length in every epoch alike.
+        # At least four stretches, or the steps of a small data set would be the same in every epoch.
         stretch = self.batch * min(50, max(1, len(packs) // (4 * self.batch)))
         order = [longest]
         for start in range(0, len(packs), stretch):
@@ -163,6 +162,6 @@ class PackSampler(Sampler[Pack]):
             part = part[np.argsort(-tokens[part], kind="stable")]
             whole = len(part) // self.batch * self.batch
             batches = part[:whole].reshape(-1, self.batch)
-            # What fills no batch stays last: it can only be the end of the epoch.
+            # A rest that fills no batch stays last: it can only be the end of the epoch.
             order += [generator.permutation(batches).reshape(-1), part[whole:]]
         return np.concatenate(order)

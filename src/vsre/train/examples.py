@@ -1,6 +1,6 @@
-"""From a question to token ids and the span that is learnt: rendered by the chat template, marked by it too.
+"""From a question to token ids and the span that is learnt, both given by the chat template.
 
-Nothing here knows how a prompt looks. The processor's chat template renders the conversation, its
+Nothing here knows what a prompt looks like. The processor's chat template renders the conversation, its
 `{% generation %}` marks say which characters the assistant wrote, and the tokenizer says which tokens those
 are. A mask found by searching for "ASSISTANT:" goes wrong silently when the tokenizer changes; this one
 cannot.
@@ -22,7 +22,7 @@ from vsre.errors import VsreError
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Token ids (int32) of one conversation, with ONE image token; ids[first:end] is learnt."""
+    """Token ids (int32) of one conversation, with exactly one image token; ids[first:end] is learnt."""
 
     ids: np.ndarray
     first: int
@@ -30,7 +30,7 @@ class Example:
 
 
 def conversation(prompt: str, answer: str | None = None) -> list[dict[str, Any]]:
-    """The messages of one question about one image, in the form chat templates of transformers expect."""
+    """The messages of one question about one image, in the form that transformers' chat templates expect."""
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
     if answer is not None:
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
@@ -67,7 +67,7 @@ class ChatEncoder:
         return self.tokenizer(texts, add_special_tokens=not (bos and texts[0].startswith(bos)))
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """What a model is given when it is asked: the conversation up to where its answer begins."""
+        """The token ids a model is given at inference: the conversation up to where its answer begins."""
         texts, _ = render_jinja_template(
             [conversation(prompt)],
             chat_template=self.template,
@@ -82,8 +82,8 @@ class ChatEncoder:
     def encode(self, names: Sequence[str], prompts: Sequence[str], answers: Sequence[str]) -> list[Example]:
         """Encode questions in one go; `names` are used in messages only.
 
-        Raises VsreError naming the question when nothing of it would be learnt, when it does not hold exactly
-        one image, or when its prompt is cut into other tokens than the same prompt at inference.
+        Raises VsreError naming the question if nothing of it would be learnt, if it does not hold exactly
+        one image, or if its prompt is tokenized differently from the same prompt at inference.
         """
         texts, spans = render_jinja_template(
             [conversation(p, a) for p, a in zip(prompts, answers, strict=True)],
@@ -93,7 +93,7 @@ class ChatEncoder:
         )
         for i, span in enumerate(spans):
             if span and span[-1][1] == len(texts[i]):
-                # Some templates end with a space after the answer; it would be learnt in place of the end.
+                # Some templates end with a space after the answer, which would be learnt in place of the end.
                 texts[i] = texts[i].rstrip()
         encoded = self._tokenize(texts)
         examples = []
@@ -101,7 +101,7 @@ class ChatEncoder:
             ids = encoded["input_ids"][i]
             first, end = self._span(name, encoded, i, spans[i], len(texts[i]))
             if self.eos_id is not None and ids[end - 1] != self.eos_id:
-                # The end of the turn is learnt too, else the model never stops; add it where the template has
+                # The end of the turn is learnt too, or the model would never stop; add it if the template has
                 # none.
                 if end == len(ids):
                     ids = [*ids, self.eos_id]
@@ -135,7 +135,7 @@ class ChatEncoder:
         if expected != example.ids[: example.first].tolist():
             read = self.tokenizer.decode(example.ids[: example.first])
             raise VsreError(
-                f"question {name}: the prompt is cut into other tokens in training than at inference: "
+                f"question {name}: the prompt is tokenized differently in training than at inference: "
                 f"{read!r} against {self.tokenizer.decode(expected)!r}. Let the generation marks of the chat "
                 "template begin where its generation prompt ends."
             )

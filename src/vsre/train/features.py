@@ -1,10 +1,10 @@
-"""Frozen encoders run once an image: their features on disk, in bf16, before any projector or adapter.
+"""Frozen encoders run once per image: a cache on disk of their features, in bf16, before any projector or adapter.
 
-CACHE/clip-<revision>/shard-<id>.safetensors    a tensor an image, named by its content id; crc32 in the metadata
+CACHE/clip-<revision>/shard-<id>.safetensors    one tensor per image, named by its content id; crc32 in the metadata
 
-A revision is a hash of the encoder's weights and of everything else that decides its features, so any number of runs
-may share a folder. A shard appears whole or not at all; it is memory-mapped, and what it holds is checked when it is
-first read. Four encoders of the paper's size take 5.4 MB an image (arXiv 2412.18224, section on the model).
+A revision is a hash of the encoder's weights and of everything else that determines its features, so any number of runs
+may share a folder. A shard appears whole or not at all; it is memory-mapped, and its contents are checked when first
+read. Four encoders of the paper's size take 5.4 MB per image (arXiv 2412.18224, section on the model).
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from vsre.train.processes import processes
 from vsre.train.vision import AT_ONCE, FrozenVision
 
 SHARD = 64
-"""Images a file, and the most whose features are in memory while the cache is filled."""
+"""Images per file, and the most whose features are in memory while the cache is filled."""
 OPEN_FILES = 256
 WAIT = 30.0
-"""Seconds in one turn of waiting for another run that fills the same folder."""
+"""Seconds of one turn of waiting for another run that is filling the same folder."""
 
 _DAMAGE = (SafetensorError, OSError, KeyError, ValueError)
 
@@ -51,15 +51,15 @@ class FeatureCache:
         self.folders = {name: folder / f"{name}-{revision}" for name, revision in vision.revisions.items()}
         self.damaged = 0
         self._files: list[Path] = []
-        # By encoder and image the number of its file; ~number once the checksum was found right.
+        # Encoder -> image -> the number of its file; ~number once the checksum has been verified.
         self._at: dict[str, dict[str, int]] = {}
         self._opened = lru_cache(OPEN_FILES)(_open)
         self.scan()
 
     def scan(self) -> None:
-        """Find what is there; a file that is none of ours is removed and counted as damaged."""
+        """Index what is there; a file that cannot be read as one of ours is removed and counted as damaged."""
         self._files, self._at = [], {name: {} for name in self.folders}
-        ids: dict[str, str] = {}  # one string an image, not one an encoder
+        ids: dict[str, str] = {}  # one string per image, shared by the encoders
         for name, folder in self.folders.items():
             folder.mkdir(parents=True, exist_ok=True)
             for file in sorted(folder.glob("shard-*.safetensors")):
@@ -74,18 +74,18 @@ class FeatureCache:
     def _remove(self, file: Path, error: Exception) -> None:
         self.damaged += 1
         self._opened.cache_clear()
-        if not isinstance(error, OSError):  # too many open files or a lost mount say nothing of what it holds
+        if not isinstance(error, OSError):  # too many open files or a lost mount say nothing about its contents
             file.unlink(missing_ok=True)
 
     def missing(self, images: Sequence[str]) -> list[str]:
-        """Those of these ids of which some encoder's features are not there, in order."""
+        """Those of these ids, in order, for which some encoder's features are missing."""
         return [i for i in images if any(i not in at for at in self._at.values())]
 
     def read(self, image: str) -> dict[str, torch.Tensor] | None:
         """bf16 features by encoder, each (tokens, channels) or (channels, g, g), mapped from disk.
 
-        None where they are not there or damaged. A damaged file is removed with all that it holds, so that the next
-        run makes it again.
+        None if they are missing or damaged. A damaged file is removed with all that it holds, so that the next run
+        makes it again.
         """
         found = {}
         for name, at in self._at.items():
@@ -109,7 +109,7 @@ class FeatureCache:
         return found
 
     def write(self, features: dict[str, dict[str, torch.Tensor]]) -> None:
-        """Add images: {id: {encoder: features}}. Written beside and renamed, so that a kill leaves nothing half."""
+        """Add images: {id: {encoder: features}}. Written aside and renamed, so that a kill leaves no partial shard."""
         label = f"{next(iter(features))[-16:]}-{len(features)}-{os.getpid()}"
         for name, folder in self.folders.items():
             tensors = {image: found[name].contiguous() for image, found in features.items()}
@@ -119,17 +119,17 @@ class FeatureCache:
             part.replace(folder / f"shard-{label}.safetensors")
 
     def fill(self, images: Sequence[str], pixels: Callable[[str], torch.Tensor]) -> int:
-        """Encode what is missing of these ids; returns how many this process encoded. `pixels(id)` is (3, H, W).
+        """Encode those of these ids that are missing; returns how many this process encoded. `pixels(id)` is (3, H, W).
 
-        Processes of one run share the work. Another run that fills the same folder is waited for, and what it made
-        is used.
+        Processes of one run share the work. If another run is filling the same folder, wait for it and use what it
+        made.
         """
         state = processes()
         with self._locked(state):
             todo: list[str] = []
             if state.is_main_process:
                 for folder in self.folders.values():
-                    for part in folder.glob("*.part"):  # of a process that was killed: the lock is ours
+                    for part in folder.glob("*.part"):  # left by a killed process, since we hold the lock
                         part.unlink()
                 self.scan()
                 todo = self.missing(images)
@@ -150,7 +150,7 @@ class FeatureCache:
         """One lock for the whole folder: runs that share only some encoders write to the same places too."""
         lock = FileLock(self.folder / "fill.lock")
         held = False
-        while not held:  # in short turns, for the other processes must not wait longer than their backend allows
+        while not held:  # in short turns, as the other processes must not wait longer than their backend allows
             if state.is_main_process:
                 with suppress(Timeout):
                     lock.acquire(timeout=WAIT)
@@ -159,7 +159,7 @@ class FeatureCache:
             yield
             state.wait_for_everyone()
         finally:
-            lock.release()  # does nothing where this process does not hold it
+            lock.release()  # does nothing if this process does not hold it
 
 
 def _from_main(value: Any) -> Any:
@@ -177,21 +177,21 @@ def checksum(tensor: torch.Tensor) -> int:
 
 
 def use_features(trainer: Any, folder: Path, console: Console, *, reserved: int = 0) -> str:
-    """Fill the cache with the pictures of a VsreTrainer's data and let its collator read from it; says what was done.
+    """Fill the cache with the pictures of a VsreTrainer's data and let its collator read it; returns what was done.
 
-    Left alone where the encoders train or are of a kind that `frozen_vision` does not know, and where what is missing
-    is more than half of the disk that is free once the run's own files, `reserved` bytes, are written. Raises VsreError
-    where memory does not suffice for one picture.
+    Nothing is done if the encoders train or are of a kind that `frozen_vision` does not know, or if what is missing
+    takes more than half of the disk that is free once the run's own files, `reserved` bytes, are written. Raises
+    VsreError if there is not enough memory for one picture.
     """
     vision, data, collator = trainer.vision, trainer.train_dataset, trainer.data_collator
     if vision is None:
-        return "not kept: the encoders train, or are of a kind whose features cannot be taken out"
+        return "not kept: the encoders train, or are of a kind whose features cannot be extracted"
     state = processes()
     with state.main_process_first():
         cache = FeatureCache(folder, vision)
     numbers = {data.image_id(i): i for i in range(data.n_images)}
     missing = cache.missing(list(numbers))
-    # What one process sees of the disk decides for all.
+    # What the main process sees of the disk decides for all.
     count, free = _from_main((len(missing), max(0, shutil.disk_usage(folder).free - reserved)))
     said = f"{len(numbers):,} pictures"
     if count:
@@ -213,7 +213,7 @@ def use_features(trainer: Any, folder: Path, console: Console, *, reserved: int 
 
 @contextmanager
 def _on_device(vision: FrozenVision, device: torch.device) -> Iterator[None]:
-    """The encoders on the device that trains: FSDP and DeepSpeed have not brought the model there yet."""
+    """Within it, the encoders are on the training device: FSDP and DeepSpeed have not moved the model there yet."""
     try:
         with vision.placed(device):
             yield
@@ -221,6 +221,6 @@ def _on_device(vision: FrozenVision, device: torch.device) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise VsreError(
-            f"out of memory: {device} has no room for one picture in the frozen encoders. Free it of other programs, "
+            f"out of memory: {device} has no room for one picture in the frozen encoders. Stop other programs on it, "
             "set bf16: true, or take fewer or smaller encoders."
         ) from error

@@ -18,10 +18,10 @@ from vsre.triplets import parquet_files
 
 RUN = "run.json"
 START = "start"
-"""In a run's record: the checkpoints that it began with, as they were named. They are told, never compared: what counts
-is the model's fingerprint."""
+"""The key in a run's record of the checkpoints it began with, as they were named. They are reported, never compared:
+what counts is the model's fingerprint."""
 _STORE = "2"
-"""What a store holds; a run made before a change of it makes its stores again."""
+"""The version of what a store holds; after a change, runs build their stores again."""
 
 
 def data_fingerprint(path: Path) -> str:
@@ -61,12 +61,12 @@ def source_fingerprint(source: DataSource, text: str, max_tokens: int | None) ->
 
 
 def store_folder(cache: Path, source: DataSource, text: str, max_tokens: int | None) -> Path:
-    """Where the store of a source lies in a run's cache: named by all that it is made of."""
+    """The folder of a source's store in a run's cache, named by a hash of everything it is made from."""
     return cache / source_fingerprint(source, text, max_tokens)[:16]
 
 
 def describe_run(model: Any, processor: Any, stages: Sequence[Stage], seed: int) -> dict[str, Any]:
-    """Everything that decides the weights a run ends with, as JSON."""
+    """Everything that determines the weights a run ends with, as JSON."""
     return {
         "seed": seed,
         "model": model_fingerprint(model),
@@ -93,7 +93,7 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
 
 
 def claim_folder(folder: Path, run: dict[str, Any], *, resume: bool) -> None:
-    """Make a folder this run's own, or find that it is. Raises VsreError when it holds another run."""
+    """Claim a folder for this run, or confirm that it is this run's already. Raises VsreError if it holds another."""
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / RUN
     if record.is_file():
@@ -101,18 +101,18 @@ def claim_folder(folder: Path, run: dict[str, Any], *, resume: bool) -> None:
             raise VsreError(f"{folder}: a run is already there. Resume it, or choose another folder.")
         there = json.loads(record.read_text())
         there.pop(START, None)
-        for stage in there["stages"]:  # of a run begun before these were left out
+        for stage in there["stages"]:  # in a run begun before these were left out
             for key in IMMATERIAL:
                 stage.pop(key, None)
         if differing := list(differences(there, run)):
             lines = "\n  ".join(differing)
-            raise VsreError(f"{folder}: holds a run made otherwise:\n  {lines}\nChoose another folder, or remove it.")
+            raise VsreError(f"{folder}: holds a different run:\n  {lines}\nChoose another folder, or remove it.")
     else:
         write_json(record, run)
 
 
 def note_start(folder: Path, start: Mapping[str, Any]) -> None:
-    """Add to the record of a run what it began with; what stands there already stays."""
+    """Add to a run's record what it began with, unless that is recorded already."""
     content = json.loads((folder / RUN).read_text())
     if START not in content:
         write_json(folder / RUN, content | {START: dict(start)})

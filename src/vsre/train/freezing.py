@@ -1,4 +1,4 @@
-"""What trains and what does not: set, kept so, and shown."""
+"""What trains and what is frozen: setting it, keeping it so, and showing it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from vsre.train.stages import Stage
 
 
 def freeze(model: Any, stage: Stage) -> list[nn.Module]:
-    """Let the module groups that a stage trains learn and freeze every other parameter; returns the modules to keep in
+    """Unfreeze the module groups that a stage trains and freeze every other parameter; returns the modules to keep in
     eval mode.
 
-    The language model's own weights are frozen beneath LoRA's layers, which are put in afterwards. It stays in training
-    mode then, for their dropout.
+    With LoRA, the language model's own weights are frozen beneath the low-rank layers, which are added afterwards; it
+    stays in training mode, for their dropout.
     """
     if "encoders" in stage.train and isinstance(model, VsreForConditionalGeneration):
         raise VsreError("the encoders of a VSRE model are frozen by design. Take encoders out of the stage's train.")
@@ -36,7 +36,7 @@ def freeze(model: Any, stage: Stage) -> list[nn.Module]:
             if learns and any(p.dtype == torch.float16 for p in module.parameters()):
                 raise VsreError(
                     f"the weights of {group} are float16, in which small steps vanish and large ones overflow. "
-                    "Load the model in float32 (dtype=torch.float32), and set bf16: true where it is too slow."
+                    "Load the model in float32 (dtype=torch.float32), and set bf16: true if it is too slow."
                 )
         if not learns and not (group == "llm" and stage.lora):
             asleep += modules
@@ -45,10 +45,10 @@ def freeze(model: Any, stage: Stage) -> list[nn.Module]:
 
 @contextmanager
 def checkpointing(model: Any, asleep: Iterable[nn.Module]) -> Iterator[None]:
-    """Within it layers are computed again in the backward pass, in place of keeping their activations.
+    """Within it, layers are computed again in the backward pass instead of keeping their activations.
 
-    transformers does so in training mode only. The layers in `asleep`, which gradients pass through to what trains, are
-    made to do it in eval mode, so that checkpointing does not turn their dropout on.
+    transformers does so in training mode only. The layers in `asleep`, through which gradients pass to what trains, are
+    made to do it in eval mode, so that checkpointing does not turn on their dropout.
     """
     layers = {m for part in asleep for m in part.modules() if isinstance(m, GradientCheckpointingLayer)}
     model.activation_checkpointing_enable()
@@ -63,7 +63,7 @@ def checkpointing(model: Any, asleep: Iterable[nn.Module]) -> Iterator[None]:
 
 
 def freezing_table(model: Any, title: str) -> Table:
-    """Module group, parameters, and how many of them train."""
+    """A table of module groups: their parameters, and how many of them train."""
     table = Table(title=title, title_justify="left")
     table.add_column("modules")
     table.add_column("parameters", justify="right")

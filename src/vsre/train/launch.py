@@ -1,7 +1,7 @@
-"""`vsre train --accelerate NAME`: the same command in many processes, started by `accelerate launch`.
+"""`vsre train --accelerate NAME`: the same command in several processes, started by `accelerate launch`.
 
-The configurations are accelerate's own files, in accelerate/ beside this module; a path to another one will do too.
-Several machines are told apart as torchrun does it, by MASTER_ADDR, MASTER_PORT and NODE_RANK.
+The configurations are files in accelerate's own format, in accelerate/ next to this module; a path to another one works
+too. Several machines find each other as under torchrun, by MASTER_ADDR, MASTER_PORT and NODE_RANK.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _MACHINES = {
 
 
 def config_names() -> list[str]:
-    """The shipped configurations."""
+    """The names of the shipped configurations."""
     return sorted(file.stem for file in CONFIGS.glob("*.yaml"))
 
 
 def config_file(name: str) -> Path:
-    """The file of a shipped configuration, or of one's own. Raises VsreError where there is none."""
+    """The path of a shipped configuration, or of one's own. Raises VsreError if there is none."""
     shipped, own = CONFIGS / f"{name}.yaml", Path(name).expanduser()
     if shipped.is_file():
         return shipped
@@ -52,18 +52,18 @@ def config_file(name: str) -> Path:
 def launch_command(file: Path, arguments: Sequence[str]) -> list[str]:
     """The command that runs `vsre ARGUMENTS` in the processes that an accelerate configuration describes.
 
-    Raises VsreError where the file is none, or asks for devices, a package or an address that are not there.
+    Raises VsreError if the file is no such configuration, or needs devices, a package or an address that are missing.
     """
     try:
         config: Any = load_config_from_file(str(file))
     except (ValueError, TypeError, KeyError) as error:
         raise VsreError(
-            f"{file}: not a configuration of accelerate ({error}). Make one by accelerate config."
+            f"{file}: not a configuration of accelerate ({error}). Make one with accelerate config."
         ) from error
     each = config.num_processes // config.num_machines
     if not config.use_cpu and each > (there := torch.cuda.device_count()):
         raise VsreError(
-            f"{file.name}: {each} GPUs a machine are asked for, {there} are here. Copy the file, change num_processes, "
+            f"{file.name}: asks for {each} GPUs per machine, {there} are here. Copy the file, change num_processes, "
             "and give its path to --accelerate."
         )
     if config.distributed_type == DistributedType.DEEPSPEED and not find_spec("deepspeed"):
@@ -72,7 +72,7 @@ def launch_command(file: Path, arguments: Sequence[str]) -> list[str]:
     if config.num_machines > 1:
         if missing := [name for name in _MACHINES if name not in os.environ]:
             raise VsreError(
-                f"{file.name}: {config.num_machines} machines find each other by the environment's "
+                f"{file.name}: {config.num_machines} machines find each other by the environment variables "
                 f"{', '.join(_MACHINES)}; not set: {', '.join(missing)}."
             )
         more = [word for name, flag in _MACHINES.items() for word in (flag, os.environ[name])]
@@ -81,10 +81,10 @@ def launch_command(file: Path, arguments: Sequence[str]) -> list[str]:
 
 
 def launch(command: Sequence[str], done: Callable[[], int], stages: int) -> int:
-    """Run a command until `done()` says that all of `stages` are; its exit code.
+    """Run a command until `done()` reports that all `stages` are finished; returns its exit code.
 
-    Where the weights are cut up a process trains one stage, so the command is run again for the next. It is not where
-    it got no further.
+    If the weights are sharded, a process trains one stage, so the command is run again for the next, unless it made no
+    progress.
     """
     while (before := done()) < stages:
         code = subprocess.run(command, check=False).returncode
@@ -94,7 +94,7 @@ def launch(command: Sequence[str], done: Callable[[], int], stages: int) -> int:
 
 
 def without_option(arguments: Sequence[str], option: str) -> list[str]:
-    """Command-line words without an option and its value, given as two words or with an equals sign."""
+    """The command-line words without an option and its value, given as two words or with an equals sign."""
     kept: list[str] = []
     words = iter(arguments)
     for word in words:

@@ -1,4 +1,4 @@
-"""The record of a run: a JSON line a step, a loss curve a stage, and a bar where a person is watching."""
+"""The record of a run: one JSON line per step, one loss curve per stage, and a progress bar in a terminal."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ STEPS_TO_ESTIMATE = 5
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a training log; the last one is left out where a kill cut it short."""
+    """The lines of a training log; the last one is left out if a kill cut it short."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 class JsonLog(TrainerCallback):
-    """Appends a line a step to STAGE/log.jsonl: stage, step, epoch, loss, lr, grad_norm, tokens_per_s,
+    """Appends one line per step to STAGE/log.jsonl: stage, step, epoch, loss, lr, grad_norm, tokens_per_s,
     questions_per_s, seconds.
 
-    A resumed run first drops the lines after its checkpoint, so the log reads as that of an undisturbed run.
+    A resumed run first drops the lines after its checkpoint, so the log reads as that of an uninterrupted run.
     """
 
     def __init__(self, folder: Path, stage: str, meter: Meter) -> None:
@@ -47,13 +47,13 @@ class JsonLog(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.meter.start()
-        state.save_steps = args.save_steps  # on going on transformers has that of the checkpoint
+        state.save_steps = args.save_steps  # on resuming, transformers has the checkpoint's value
         if state.is_world_process_zero:
             kept = [line for line in read_log(self.path) if line["step"] <= state.global_step]
             write_aside(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        # This file is the record; without the cut every checkpoint would carry the whole history again.
+        # log.jsonl is the record; without this cut every checkpoint would carry the whole history again.
         del state.log_history[:-1]
         if not logs or "loss" not in logs or not state.is_world_process_zero:
             return
@@ -71,7 +71,7 @@ class JsonLog(TrainerCallback):
 
 
 class Meter:
-    """Counts tokens and questions between two log lines, those of all processes."""
+    """Counts tokens and questions between two log lines, over all processes."""
 
     FIGURES = ("tokens_per_s", "questions_per_s", "seconds")
 
@@ -98,7 +98,7 @@ class Meter:
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises VsreError for a tracker that transformers does not know or whose package is not installed."""
+    """Raise VsreError for a tracker that transformers does not know or whose package is not installed."""
     for name in names:
         if name not in INTEGRATION_TO_CALLBACK:
             near = difflib.get_close_matches(name, INTEGRATION_TO_CALLBACK, n=1)
@@ -112,8 +112,8 @@ def check_trackers(names: Sequence[str]) -> None:
 
 @contextmanager
 def trackers(names: Sequence[str], project: str) -> Iterator[None]:
-    """Around a training that reports to `names`. W&B files it under `project` where WANDB_PROJECT says no other, and
-    its run ends with the training, as transformers ends every other tracker's.
+    """To be entered around a training that reports to `names`. W&B files it under `project` unless WANDB_PROJECT is
+    set, and its run ends with the training, as transformers ends every other tracker's.
     """
     ours = "wandb" in names and "WANDB_PROJECT" not in os.environ
     if ours:
@@ -128,7 +128,7 @@ def trackers(names: Sequence[str], project: str) -> Iterator[None]:
 
 
 class ConsoleProgress(TrainerCallback):
-    """A bar with time left in a terminal; elsewhere one line that says how long it will take."""
+    """A progress bar with the time left in a terminal; elsewhere one line that says how long it will take."""
 
     def __init__(self, console: Console, stage: str) -> None:
         self.console, self.stage = console, stage
@@ -152,7 +152,7 @@ class ConsoleProgress(TrainerCallback):
         if done == STEPS_TO_ESTIMATE:
             each = (time.perf_counter() - self.began) / done
             left = each * (state.max_steps - state.global_step)
-            self.console.print(f"{self.stage}: {each:.2f} s a step, about {left / 60:.1f} min to go")
+            self.console.print(f"{self.stage}: {each:.2f} s per step, about {left / 60:.1f} min to go")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
@@ -169,7 +169,7 @@ def draw_curve(log: list[dict[str, Any]], path: Path, title: str) -> None:
     window = max(1, len(loss) // 50)
     smooth = np.convolve(np.pad(loss, (window - 1, 0), mode="edge"), np.ones(window) / window, mode="valid")
     figure = Figure(figsize=(7, 4))
-    axes = figure.add_subplot(title=title, xlabel="step", ylabel="loss a token")
+    axes = figure.add_subplot(title=title, xlabel="step", ylabel="loss per token")
     axes.plot(steps, loss, color="#9db4c0", linewidth=0.8)
     axes.plot(steps, smooth, color="#1f4e79", linewidth=1.8)
     axes.set_ylim(bottom=0)

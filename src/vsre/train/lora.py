@@ -1,7 +1,7 @@
-"""Low-rank layers in a model's language model: put in for a stage, merged at its end (LoRA, and QLoRA in 4 bits).
+"""Low-rank layers in a model's language model: added for a stage, merged at its end (LoRA, and QLoRA in 4 bits).
 
 The model stays what it is, with some linear layers replaced by peft's, so everything that trains a whole language
-model trains these too. Frozen weights beneath them are held in bf16 where the stage computes in it (which rounds them
+model trains these too. Frozen weights beneath them are held in bf16 if the stage computes in it (which rounds them
 anyway), or in NF4.
 """
 
@@ -22,7 +22,7 @@ from vsre.train.stages import Lora, Stage
 
 
 def check_lora(stages: Iterable[Stage]) -> None:
-    """Raises VsreError where a stage asks for LoRA and a package for it is not installed; loads nothing."""
+    """Raise VsreError if a stage asks for LoRA and a package or device for it is missing; loads nothing."""
     for stage in stages:
         if stage.lora and not find_spec("peft"):
             raise VsreError(f"stage {stage.name}: lora needs the package peft. Install vsre[lora].")
@@ -39,9 +39,9 @@ class LoraLayers:
     """The low-rank layers of one model during one stage; `merge` or `remove` ends them."""
 
     def __init__(self, model: Any, options: Lora, *, seed: int, bf16: bool) -> None:
-        """Put them in, drawn from `seed`, and let them train; everything else keeps its requires_grad.
+        """Add the layers, initialised from `seed`, and let them train; everything else keeps its requires_grad.
 
-        Raises VsreError where no layer has one of the names in `options.targets`.
+        Raises VsreError if no layer has one of the names in `options.targets`.
         """
         from peft import LoraConfig
         from peft.tuners.lora import LoraLayer, LoraModel
@@ -69,13 +69,13 @@ class LoraLayers:
                 base.to(torch.bfloat16)
 
     def merge(self) -> None:
-        """Add what was learnt to the weights beneath, in the dtype that they came in, and take the layers out."""
+        """Add what was learnt to the weights beneath, in their original dtype, and take the layers out."""
         self._float()
         self._peft.merge_and_unload(safe_merge=False)
         self._layers = []
 
     def remove(self) -> None:
-        """Take the layers out with what they learnt; nothing where they were merged."""
+        """Take the layers out with what they learnt; does nothing once they are merged."""
         if self._layers:
             self._float()
             self._peft.unload()
@@ -88,7 +88,7 @@ class LoraLayers:
 
 @contextmanager
 def lora_layers(model: nn.Module, stage: Stage, seed: int) -> Iterator[LoraLayers | None]:
-    """A stage's low-rank layers, gone from the model afterwards whatever happened; None for a stage without `lora`."""
+    """A stage's low-rank layers, gone from the model afterwards whatever happens; None for a stage without `lora`."""
     layers = LoraLayers(model, stage.lora, seed=seed, bf16=stage.bf16) if stage.lora else None
     try:
         yield layers
@@ -98,13 +98,13 @@ def lora_layers(model: nn.Module, stage: Stage, seed: int) -> Iterator[LoraLayer
 
 
 def lora_parameters(model: nn.Module, options: Lora) -> int:
-    """How many values the low-rank layers of a model have: rank x (inputs + outputs) of each targeted layer."""
+    """The number of parameters of a model's low-rank layers: rank x (inputs + outputs) of each targeted layer."""
     layers = _targeted(parts_of(model).llm, options)
     return sum(options.rank * (layer.in_features + layer.out_features) for layer in layers)
 
 
 def _linear_layers(llm: Any) -> list[tuple[str, nn.Linear]]:
-    """The linear layers of a language model but for its output layer, as peft's all-linear takes them."""
+    """The linear layers of a language model except its output layer, as in peft's all-linear."""
     head = llm.get_output_embeddings()
     return [(n, m) for n, m in llm.named_modules() if isinstance(m, nn.Linear) and m is not head]
 
@@ -127,7 +127,7 @@ def _in_four_bits(linear: nn.Linear, compute: torch.dtype) -> nn.Module:
 
 
 def _floating(layer: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The frozen layer as a plain one of floating-point weights."""
+    """The frozen layer as a plain one with floating-point weights."""
     state = getattr(layer.weight, "quant_state", None)
     if state is None:
         return layer.to(dtype)

@@ -1,4 +1,4 @@
-"""What a stage takes of a device's memory, and what to do where it is too much."""
+"""How much of a device's memory a stage takes, and what to do if it is too much."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vsre.train.stages import Stage
 
 
 def fixed_bytes(model: Any, stage: Stage) -> int:
-    """Weights, gradients and optimizer of a stage's model on one device; activations come on top."""
+    """Bytes of a stage's weights, gradients and optimizer state on one device; activations come on top."""
     weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
     gradients = sum(p.nbytes for p in trained(model).values())
     return weights + gradients + moment_bytes(model, muon=stage.optimizer == "muon")
 
 
 def check_memory(model: Any, stage: Stage, device: torch.device) -> None:
-    """Raises VsreError where weights, gradients and optimizer alone are more than the device has."""
+    """Raise VsreError if weights, gradients and optimizer alone take more memory than the device has."""
     if device.type != "cuda" or sharded():
         return
     needed, there = fixed_bytes(model, stage), torch.cuda.mem_get_info(device)[1]
@@ -35,14 +35,14 @@ def check_memory(model: Any, stage: Stage, device: torch.device) -> None:
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory ran out, of a device or of the machine."""
+    """Whether an error says that memory ran out, on a device or on the machine."""
     return should_reduce_batch_size(error)
 
 
 def too_large(trainer: Any, stage: Stage) -> VsreError:
-    """What to say of a stage that ran out of memory: which smaller pass fits, tried out with the longest texts.
+    """The error for a stage that ran out of memory: it says which smaller pass fits, as tried with the longest texts.
 
-    Processes that share a step cannot try one alone; there it is half of what was too much.
+    Processes that share a step cannot try a pass alone; there it is at most half of what was too much.
     """
     micro, passes = trainer.args.per_device_train_batch_size, trainer.args.gradient_accumulation_steps
     smaller = [n for n in range(micro - 1, 0, -1) if micro * passes % n == 0]
@@ -55,10 +55,10 @@ def too_large(trainer: Any, stage: Stage) -> VsreError:
         f"each (weights, gradients and optimizer take {fixed_bytes(trainer.model, stage) / 1e9:,.3f} GB). "
     )
     if fits:
-        tried = "fits, as was tried with the longest texts" if alone else "may fit"
+        tried = "fits, as tried with the longest texts" if alone else "may fit"
         return VsreError(
             f"{said}A pass of {fits} {tried}: set micro_batch_images: {fits} and run the same command again. The "
-            "result stays the same, for a step is cut into more passes."
+            "result stays the same, since a step is only cut into more passes."
         )
     ways = [] if stage.gradient_checkpointing else ["gradient_checkpointing: true"]
     ways += [] if stage.lora or "llm" not in stage.train else ["lora"]
@@ -68,7 +68,7 @@ def too_large(trainer: Any, stage: Stage) -> VsreError:
 
 
 def _fits(trainer: Any, images: int) -> bool:
-    """Whether a pass of the longest `images` packs and its gradients fit beside the optimizer's state."""
+    """Whether a pass of the `images` longest packs and its gradients fit in memory beside the optimizer's state."""
     model = trainer.model
     model.zero_grad()
     if trainer.args.device.type == "cuda":
@@ -91,5 +91,5 @@ def _fits(trainer: Any, images: int) -> bool:
 
 
 def _longest(trainer: Any) -> Any:
-    trainer.sampler.set_epoch(0)  # which begins with the longest packs
+    trainer.sampler.set_epoch(0)  # the epoch that begins with the longest packs
     return iter(trainer.sampler)

@@ -1,7 +1,7 @@
 """Muon for the matrices of hidden layers, AdamW for everything else, as one optimizer.
 
 Muon (Jordan et al. 2024) takes the orthogonal part of a matrix's momentum as its step; scaled to the root mean square
-of AdamW's steps (Liu et al., arXiv 2502.16982) both share one learning rate. Embeddings, the output layer, norms,
+of AdamW's steps (Liu et al., arXiv 2502.16982), it can share their learning rate. Embeddings, the output layer, norms,
 biases and convolutions stay with AdamW.
 """
 
@@ -18,7 +18,7 @@ from vsre.train.parts import parts_of
 
 
 class MuonAdamW(torch.optim.Optimizer):
-    """The trainable parameters of a model, each in the hands of torch.optim.Muon or of torch.optim.AdamW."""
+    """One optimizer for a model's trainable parameters, each updated by torch.optim.Muon or torch.optim.AdamW."""
 
     def __init__(self, model: nn.Module, *, lr: float, weight_decay: float = 0.0) -> None:
         matrices, others = split_parameters(model)
@@ -35,7 +35,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @property
     def state(self) -> defaultdict[torch.Tensor, Any]:
-        """The parts' state by parameter, gathered anew at each look."""
+        """The parts' state by parameter, gathered at each access."""
         return defaultdict(dict, {p: kept for part in self.parts for p, kept in part.state.items()})
 
     @state.setter
@@ -58,15 +58,15 @@ class MuonAdamW(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         for part, state in zip(self.parts, state_dict["parts"], strict=True):
             part.load_state_dict(state)
-        # Loading gives the parts new groups; a schedule changes these.
+        # Loading gives the parts new groups, and those are what a schedule must change.
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
 def parameter_groups(
     model: Any, decayed: Collection[str], weight_decay: float, lr: float, adapters_lr: float
 ) -> list[dict[str, Any]]:
-    """The trainable parameters of a model as an optimizer takes them: adapters with a learning rate of their own, and
-    weight decay for those whose name is in `decayed`.
+    """The optimizer's groups of a model's trainable parameters: adapters have their own learning rate, and parameters
+    named in `decayed` have weight decay.
     """
     adapters = {id(p) for p in parts_of(model).groups["adapters"]}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -81,7 +81,7 @@ def parameter_groups(
 
 
 def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """(matrices of hidden layers, all others) of the parameters that train, each once."""
+    """The parameters that train, each once: (matrices of hidden layers, all others)."""
     kept = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None  # type: ignore[operator]
     kept |= {id(p) for p in head.parameters()} if isinstance(head, nn.Module) else set()
@@ -92,7 +92,7 @@ def split_parameters(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 
 
 def moment_bytes(model: nn.Module, *, muon: bool, made: Container[nn.Parameter] = ()) -> int:
-    """What the optimizer's moments take: one of each matrix in Muon's hands, two of every other parameter that trains.
+    """Bytes of the optimizer's moments: one for each of Muon's matrices, two for every other parameter that trains.
     Those of the parameters in `made` are not counted.
     """
     matrices, others = split_parameters(model)

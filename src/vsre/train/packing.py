@@ -2,9 +2,9 @@
 
     prefix (image, words all questions begin with) | question 1, answer 1 | question 2, answer 2 | ...
 
-A branch attends to the prefix and to itself, and its positions go on where the prefix ends, so its numbers
-are those it would have alone: loss and gradients equal the ones of a sequence for each question, at the price
-of one image instead of many. `attention` has the masks.
+A branch attends to the prefix and to itself, and its positions continue where the prefix ends, so it computes
+what it would alone: loss and gradients equal those of one sequence per question, at the price of one image
+instead of many. `attention` has the masks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ IGNORE = -100
 
 
 def shared_prefix(examples: Sequence[Example]) -> int:
-    """How many leading tokens (the image counting as one) all examples share and can keep in common.
+    """How many leading tokens (the image counting as one) all examples share and can have as their prefix.
 
     At least one token that is not learnt stays in every branch: the token before the answer predicts the
     answer, and a shared token can predict one thing only.
@@ -75,9 +75,9 @@ class Packer:
         """input_ids, labels (B, L) int64, padded on the right; `tokens`: how many are not padding.
 
         With several questions in a sequence also position_ids and `branch` (B, L) int64: 0 in the prefix, 1 .. K in
-        the branches, -1 padding; BranchAttention makes masks of it. All prefixes of a batch have one length, which
-        lets attention do without a mask: what a pack shares beyond the others goes into its branches. With one
-        question in each no mask is needed: what is on the right is not seen.
+        the branches, -1 for padding; BranchAttention makes masks from it. All prefixes of a batch have the same length,
+        so that attention can do without a mask: what a pack shares beyond it goes into its branches. With one question
+        in each sequence no mask is needed, because no token sees what is on its right.
         """
         cut = min(map(shared_prefix, packs))
         rows = [self.sequence(examples, cut) for examples in packs]

@@ -1,4 +1,4 @@
-"""The parts of any vision-language model of transformers: what sees, what speaks, and what joins the two."""
+"""The parts of any vision-language model in transformers: what sees, what speaks, and what joins the two."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from vsre.train.stages import Stage
 
 @dataclass(frozen=True)
 class Parts:
-    """`groups` hold every parameter once: "encoders" those of `eyes`, "llm" those of `llm` and the output layer,
-    "adapters" all others. Some models have no adapter beside their encoder (Qwen-VL's merger is within it).
+    """`groups` has every parameter once: "encoders" those of `eyes`, "llm" those of `llm` and the output layer,
+    "adapters" all others. Some models have no adapter outside their encoder (Qwen-VL's merger is inside it).
     """
 
     eyes: nn.Module
@@ -24,7 +24,7 @@ class Parts:
 
 
 def parts_of(model: Any) -> Parts:
-    """The parts as transformers tells them apart, or as VSRE tells them itself. Raises VsreError where neither can."""
+    """The parts of a model, as transformers or, for its own models, VSRE names them. Raises VsreError if it cannot."""
     name = type(model).__name__
     if isinstance(model, VsreForConditionalGeneration):
         groups = {g: [p for m in modules for p in m.parameters()] for g, modules in module_groups(model).items()}
@@ -44,9 +44,9 @@ def parts_of(model: Any) -> Parts:
 
 
 def freeze_parts(model: Any, stage: Stage) -> list[nn.Module]:
-    """Let what a stage trains learn and freeze every other parameter; returns the modules to keep in eval mode.
+    """Unfreeze what a stage trains and freeze every other parameter; returns the modules to keep in eval mode.
 
-    Raises VsreError where nothing of it would learn, and for VSRE models.
+    Raises VsreError if nothing would train, and for VSRE models.
     """
     if isinstance(model, VsreForConditionalGeneration):
         raise VsreError(

@@ -1,4 +1,4 @@
-"""A stage made ready: its data opened, its Trainer built, and what a person is told before it begins."""
+"""Preparing a stage: its data opened, its Trainer built, and what a person is told before it begins."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from vsre.triplets import parquet_files
 
 @dataclass
 class Run:
-    """A stage made ready: its trainer and what is told about it."""
+    """A prepared stage: its trainer and what is reported about it."""
 
     stage: Stage
     folder: Path
@@ -58,11 +58,11 @@ def prepare(
     asleep: list[nn.Module],
     report_to: Sequence[str] = (),
 ) -> Run:
-    """Open the data of a stage and build its Trainer. `kept`: what `store_folders` gave; `asleep`: what `freeze` gave,
-    what trains is set already.
+    """Open the data of a stage and build its Trainer. `kept`: from `store_folders`; `asleep`: from `freeze`, which has
+    already set what trains.
 
-    Raises VsreError for data that cannot be used, for a batch that the processes cannot share, and for a model that is
-    larger than the device.
+    Raises VsreError for data that cannot be used, for a batch that the processes cannot share, and for a model that
+    does not fit on the device.
     """
     with processes().main_process_first():
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def prepare(
     sampler, args = schedule(
         data, stage, folder, seed, questions_per_image=stage.questions_per_image, report_to=report_to
     )
-    check_memory(model, stage, args.device)  # the Trainer brings the model there
+    check_memory(model, stage, args.device)  # the Trainer moves the model there
     packer = Packer(
         image_token_id=encoder.image_token_id,
         visual_tokens=encoder.visual_tokens,
@@ -112,7 +112,7 @@ def prepare(
 
 
 def store_folders(model: Any, processor: Any, stages: Sequence[Stage], cache: Path) -> dict[DataSource, Path]:
-    """Where the store of each source of packed stages lies in a run's cache."""
+    """The folder in a run's cache of each data source's store, for packed stages."""
     text = text_fingerprint(processor)
     return {s: store_folder(cache, s, text, _longest(model)) for stage in stages for s in stage.data}
 
@@ -130,7 +130,7 @@ def schedule(
     questions_per_image: int,
     report_to: Sequence[str] = (),
 ) -> tuple[PackSampler, TrainingArguments]:
-    """The order of a stage's data, shared by all processes, and what the Trainer is told of it.
+    """The order of a stage's data, the same in all processes, and the Trainer's arguments.
 
     Raises VsreError for a batch that the processes cannot share.
     """
@@ -148,7 +148,7 @@ def schedule(
 def training_arguments(
     stage: Stage, folder: Path, micro: int, passes: int, steps: int, seed: int, report_to: Sequence[str] = ()
 ) -> TrainingArguments:
-    """What the Trainer is told of a stage: `passes` passes of `micro` sequences on each device make a step."""
+    """The Trainer's arguments for a stage: `passes` passes of `micro` sequences on each device make a step."""
     args = TrainingArguments(
         output_dir=str(folder),
         seed=seed,
@@ -174,12 +174,12 @@ def training_arguments(
         project=folder.parent.name,
         push_to_hub=False,
     )
-    args._n_gpu = min(args.n_gpu, 1)  # several devices are one process each (torchrun), never DataParallel
+    args._n_gpu = min(args.n_gpu, 1)  # several devices have one process each (torchrun), never DataParallel
     return args
 
 
 def announce(run: Run, console: Console) -> None:
-    """Tell what trains, on what, in how many steps, and what it takes."""
+    """Print what trains, on what, in how many steps, and how much memory it takes."""
     stage, facts, model = run.stage, run.facts, run.trainer.model
     micro, passes = run.trainer.args.per_device_train_batch_size, run.trainer.args.gradient_accumulation_steps
     devices = run.trainer.args.world_size
@@ -187,8 +187,8 @@ def announce(run: Run, console: Console) -> None:
     console.print(freezing_table(model, f"Stage {stage.name}"))
     console.print(
         f"{facts['questions']:,} questions about {facts['images']:,} images in {facts['sequences']:,} "
-        f"sequences, {facts['visual_tokens']:,} visual tokens an image\n"
-        f"{run.steps:,} steps of {stage.batch_images} images ({micro} a pass x {passes}{shared}), "
+        f"sequences, {facts['visual_tokens']:,} visual tokens per image\n"
+        f"{run.steps:,} steps of {stage.batch_images} images ({micro} per pass x {passes}{shared}), "
         f"{facts['questions_per_step']:,.0f} questions; lr {stage.lr:g}\n"
         f"weights, gradients and optimizer: {fixed_bytes(model, stage) / 1e9:,.3f} GB; activations come on top\n"
         f"frozen features: {run.features}"
@@ -205,7 +205,7 @@ def disk_needed(
 ) -> int:
     """Bytes that the stages still to come will write, less what they have written already.
 
-    `kept` has the folder of each source's store; `freeze` lets what a stage trains learn, and freezes the rest.
+    `kept` has the folder of each source's store; `freeze` unfreezes what a stage trains and freezes the rest.
     """
     weights = sum(p.nbytes for p in {id(p): p for p in model.parameters()}.values())
     needed = there = largest = 0
@@ -215,7 +215,7 @@ def disk_needed(
         checkpoint = checkpoint_bytes(model, muon=muon)
         if stage.lora:  # low-rank matrices in float32, and one or two moments of them
             checkpoint += (8 if muon else 12) * lora_parameters(model, stage.lora)
-        checkpoint += weights if sharded() else 0  # those of FSDP and DeepSpeed hold what is frozen too
+        checkpoint += weights if sharded() else 0  # FSDP's and DeepSpeed's hold frozen weights too
         largest = max(largest, checkpoint)
         needed += stage.keep_checkpoints * checkpoint + weights
         there += sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

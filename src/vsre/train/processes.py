@@ -11,28 +11,28 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
 PATIENCE = timedelta(hours=24)
-"""How long processes wait for one that makes something for all, such as the pictures of half a million questions. The
-backends' own limits (NCCL: 10 minutes) are for steps."""
+"""How long processes wait for one that prepares something for all, such as the pictures of half a million questions.
+The backends' own limits (NCCL: 10 minutes) are meant for steps."""
 
 
 def processes() -> PartialState:
-    """Rank, number and barriers of the processes, one alone included.
+    """Rank, number and barriers of the processes; also works for a single one.
 
-    accelerate connects processes on a CPU only where it is told that they are to run there.
+    accelerate connects processes on a CPU only if it is told that they run there.
     """
     cpu = not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
     return PartialState(cpu=cpu, timeout=PATIENCE)
 
 
 def sharded() -> bool:
-    """Whether weights are spread over the processes, by FSDP or DeepSpeed: what `accelerate launch` set up decides."""
+    """Whether FSDP or DeepSpeed spreads the weights over the processes, as `accelerate launch` has set up."""
     return parse_flag_from_env("ACCELERATE_USE_FSDP") or parse_flag_from_env("ACCELERATE_USE_DEEPSPEED")
 
 
 def name_layers(model: Any) -> None:
-    """Tell FSDP which layers it cuts up: those that the model's classes name and that are in it.
+    """Tell FSDP which layers to wrap: those that the model's classes name and that are in it.
 
-    accelerate stops at a name of a part that a model does without, such as the text side of LLaVA's CLIP.
+    accelerate fails on the name of a part that the model lacks, such as the text side of LLaVA's CLIP.
     """
     if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
         return

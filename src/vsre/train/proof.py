@@ -1,8 +1,8 @@
-"""Before a stage: packed questions must give the logits that each gives alone, or the stage does not begin.
+"""The check before a stage: packed questions must give the same logits as each alone, or the stage does not begin.
 
-Most language models of transformers keep packed branches apart when they are told to. Some cannot: attention of a kind
-that no mask reaches, windows shorter than a sequence, recurrent layers that carry on from one question to the next.
-Nothing else would tell: the loss would only be that of another task.
+Most language models in transformers keep packed branches apart when told to. Some cannot: they have attention that no
+mask reaches, windows shorter than a sequence, or recurrent layers that carry state from one question to the next.
+Nothing else would reveal it: the loss would simply be that of a different task.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ QUESTIONS = 4
 
 
 def prove_packing(trainer: Any) -> float | None:
-    """How far the logits of the longest pack's questions lie from those of each alone, as `apart` measures it.
+    """The difference between the logits of the longest pack's questions, packed and alone, as `apart` measures it.
 
-    None where no pack holds several questions, or the model is spread over devices before it runs. Raises VsreError
-    where the difference is more than the dtype allows.
+    None if no pack holds several questions, or if the model is sharded over devices before it runs. Raises VsreError
+    if the difference is more than the dtype allows.
     """
     if not trainer.attention or sharded():
         return None
@@ -45,11 +45,11 @@ def prove_packing(trainer: Any) -> float | None:
     finally:
         model.train(training)
     difference, limit = apart(together, alone), tolerance(together.dtype)
-    if difference > limit:  # what is no number stops the training's own first step
+    if difference > limit:  # nan passes here and stops the first training step
         raise VsreError(
             f"{Path(trainer.args.output_dir).name}: {type(model).__name__} does not keep packed questions apart (their "
-            f"logits lie {difference:.1e} from those of each question alone, {limit:.0e} is allowed). Its attention "
-            "has windows, or its layers carry a state on. Set questions_per_image: 1."
+            f"logits differ by {difference:.1e} from those of each question alone, {limit:.0e} is allowed). Its "
+            "attention has windows, or its layers carry state along. Set questions_per_image: 1."
         )
     return difference
 

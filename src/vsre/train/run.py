@@ -1,9 +1,9 @@
-"""run_stages: a run's stages, one after another, each to be killed at any moment and resumed.
+"""run_stages: a run's stages, one after another; each can be killed at any moment and resumed.
 
 OUT/run.json                  what the run is made of; a folder never mixes two configurations
 OUT/cache/                    questions as tokens, images as bytes, features of frozen encoders (features.py);
-                              may be deleted, is made again
-OUT/01-align/log.jsonl        one line a step; loss.png is drawn from it
+                              may be deleted and is then made again
+OUT/01-align/log.jsonl        one line per step; loss.png is drawn from it
 OUT/01-align/checkpoint-500/  what trains, optimizer, schedule, random numbers, place in the data
 OUT/01-align/model/           the model with the stage's weights (safetensors), LoRA merged, and its processor
 OUT/01-align/done.json        written last: the stage is finished
@@ -58,20 +58,20 @@ def run_stages(
 
     `model` and `processor` are a VSRE or LLaVA model and its processor, the same at every call. Finished
     stages are skipped, an unfinished one continues from its last complete checkpoint, and the result is bit
-    for bit that of an undisturbed run on the same machine. With `resume=False` a folder that holds a run is
+    for bit that of an uninterrupted run on the same machine. With `resume=False` a folder that holds a run is
     refused.
 
-    `feature_cache`: the folder where features of frozen encoders are kept, OUT/cache/features where True. It is used
-    in stages whose encoders are frozen, while what is missing there fits into half of the free disk.
+    `feature_cache`: the folder where features of frozen encoders are kept, OUT/cache/features if True. It is used
+    in stages whose encoders are frozen, as long as what is missing there fits into half of the free disk.
     `report_to`: trackers that get the log's lines too, by transformers' names: tensorboard, wandb, trackio, ...
 
-    Processes started by torchrun or `accelerate launch` share the work; a run may go on with another number of them.
-    Where FSDP or DeepSpeed spreads the weights a call trains one stage: `model` is cut up afterwards, and the next
+    Processes started by torchrun or `accelerate launch` share the work; a run may continue with a different number of
+    them. If FSDP or DeepSpeed spreads the weights, a call trains one stage: `model` is sharded afterwards, and the next
     stage needs a new process.
 
     Returns {"out_dir", "model": folder of the final weights, "seconds", "stages": [figures of each that is done]}.
     Raises VsreError for stages, data or a folder that cannot be used, for a loss that is not finite, for a pass that
-    is too large, and when the disk is full; what is complete on disk stays usable in every case.
+    is too large, and for a full disk; what is complete on disk stays usable in every case.
     """
     stages = parse_stages(stages)
     check_stages(stages, report_to)
@@ -79,7 +79,7 @@ def run_stages(
     console = console or Console(stderr=True)
     began = time.perf_counter()
     with processes().main_process_first(), explain_full_disk(out_dir):
-        # What the others find there the first has just written.
+        # What the other processes find there, the main process has just written.
         resume = resume or not processes().is_main_process
         claim_folder(out_dir, describe_run(model, processor, stages, seed), resume=resume)
     folders = stage_folders(stages, out_dir)
@@ -124,15 +124,15 @@ def run_stages(
 
 
 def check_stages(stages: Sequence[Stage], report_to: Sequence[str] = ()) -> None:
-    """Raises VsreError where stages or trackers need what is not installed or cannot be had together; loads nothing."""
+    """Raise VsreError if stages or trackers need what is not installed or cannot be combined; loads nothing."""
     check_lora(stages)
     check_trackers(report_to)
     for stage in stages:
         if sharded() and (stage.lora or stage.optimizer == "muon"):
             raise VsreError(
-                f"stage {stage.name}: {'lora' if stage.lora else 'muon'} needs whole weights on every device, and FSDP "
-                "and DeepSpeed cut them up. Take ddp-8 or ddp-4x8"
-                + (", where LoRA's frozen weights fit on one device." if stage.lora else ", or the optimizer adamw.")
+                f"stage {stage.name}: {'lora' if stage.lora else 'muon'} needs whole weights on every device, but FSDP "
+                "and DeepSpeed shard them. Take ddp-8 or ddp-4x8"
+                + (", if LoRA's frozen weights fit on one device." if stage.lora else ", or the optimizer adamw.")
             )
 
 
@@ -161,10 +161,10 @@ def _train(run: Run, console: Console, lora: LoraLayers | None) -> None:
 
 @contextmanager
 def as_it_was(model: Any) -> Iterator[None]:
-    """Afterwards the model generates and computes as before.
+    """Restore the model afterwards, so that it generates and computes as before.
 
-    The Trainer turns the cache off in its configuration. accelerate puts the stage's precision round its forward pass
-    and a mark on it, by which the next stage would compute in that precision too, whatever it asks for.
+    The Trainer turns off the cache in its configuration. accelerate wraps its forward pass in the stage's precision
+    and marks it as prepared, so that the next stage would compute in that precision too, whatever it asks for.
     """
     marks = {"forward", "_original_forward", "_is_accelerate_prepared"}
     kept = [(owner.__dict__, names) for owner, names in ((model.config, {"use_cache"}), (model, marks))]

@@ -1,4 +1,4 @@
-"""Stages as data: what trains, on which questions, with which numbers; an ordered list of them in YAML.
+"""Training stages as data: what trains, on which questions, with which settings; an ordered list in YAML.
 
     - name: align
       train: [adapters]
@@ -36,11 +36,11 @@ LORA_DEFAULTS: dict[str, Any] = {"lr": 2e-4, "adapters_lr": 2e-5, "batch_images"
 """LLaVA-1.5's tuning with LoRA (scripts/v1_5/finetune_lora.sh of its repository): the projector learns more slowly."""
 
 IMMATERIAL = frozenset({"micro_batch_images", "gradient_checkpointing", "save_every", "keep_checkpoints"})
-"""What may change between two calls of a run: it decides memory, time and what is kept, not what is learnt."""
+"""What may change between two calls of a run: it affects memory, time and what is kept, not what is learnt."""
 
 
 class Strict(BaseModel):
-    """Frozen, and a key that does not exist is an error which names the nearest one that does."""
+    """Base class: frozen, and an unknown key is an error that suggests the nearest known one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,11 +63,11 @@ class DataSource(Strict):
 
 
 class Lora(Strict):
-    """Low-rank layers beside the language model's linear ones (arXiv 2106.09685), which train in place of its weights
-    and are merged into them at the stage's end. Left out, a value is that of LLaVA-1.5's finetune_lora.sh.
+    """Low-rank layers added to the language model's linear ones (arXiv 2106.09685), which train in place of its weights
+    and are merged into them at the end of the stage. Values left out are those of LLaVA-1.5's finetune_lora.sh.
 
-    rank, alpha   the layers' inner width, and alpha / rank the factor of what they add
-    dropout       share of a layer's inputs that are dropped
+    rank, alpha   the layers' inner width; what they add is scaled by alpha / rank
+    dropout       share of a layer's inputs that is dropped
     targets       names of linear layers, such as [q_proj, v_proj], or all-linear: all but the output layer
     quantise      4bit holds the frozen weights in NF4 (QLoRA, arXiv 2305.14314; needs bitsandbytes and a GPU)
     """
@@ -80,19 +80,19 @@ class Lora(Strict):
 
 
 class Stage(Strict):
-    """One stage of training. Where `lr` or `batch_images` is left out, LLaVA-1.5's value for what trains is
+    """One stage of training. If `lr` or `batch_images` is left out, LLaVA-1.5's value for what trains is
     used.
 
-    shares               of the images a step shows, how many are of each entry of `data`, in proportion: [9, 1]. Left
-                         out, each comes as often as it has questions
-    adapters_lr          learning rate of the adapters where it is not `lr`
+    shares               proportions in which the images shown come from the entries of `data`: [9, 1]. Left out, each
+                         entry comes as often as it has questions
+    adapters_lr          learning rate of the adapters, if it is not `lr`
     lora                 train low-rank layers in place of the language model's weights
-    batch_images         images in one optimizer step, over all devices and accumulation
-    micro_batch_images   images in one forward pass of one device; None: the whole share of the device at once
-    questions_per_image  at most so many questions of an image share its prefix in one sequence; the rest of
+    batch_images         images in one optimizer step, over all devices and accumulated passes
+    micro_batch_images   images in one forward pass of one device; None: the device's whole share at once
+    questions_per_image  the most questions about an image that share its prefix in one sequence; the rest of
                          its questions come in further sequences of the same epoch
-    epochs, max_steps    every question is asked once an epoch (without `shares`); max_steps, where given, decides
-                         instead
+    epochs, max_steps    every question is asked once per epoch (without `shares`); max_steps, if given, takes
+                         precedence
     optimizer            adamw, or muon: Muon for matrices of hidden layers and AdamW for the rest (optimizer.py)
     warmup               share of the steps over which the learning rate rises
     save_every           steps between full-state checkpoints; the last step always makes one
@@ -129,7 +129,7 @@ class Stage(Strict):
         defaults = ALIGN_DEFAULTS if train == ["adapters"] else TUNE_DEFAULTS
         if values.get("lora") is not None:
             defaults = LORA_DEFAULTS
-            # One rate that is given is everyone's, and Muon knows one only.
+            # A given lr applies to everything, and Muon takes only one.
             if values.get("lr") is not None or "adapters" not in train or values.get("optimizer") == "muon":
                 defaults = {k: v for k, v in defaults.items() if k != "adapters_lr"}
         return {**defaults, **{k: v for k, v in values.items() if not (k in defaults and v is None)}}
@@ -145,7 +145,7 @@ class Stage(Strict):
         return self
 
     def micro_batch(self, devices: int = 1) -> tuple[int, int]:
-        """(images a forward pass of one device, passes accumulated a step), whose product is the batch."""
+        """(images per forward pass of one device, passes accumulated per step); times `devices`, this is the batch."""
         micro = self.micro_batch_images or max(1, self.batch_images // devices)
         passes, rest = divmod(self.batch_images, micro * devices)
         if rest or not passes:

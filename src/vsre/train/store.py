@@ -1,7 +1,7 @@
-"""Training data on disk, made once a run: tokens, spans and encoded images in memory-mapped flat files.
+"""Training data on disk, made once per run: tokens, spans and encoded images in memory-mapped flat files.
 
 A source of half a million questions is rendered and tokenized in one stream; afterwards a question is a slice
-of a file, an image is another, and neither tokenizer nor Parquet reader runs during training.
+of one file, an image a slice of another, and neither tokenizer nor Parquet reader runs during training.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ QUESTION_COLUMNS = ["key", "template", "prompt", "answer"]
 IMAGE_COLUMNS = ["key", "image_id", "image_name", "image"]
 SET_ASIDE = "set-aside.jsonl"
 META = "meta.json"
-"""Written last: a store is whole where it is there."""
+"""Written last: a store that has it is complete."""
 
 
 class Store:
@@ -32,7 +32,7 @@ class Store:
 
     tokens (T,) int32; offsets (Q+1,) int64; spans (Q, 2) int32: what is learnt; image_of (Q,) int32;
     image_bytes (B,) uint8; image_offsets (I+1,) int64; image_ids (I,): content ids.
-    Row numbers are those of the questions that were kept.
+    Rows are numbered over the questions that were kept.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -81,7 +81,7 @@ def _question_batches(path: Path, columns: list[str]) -> Iterator[Any]:
 
 
 def _triplet_index(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted triplet keys, and the number of the image of each; images are numbered as they first appear."""
+    """Sorted triplet keys, and the number of each one's image; images are numbered as they first appear."""
     keys: list[np.ndarray] = []
     numbers: list[int] = []
     images: dict[str, int] = {}
@@ -97,7 +97,7 @@ def _triplet_index(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def open_store(source: DataSource, encoder: ChatEncoder, cache: Path, max_tokens: int | None = None) -> Store:
-    """The store of a source, made in `cache` when it is not there yet. The caller names `cache` by its
+    """The store of a source, made in `cache` if it is not there yet. The caller names `cache` by its
     content.
 
     Questions longer than `max_tokens` (visual tokens included) are set aside in set-aside.jsonl and counted
@@ -191,7 +191,7 @@ def _copy_images(path: Path, used: set[int], target: Path) -> tuple[np.ndarray, 
                     if found != image_id and not image_id.startswith("name:"):
                         raise VsreError(
                             f"{file}: the image of triplet {batch['key'][row].as_py()} "
-                            f"({batch['image_name'][row].as_py()}) is another one than when the triplet was made "
+                            f"({batch['image_name'][row].as_py()}) is not the one the triplet was made from "
                             f"(its content is {found}, {image_id} is expected). Read the source again."
                         )
                     sizes.append(out.write(data))

@@ -24,22 +24,22 @@ from vsre.train.processes import sharded
 from vsre.train.vision import FEATURES, FrozenVision
 
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
-"""Settings of generation that only sampling reads."""
+"""Generation settings that only sampling uses."""
 
 
 class VsreTrainer(Trainer):
     """Trainer for packed questions.
 
     - packs come in PackSampler's order, a function of seed and epoch
-    - the language model's attention keeps a sequence's branches apart, the model's configuration stays as it was
+    - the language model's attention keeps a sequence's branches apart; the model's configuration stays as it was
     - modules in `asleep` stay in evaluation mode, whatever `model.train()` says
     - the loss is the sum over learnt tokens divided by their number in the whole step, however the step is
       cut into micro-batches; logits are computed at learnt tokens only
-    - a log line has tokens and questions a second over all processes
+    - a log line has tokens and questions per second over all processes
     - a loss or gradient that is not finite stops the run before it reaches the weights (under DeepSpeed, whose step is
       part of the backward pass, before it reaches a checkpoint), and saves the batch
-    - a checkpoint counts once its marker is written, and holds what trains; where FSDP or DeepSpeed spreads the
-      weights over processes it is theirs
+    - a checkpoint counts once its marker is written, and holds what trains; if FSDP or DeepSpeed shards the weights
+      over processes, it is in their format
     """
 
     train_dataset: PackedQuestions
@@ -60,18 +60,18 @@ class VsreTrainer(Trainer):
     ) -> None:
         settings = getattr(kwargs["model"], "generation_config", None)
         if settings is not None and settings.do_sample is not True:
-            # Published models have them all the same. The Trainer changes token ids beside them, and transformers
-            # refuses to save what was changed and has settings that are not used: at the end of the stage.
+            # Published models have them all the same. The Trainer changes token ids in the same configuration, and
+            # transformers refuses to save a changed one with unused settings: it would fail at the end of the stage.
             settings.update(**dict.fromkeys(SAMPLING))
         super().__init__(**kwargs)
         self.muon, self.adapters_lr = muon, adapters_lr
         self.sampler, self.asleep, self.meter = sampler, asleep, meter
         self.keep_checkpoints, self.attention, self.vision = keep_checkpoints, attention, vision
         self.model_accepts_loss_kwargs = True  # compute_loss below takes num_items_in_batch for every model
-        # transformers leaves each row's first label out of the count unless the top configuration is an
-        # encoder-decoder's; one may stand inside (InstructBLIP). Packed rows learn nothing of their first anyway.
+        # transformers does not count each row's first label unless the top-level configuration is an
+        # encoder-decoder's, but one may be nested (InstructBLIP). Packed rows never learn their first token anyway.
         self._loss_shifts_labels = False
-        self._passes: list[dict[str, Any]] = []  # those of the step that is being made
+        self._passes: list[dict[str, Any]] = []  # those of the current step
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         args, model = self.args, model or self.model
@@ -91,14 +91,14 @@ class VsreTrainer(Trainer):
         return len(self.sampler)
 
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
-        # accelerate's loader tells its sampler, but not where processes share it and a resumed run skips its beginning.
+        # accelerate's loader tells its sampler, but not if processes share it and a resumed run skips its beginning.
         self.sampler.set_epoch(epoch)
         super()._run_epoch(*args, epoch=epoch, **kwargs)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._passes.append(dict(inputs))
         self.meter.add(inputs.pop("tokens"), len(inputs.pop("rows")))
-        # Backward too: it may compute layers again. A batch of single questions needs nothing of it.
+        # Around the backward pass too, which may compute layers again. A batch of single questions does not need it.
         with self.attention.active() if self.attention and "branch" in inputs else nullcontext():
             loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
@@ -113,7 +113,7 @@ class VsreTrainer(Trainer):
         labels, branch = inputs.pop("labels"), inputs.pop("branch", None)
         if self.attention and branch is not None:
             inputs |= self.attention.inputs(branch)
-        # Of a model that FSDP has cut up no part may run before the whole: it encodes in its own forward pass.
+        # No part of a model that FSDP has sharded may run before the whole: it encodes in its own forward pass.
         if self.vision and "pixel_values" in inputs and not self.is_fsdp_enabled:
             inputs[FEATURES] = self.vision.features(inputs.pop("pixel_values"))
         targets = F.pad(labels, (0, 1), value=IGNORE)[:, 1:]  # (B, L): what each position predicts
@@ -143,7 +143,7 @@ class VsreTrainer(Trainer):
         super().log(logs, start_time)
 
     def _stop(self, what: str, value: float) -> None:
-        # A loss is that of the last pass, a gradient that of all.
+        # A loss belongs to the last pass, a gradient to all of them.
         passes = self._passes[-1:] if what == "loss" else self._passes
         folder, step = Path(self.args.output_dir), self.state.global_step + 1
         names = self.train_dataset.question_ids([row for each in passes for row in each["rows"]])
@@ -167,7 +167,7 @@ class VsreTrainer(Trainer):
             if self.args.should_save:
                 mark_complete(folder)
         except Exception:
-            # What is half-written would never be used, and on a full disk it is in the way.
+            # A half-written checkpoint would never be used, and would fill up a full disk.
             shutil.rmtree(folder, ignore_errors=True)
             raise
         if self.args.should_save:

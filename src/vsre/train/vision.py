@@ -1,7 +1,7 @@
-"""What a model's frozen encoders make of a picture, and how the model takes it instead of the picture.
+"""The features that a model's frozen encoders make of a picture, and how the model takes them in place of the picture.
 
-Training rounds these features to bf16 whether they come from the encoders or from the cache, so that the cache decides
-only whether they are computed again.
+Training rounds these features to bf16 whether they come from the encoders or from the cache, so the cache only decides
+whether they are computed again.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from vsre.model import VsreForConditionalGeneration
 from vsre.train.memory import out_of_memory
 
 FEATURES = "encoder_features"
-"""The argument of `forward` that takes them."""
+"""The argument of `forward` that takes frozen features."""
 AT_ONCE = 16
-"""Pictures encoded together, and fewer from where memory does not suffice: SAM's layers of global attention hold 0.8 GB
-of each in float32."""
+"""Pictures encoded together; fewer once memory runs out, since SAM's layers of global attention hold 0.8 GB per picture
+in float32."""
 
 
 class FrozenVision(Protocol):
-    """The frozen part of a model that sees. `revisions`: for each encoder a hash of all that decides its features."""
+    """A model's frozen vision encoders. `revisions`: for each one a hash of everything that determines its features."""
 
     revisions: dict[str, str]
 
     def features(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         """bf16 features of pixel values (B, 3, H, W) by encoder, on the encoders' device, before any adapter.
 
-        Where memory runs out fewer pictures are encoded together, from then on; torch's error where one does not fit.
+        If memory runs out, fewer pictures are encoded together from then on; torch's error if not even one fits.
         """
 
     def placed(self, device: torch.device) -> AbstractContextManager[None]:
-        """Within it the encoders are on this device, and afterwards again where they were."""
+        """Within it, the encoders are on this device; afterwards they are back where they were."""
 
     def taken(self) -> AbstractContextManager[None]:
-        """Within it `forward` takes them as `encoder_features` in place of `pixel_values`."""
+        """Within it, `forward` takes features as `encoder_features` in place of `pixel_values`."""
 
 
 def frozen_vision(model: Any, processor: Any, *, bf16: bool) -> FrozenVision | None:
-    """None for an architecture whose frozen features we do not know how to take out; it trains from pixels.
+    """A model's frozen encoders; None for an architecture whose features we cannot extract, which trains from pixels.
 
     `bf16`: the encoders compute in bf16, as the rest of the stage does.
     """
@@ -65,7 +65,7 @@ class _Vision(ABC):
 
     @abstractmethod
     def _encoders(self) -> dict[str, tuple[nn.Module, str]]:
-        """Encoder modules by name, with what is taken from them."""
+        """Encoder modules by name, each with a description of what is taken from it."""
 
     @abstractmethod
     def _encode(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -90,7 +90,7 @@ class _Vision(ABC):
     @torch.no_grad()
     def features(self, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
         for module, _ in self._encoders().values():
-            module.eval()  # dropout must not enter what is kept
+            module.eval()  # dropout must not affect what is kept
         parts: list[dict[str, torch.Tensor]] = []
         done = 0
         while done < len(pixels):
@@ -124,7 +124,7 @@ class _VsreVision(_Vision):
 
 
 class _LlavaVision(_Vision):
-    """LLaVA of transformers: what its projector would be given, and later is."""
+    """transformers' LLaVA: its features are the inputs of its projector."""
 
     def _encoders(self) -> dict[str, tuple[nn.Module, str]]:
         config = self.model.config
@@ -178,11 +178,11 @@ def _device(module: nn.Module) -> torch.device:
 
 
 _NAMES = ("transformers_version", "architectures", "dtype", "torch_dtype", "name_or_path")
-"""What a configuration holds besides what decides the features; the weights' own dtype is taken from them."""
+"""Fields of a configuration that do not affect the features; the dtype is taken from the weights themselves."""
 
 
 def _revision(encoder: nn.Module, settings: str) -> str:
-    """16 hex digits over every value of the encoder's weights, its configuration and what is taken from it."""
+    """A hash, 16 hex digits, of all values of the encoder's weights, its configuration and what is taken from it."""
     config: Any = encoder.config
     decides = {k: v for k, v in config.to_dict().items() if not k.startswith("_") and k not in _NAMES}
     digest = hashlib.blake2b(json.dumps([settings, decides], sort_keys=True, default=str).encode(), digest_size=8)

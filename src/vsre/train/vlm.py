@@ -1,8 +1,8 @@
-"""run_vlm_stages: any image-text model of transformers fine-tuned as it is, on the same questions and stages.
+"""run_vlm_stages: fine-tune any image-text model of transformers as it is, on the same questions and stages.
 
-What `run_stages` does for VSRE and LLaVA with packed questions, this does for every other model with one question a
-sequence: its own processor, chat template and forward pass. The run's folder is the same (run.py), so it is killed and
-resumed, read and diagnosed the same way.
+What `run_stages` does for VSRE and LLaVA with packed questions, this does for every other model with one question per
+sequence, its own processor, chat template and forward pass. The run's folder has the same layout (run.py), so a run can
+be killed, resumed, read and diagnosed in the same way.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from vsre.train.vlm_trainer import VlmTrainer, prove_answers_unseen
 
 
 def one_question(stage: Stage) -> None:
-    """Raises VsreError for a stage that asks for what a `vlm` cannot: several questions in a sequence."""
+    """Raise VsreError for a stage that wants what a `vlm` cannot do: several questions in a sequence."""
     if "questions_per_image" in stage.model_fields_set and stage.questions_per_image != 1:
         raise VsreError(
-            f"stage {stage.name}: a `vlm` is asked one question a sequence. Take questions_per_image out, or "
+            f"stage {stage.name}: a `vlm` is asked one question per sequence. Take questions_per_image out, or "
             "train a VSRE or LLaVA `checkpoint`, which packs them."
         )
 
@@ -60,16 +60,16 @@ def run_vlm_stages(
 ) -> dict[str, Any]:
     """Train a model through stages and leave the last one's weights in it; run again to continue after a kill.
 
-    `model` and `processor` are those of any image-text model, the same at every call. `batch_images` of a stage counts
+    `model` and `processor` are those of any image-text model, the same at every call. A stage's `batch_images` counts
     sequences, each one question about one image. Returns what `run_stages` returns. Raises VsreError for stages, data
     or a folder that cannot be used, for a model whose parts cannot be told apart or whose masks show it the answer, for
-    a loss that is not finite, for a pass that is too large, and when the disk is full.
+    a loss that is not finite, for a pass that is too large, and for a full disk.
     """
     stages = parse_stages(stages)
     check_stages(stages)
     for stage in stages:
         if sharded():
-            raise VsreError(f"stage {stage.name}: a `vlm` is not spread over devices yet. Take ddp-8, with lora.")
+            raise VsreError(f"stage {stage.name}: a `vlm` cannot be spread over devices yet. Take ddp-8, with lora.")
         one_question(stage)
     out_dir, console = Path(out_dir), console or Console(stderr=True)
     began = time.perf_counter()
@@ -97,10 +97,10 @@ def run_vlm_stages(
 
 
 def _run_stage(model: Any, processor: Any, stage: Stage, folder: Path, seed: int, console: Console) -> None:
-    stage = stage.model_copy(update={"questions_per_image": 1})  # its record and its messages say so too
+    stage = stage.model_copy(update={"questions_per_image": 1})  # so that its record and messages say so too
     asleep = freeze_parts(model, stage)
     if stage.gradient_checkpointing and not model.supports_gradient_checkpointing:
-        raise VsreError(f"stage {stage.name}: {type(model).__name__} knows no gradient_checkpointing. Take it out.")
+        raise VsreError(f"stage {stage.name}: {type(model).__name__} cannot use gradient_checkpointing. Take it out.")
     with lora_layers(model, stage, seed) as lora:
         trainer = build_trainer(model, processor, stage, folder, seed, asleep)
         if trainer.is_world_process_zero():
@@ -119,7 +119,7 @@ def build_trainer(model: Any, processor: Any, stage: Stage, folder: Path, seed: 
         stores = [open_store(s, encoder, _store(s, folder.parent)) for s in stage.data]
     data = PackedQuestions(stores)
     sampler, args = schedule(data, stage, folder, seed, questions_per_image=1)
-    check_memory(model, stage, args.device)  # the Trainer brings the model there
+    check_memory(model, stage, args.device)  # the Trainer moves the model there
     meter = Meter()
     trainer = VlmTrainer(
         model=model,
@@ -149,8 +149,8 @@ def _announcement(trainer: VlmTrainer, stage: Stage) -> str:
     learning = sum(p.numel() for p in trained(model).values())
     return (
         f"Stage {stage.name}: {learning:,} of {everything:,} parameters train ({', '.join(stage.train)}"
-        f"{', lora' if stage.lora else ''})\n{len(data):,} questions about {data.n_images:,} images, one a sequence\n"
-        f"{args.max_steps:,} steps of {stage.batch_images} ({args.per_device_train_batch_size} a pass); "
+        f"{', lora' if stage.lora else ''})\n{len(data):,} questions about {data.n_images:,} images, one per sequence\n"
+        f"{args.max_steps:,} steps of {stage.batch_images} ({args.per_device_train_batch_size} per pass); "
         f"lr {stage.lr:g}\n"
         f"weights, gradients and optimizer: {fixed_bytes(model, stage) / 1e9:,.3f} GB; activations come on top"
     )

@@ -1,8 +1,8 @@
-"""Questions for any vision-language model: its own processor and chat template make the inputs, its answers are learnt.
+"""Questions for any vision-language model: its own processor and chat template make the inputs, answers are learnt.
 
-A training sequence is the prompt exactly as diagnosis asks it, with the answer behind it: the processor makes the
-prompt's inputs, the answer's tokens follow, and only they are learnt. Nothing about a family is known here. What runs
-along the tokens (types, masks) goes on behind the prompt as it ends there, as `generate` lets it go on.
+A training sequence is the prompt exactly as diagnosis asks it, followed by the answer: the processor makes the prompt's
+inputs, the answer's tokens follow, and only they are learnt. Nothing here depends on the model's family. Values per
+token (types, masks) continue after the prompt with its last one, as they do in `generate`.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from vsre.train.packing import IGNORE
 
 
 class TextEncoder(ChatEncoder):
-    """Keeps questions as text in a store whose tokens are bytes: the answer's are those that are learnt.
+    """Keeps questions as text, in a store whose tokens are bytes; those of the answer are learnt.
 
-    Processors want text: they write a picture's place into it, which hangs on the picture's size. So lengths are of
-    text alone, and "the longest" of a `vlm` are those with the longest texts, whatever their pictures take.
+    Processors take text, because they insert a picture's tokens themselves, as many as its size needs. So lengths are
+    of text alone, and the longest questions of a `vlm` are those with the longest texts, whatever their pictures take.
     """
 
     def __init__(self) -> None:
         self.visual_tokens = 1
 
     def encode(self, names: Sequence[str], prompts: Sequence[str], answers: Sequence[str]) -> list[Example]:
-        """Raises VsreError for a question without an answer: nothing of it would be learnt."""
+        """Prompts and answers as bytes. Raises VsreError for a question without an answer: it would teach nothing."""
         examples = []
         for name, prompt, answer in zip(names, prompts, answers, strict=True):
             if not answer.strip():
@@ -46,18 +46,18 @@ class TextEncoder(ChatEncoder):
 
 
 def decode(example: Example) -> tuple[str, str]:
-    """Prompt and answer of an example that TextEncoder made."""
+    """The prompt and answer of an example that TextEncoder made."""
     raw = example.ids.astype(np.uint8).tobytes()
     return raw[: example.first].decode(), raw[example.first :].decode()
 
 
 class VlmCollator:
-    """Questions to a batch: the processor's tensors with the answers behind the prompts; `labels`, `rows`, `tokens`.
+    """Turns questions into a batch: the processor's tensors, answers after the prompts; `labels`, `rows`, `tokens`.
 
-    An item is one question. Prompts are padded on the right, behind the answers, where no token can see it. An
-    encoder-decoder's answers are its labels alone. `answer_type`: the answers' value of `token_type_ids`, where it is
+    An item is one question. Padding is on the right, after the answers, where no token can see it. An
+    encoder-decoder's answers are in its labels only. `answer_type`: the answers' value of `token_type_ids`, if it is
     not the prompt's last one. Raises VsreError, naming the question, for a picture that cannot be read and an answer
-    that the tokenizer cannot write.
+    that the tokenizer cannot encode.
     """
 
     answer_type: int | None = None
@@ -83,7 +83,7 @@ class VlmCollator:
         else:
             batch = with_answers(batch, answers, self.tokenizer.pad_token_id, self.answer_type)
         for row, example in enumerate(examples):
-            if example.end == example.first:  # fills up a step that processes share
+            if example.end == example.first:  # a filler of a step that processes share
                 batch["labels"][row] = IGNORE
         return {
             **batch,
@@ -99,7 +99,7 @@ class VlmCollator:
         with padding_right(self.tokenizer):
             tensors = dict(
                 self.processor(
-                    images=[[picture] for picture in pictures],  # one list a prompt
+                    images=[[picture] for picture in pictures],  # one list per prompt
                     text=rendered,
                     padding=True,
                     padding_side="right",
@@ -126,14 +126,14 @@ class VlmCollator:
         return ids
 
     def _end(self) -> int:
-        """The token that ends an answer: the template's, where generation stops at it, else the tokenizer's."""
+        """The token that ends an answer: the template's if generation stops at it, else the tokenizer's."""
         said = {"role": "assistant", "content": [{"type": "text", "text": "Yes"}]}
         asked = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is it?"}]}
         chosen = self.processor.chat_template or self.tokenizer.chat_template
         try:
             chat = self.processor.apply_chat_template([asked, said], chat_template=chosen, tokenize=False)
             tail = self.renderer.tokenize([chat[chat.rindex("Yes") :]])[0]
-        except Exception:  # a template that knows no answers: its author ends them as the tokenizer does
+        except Exception:  # a template that cannot render answers: they end with the tokenizer's end token
             tail = []
         end = next((token for token in tail[::-1] if token in self.ends), self.tokenizer.eos_token_id)
         if end is None:
@@ -143,7 +143,7 @@ class VlmCollator:
 
 @contextmanager
 def padding_right(tokenizer: Any) -> Iterator[None]:
-    """A tokenizer that pads on the right, for a processor that asks it and not its caller for the side (Kosmos-2's)."""
+    """Make a tokenizer pad on the right, for a processor that asks it and not its caller for the side (Kosmos-2's)."""
     side, tokenizer.padding_side = tokenizer.padding_side, "right"
     try:
         yield
@@ -154,9 +154,9 @@ def padding_right(tokenizer: Any) -> Iterator[None]:
 def with_answers(
     inputs: dict[str, torch.Tensor], answers: Sequence[Sequence[int]], pad: int, answer_type: int | None = None
 ) -> dict[str, torch.Tensor]:
-    """The inputs of prompts (B, L), padded on the right, with the answers behind them and `labels` (B, L').
+    """The inputs of prompts (B, L), padded on the right, with the answers after them and `labels` (B, L').
 
-    What has a value for every token goes on with that of the prompt's last token, token types with `answer_type`.
+    Inputs with a value per token continue with that of the prompt's last token, token types with `answer_type`.
     """
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     lengths = mask.sum(1).tolist()
@@ -179,7 +179,7 @@ def with_answers(
 
 
 def _along(inputs: dict[str, torch.Tensor]) -> Iterable[str]:
-    """The names of tensors with a value for every token of the prompt."""
+    """The names of inputs with a value for every token of the prompt."""
     shape = inputs["input_ids"].shape
     others = [name.removesuffix("input_ids") for name in inputs if name.endswith("_input_ids")]  # a second text
     for name, tensor in inputs.items():

@@ -1,4 +1,4 @@
-"""The Trainer for any vision-language model: the model's own forward pass, the same loss, the same safety."""
+"""The Trainer for any vision-language model: the model's own forward pass, the same loss, the same safeguards."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vsre.train.trainer import VsreTrainer
 
 
 class VlmTrainer(VsreTrainer):
-    """One question a sequence, through the model's own masks and positions; logits from the first answer's on."""
+    """Trains one question per sequence with the model's own masks and positions; logits start at the first answer."""
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -25,12 +25,12 @@ class VlmTrainer(VsreTrainer):
             module.eval()
         labels = inputs.pop("labels")
         if self.data_collator.renderer.encoder_decoder:
-            outputs = model(**inputs, labels=labels, use_cache=False)  # it makes its decoder's inputs of them
+            outputs = model(**inputs, labels=labels, use_cache=False)  # from which it makes its decoder's inputs
             logits, targets = outputs.logits, labels
         else:
             places = (labels != IGNORE).any(0).nonzero()
             first = int(places[0]) if len(places) else labels.shape[1] - 1
-            keep = labels.shape[1] - first + 1  # what stands before an answer predicts its first token
+            keep = labels.shape[1] - first + 1  # the token before an answer predicts its first one
             more = {"logits_to_keep": keep} if "logits_to_keep" in self._accepted else {}
             outputs = model(**inputs, use_cache=False, **more)
             logits, targets = outputs.logits[:, -keep:-1], labels[:, first:]
@@ -47,16 +47,16 @@ class VlmTrainer(VsreTrainer):
 
 
 SUFFIX = 1
-"""The token type that models of the kind prefix-LM (PaliGemma) give what they write: it is seen from behind only."""
+"""The token type that prefix-LM models (PaliGemma) give to what they write: only later tokens see it."""
 
 
 def prove_answers_unseen(trainer: VlmTrainer) -> float | None:
-    """How far the prediction of an answer's first token moves with the answer itself, on the longest text.
+    """How much the prediction of an answer's first token changes with the answer itself, on the longest text.
 
-    Nothing else would tell of a model whose masks let the prompt see what stands behind it: its loss would fall, and it
-    would learn to copy. Where it moves, answers are given the type SUFFIX. Raises VsreError where it moves still, and
-    where that question is longer than the model takes. None for an encoder-decoder, whose encoder never gets the
-    answer, and where the model is spread over devices before it runs.
+    Nothing else would reveal a model whose masks let the prompt see what follows it: its loss would fall, and it would
+    learn to copy. If the prediction changes, answers are given the type SUFFIX. Raises VsreError if it still changes,
+    and if that question is longer than the model takes. None for an encoder-decoder, whose encoder never gets the
+    answer, and if the model is sharded over devices before it runs.
     """
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         return None
@@ -75,26 +75,26 @@ def prove_answers_unseen(trainer: VlmTrainer) -> float | None:
         if difference <= limit:
             return difference
     raise VsreError(
-        f"{Path(trainer.args.output_dir).name}: {type(model).__name__} sees the answer before it is to give it (what "
-        f"it predicts moves by {difference:.1e} with the answer, {limit:.0e} is allowed), so it would learn to copy. "
+        f"{Path(trainer.args.output_dir).name}: {type(model).__name__} sees the answer before giving it (its "
+        f"prediction changes by {difference:.1e} with the answer, {limit:.0e} is allowed), so it would learn to copy. "
         "It cannot be trained this way."
     )
 
 
 @torch.no_grad()
 def _moved(trainer: VlmTrainer, batch: dict[str, Any]) -> tuple[float, float]:
-    """How far logits (1, V) at the prompt's last token lie apart under two answers, and how far they may."""
+    """The difference of the logits (1, V) at the prompt's last token under two answers, and the largest allowed."""
     labels = batch.pop("labels")
     del batch["rows"], batch["tokens"]
     first = int((labels[0] != IGNORE).nonzero()[0])
     other = dict(batch)
-    # Another answer: the prompt's last token over and over, so that nothing but words changes.
+    # Another answer: the prompt's last token repeated, so that nothing but words changes.
     other["input_ids"] = torch.where(labels == IGNORE, batch["input_ids"], batch["input_ids"][:, first - 1 : first])
     model: Any = trainer.model
     training = model.training
     model.eval()
     try:
-        at = first - labels.shape[1] - 1  # from the end: some models give logits of the text alone
+        at = first - labels.shape[1] - 1  # from the end: some models return logits of the text only
         one, two = (
             model(**trainer._prepare_inputs(dict(inputs)), use_cache=False).logits[:, at] for inputs in (batch, other)
         )

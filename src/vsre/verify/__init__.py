@@ -14,12 +14,12 @@ SCENE_TRUTH = "scene-truth"
 
 
 def build_verifier(name_or_config: str | VerifierConfig, **overrides: Any) -> Verifier:
-    """The verifier of a preset (`vsre verify presets`), a YAML file or a configuration, with other values for some
-    fields (`device`, `dtype`, `batch_size`, `offline` ...; None leaves a field as it is).
+    """Build a verifier from the name of a preset (`vsre verify presets`), a YAML file or a configuration.
 
-    "scene-truth" judges drawn pictures by their scenes instead; no field means anything to it. Models are loaded when
-    the first picture is looked at. Raises VsreError for a name that is unknown, values that make no sense, and folders
-    that are not there.
+    `overrides` replace fields of the configuration (`device`, `dtype`, `batch_size`, `offline` ...); None leaves a
+    field unchanged. "scene-truth" judges drawn pictures by their scenes instead and ignores all overrides. Models are
+    loaded when the first picture is looked at. Raises VsreError for an unknown name, invalid values and missing
+    folders.
     """
     from vsre.repaint.verify import SceneTruth
     from vsre.verify.config import load_config

@@ -1,4 +1,4 @@
-"""A statement on its way to a verdict: what is seen of its two things, what the rules make of it, and the evidence."""
+"""One statement on its way to a verdict: what is seen of its two things, what the rules say, and the evidence."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ WHY_OPEN = {
     State.DISPUTED: "the detectors do not agree on what is there",
     State.FAINT: "something is seen too faintly to tell whether it is there",
 }
-"""State of a thing -> why nothing can be said, the first that applies."""
+"""State of a thing -> why the statement stays undecided; the first that applies is given."""
 
 
 @dataclass
 class Case:
-    """A triplet, its picture and its two things; `depth` and `masks` (one for each instance, the subject's first) once
-    they were looked for."""
+    """A triplet, its picture and its two things. `depth` and `masks` (one per instance, the subject's first) are set
+    once they have been looked for."""
 
     triplet: Triplet
     picture: Picture
@@ -44,16 +44,16 @@ class Case:
 
     @property
     def open(self) -> bool:
-        """Both things are there, and what was seen so far does not decide how they lie."""
+        """Whether both things are there but what was seen so far does not decide how they lie."""
         return self.judged is not None and self.judged.judgement.verdict is Verdict.UNDECIDED
 
     @property
     def instances(self) -> list[Detection]:
-        """All that counts, the subject's first."""
+        """All instances that count, the subject's first."""
         return [*self.subject.instances, *self.object.instances]
 
     def judge(self, book: RuleBook) -> None:
-        """Judge by all that is known, where both things are there and there is a rule."""
+        """Judge from all that is known so far, if both things are there and the relation is one of VSR's."""
         if not (self.subject.state is self.object.state is State.PRESENT and self.triplet.relation in RELATIONS):
             return
         masks: Sequence[NDArray[np.bool_] | None] = self.masks or [None] * len(self.instances)
@@ -65,7 +65,8 @@ class Case:
         )
 
     def judgement(self) -> Judgement:
-        """The rules' judgement; FAIL where something is missing; else why nothing can be said."""
+        """FAIL if a thing is missing, UNDECIDED with the reason if presence or rules leave it open, else the rules'
+        judgement."""
         both = (self.subject, self.object)
         gone = [thing.clear_by for thing in both if thing.state is State.ABSENT]
         if gone:
@@ -76,8 +77,11 @@ class Case:
         return self.judged.judgement if self.judged else Judgement(Verdict.UNDECIDED, 0.0, reason=NO_RULE)
 
     def verification(self) -> Verification:
-        """The judgement with the boxes of the pair that it speaks of (else of the surest instances) and the evidence:
-        every box and score, the rule that spoke, how many pairs were judged, depths and outlines of the pair."""
+        """The judgement with its boxes and evidence.
+
+        The boxes are those of the pair it is about, or of the surest instances. The evidence is every box and score,
+        the rule that decided, how many pairs the statement may mean, and the pair's depths and masks.
+        """
         both = (self.subject, self.object)
         pair = (self.judged and self.judged.pair) or (0, 0)
         evidence: dict[str, Any] = {"seen": {thing.name: thing.row() for thing in both}}
@@ -91,14 +95,15 @@ class Case:
         )
 
     def _measured(self) -> dict[str, Any]:
-        """Median depths in the map's own unit, how often the subject is nearer, shares of the picture in outlines."""
+        """Median depths in the map's own unit, how much more often the subject is nearer than farther, and each mask's
+        share of the picture."""
         pair = self.judged.measured if self.judged else None
         found: dict[str, Any] = {}
         if pair is None:
             return found
         if pair.depth is not None:
             values = {which: pair.depths(which) for which in ("subject", "object")}
-            sign = -1 if pair.depth.inverse else 1  # `depths` turns disparities round
+            sign = -1 if pair.depth.inverse else 1  # `depths` negates disparities
             medians = {
                 which: None if v is None else round(sign * float(np.median(v)), 4) for which, v in values.items()
             }

@@ -1,7 +1,7 @@
-"""A verifier's configuration: which models look at pictures, from which score on they are believed, and what follows.
+"""A verifier's configuration: which models look at pictures, the scores from which they are believed, and what follows.
 
-Everything is checked here, before a model is loaded. The shipped presets stand in `presets.yaml`, each default with its
-source; a YAML file in the same form is as good as a preset.
+Everything is checked here, before a model is loaded. The shipped presets are in `presets.yaml`, each default with its
+source; a YAML file of your own in the same form works just as well.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ class _Strict(BaseModel):
 
 
 class Part(_Strict):
-    """A model: a hub id, a folder or `zoo:NAME`; `revision` is a branch, tag or commit of the hub."""
+    """A model: a hub id, a folder or `zoo:NAME`; `revision` is a branch, tag or commit on the hub."""
 
     model: str
     revision: str | None = None
 
 
 class Detector(Part):
-    """From the score `present` on a box counts, and from `absent` on it makes it doubtful that the thing is missing."""
+    """Two thresholds: a box that scores `present` or more counts, and one that scores `absent` or more makes it
+    doubtful that the thing is missing."""
 
     present: float = Field(gt=0, lt=1)
     absent: float = Field(gt=0, lt=1)
@@ -35,20 +36,20 @@ class Detector(Part):
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.absent > self.present:
-            raise ValueError(f"absent {self.absent} lies over present {self.present}: a box would count and not count")
+            raise ValueError(f"absent {self.absent} is above present {self.present}: a box could both count and not")
         return self
 
 
 class ClosedSet(Detector):
-    """A detector of fixed classes. `names` adds what its labels mean: class -> labels (see `names.py` for those that
-    are known)."""
+    """A detector with fixed classes. `names` adds labels that mean a class: class -> labels (see `names.py` for those
+    that are known)."""
 
     names: dict[str, tuple[str, ...]] = {}
 
 
 class OpenVocabulary(Detector):
-    """A detector that is told what to look for, one class at a time. `prompt` has {} in the place of "a cat" (default:
-    the model family's own); `say` gives other words for a class."""
+    """A detector that is told what to look for, one class at a time. `prompt` has {} in place of "a cat" (default: the
+    model family's own prompt); `say` gives other words for a class."""
 
     prompt: str | None = None
     say: dict[str, str] = {}
@@ -62,7 +63,7 @@ class OpenVocabulary(Detector):
 
 
 class Further(Part):
-    """A model that is asked only where boxes leave one of these relations undecided."""
+    """A model that is used only if boxes leave one of these relations undecided."""
 
     relations: tuple[str, ...]
 
@@ -75,8 +76,8 @@ class Further(Part):
 
 
 class Depth(Further):
-    """A depth estimator. Its values grow `away` from the viewer (metres) or `towards` (disparity); `auto` reads that
-    from the model's configuration."""
+    """A depth estimator. Its values grow `away` from the viewer (metres) or `towards` the viewer (disparity); `auto`
+    takes that from the model's configuration."""
 
     grows: Literal["auto", "away", "towards"] = "auto"
 
@@ -86,7 +87,7 @@ class Masks(Further):
 
 
 class Judge(Part):
-    """A vision-language model that is asked about what is left undecided: loaded here, or on an OpenAI-compatible
+    """A vision-language model that is asked about statements left undecided: loaded here, or on an OpenAI-compatible
     server. `packs` adds templates to the judge's own three questions."""
 
     server: str | None = None
@@ -103,11 +104,11 @@ class Judge(Part):
 
 
 class VerifierConfig(_Strict):
-    """See `presets.yaml` for what the fields are worth by default, and from where.
+    """A verifier's configuration; see `presets.yaml` for the default values and their sources.
 
-    `second_opinion` is what `open` is for where `closed` is there too: "fallback" looks for the classes that `closed`
-    does not know, "agree" for all, and the two must agree. Two boxes of two detectors are one thing from the
-    intersection over union `same` on, two of one detector over `duplicates`. `offline` never asks the hub.
+    `second_opinion` says how `open` is used with `closed`: "fallback" looks only for classes that `closed` does not
+    know, "agree" for all classes, and the two must agree. Boxes of two detectors are one thing if their intersection
+    over union is at least `same`; boxes of one detector if it is above `duplicates`. `offline` never contacts the hub.
     """
 
     about: str = ""
@@ -127,12 +128,13 @@ class VerifierConfig(_Strict):
     sources: dict[str, str] = {}
 
     def changed(self, **values: Any) -> VerifierConfig:
-        """The configuration with other values; mappings change only what they name. Raises VsreError."""
+        """The configuration with those values replaced that are not None; mappings change only what they name. Raises
+        VsreError if the result is invalid."""
         return PRESETS.changed(self, values)
 
     def of_verdicts(self) -> dict[str, Any]:
-        """What decides verdicts beside the models' weights, as JSON: neither words about the configuration nor where
-        and how it runs."""
+        """Everything besides the models' weights that decides verdicts, as JSON: no descriptions, and nothing about
+        where and how it runs."""
         aside = dict.fromkeys(("about", "sources", "device", "batch_size", "offline", "policy"), True)
         models = {part: {"model", "revision"} for part in ("closed", "open", "depth", "masks", "judge")}
         return self.model_dump(mode="json", exclude_none=True, exclude={**aside, **models})

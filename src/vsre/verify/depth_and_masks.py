@@ -1,4 +1,4 @@
-"""What boxes do not tell: the depth of every pixel (Depth Anything), and the outline of what is in a box (SAM)."""
+"""What boxes do not show: the depth of every pixel (Depth Anything), and the outline of the thing in a box (SAM)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vsre.verify.loading import Looker, to_model
 from vsre.verify.sight import Picture
 
 _GROWS = {"relative": "towards", "metric": "away"}
-"""Depth Anything's own word in its configuration -> where its values grow."""
+"""`depth_estimation_type` in Depth Anything's configuration -> which way its values grow."""
 
 
 class DepthEstimator(Looker[Depth]):
@@ -29,25 +29,26 @@ class DepthEstimator(Looker[Depth]):
 
     @property
     def grows(self) -> str:
-        """Whether values grow "away" from the viewer or "towards"; raises VsreError where that is not known."""
+        """Whether values grow "away" from the viewer or "towards"; raises VsreError if that is unknown."""
         if self.spec.grows != "auto":
             return self.spec.grows
         kind = getattr(self.model.config, "depth_estimation_type", None)
         if kind not in _GROWS:
             raise VsreError(
-                f"{self.spec.model}: its configuration does not say whether its depths grow with the distance. Say so "
-                "by `grows: away` (metres) or `grows: towards` (disparity)."
+                f"{self.spec.model}: its configuration does not say whether its depths grow with distance. Set "
+                "`grows: away` (metres) or `grows: towards` (disparity)."
             )
         return _GROWS[kind]
 
     def look(self, pictures: Sequence[Picture]) -> list[DepthMap | None]:
-        """None where the model cannot take a picture (too narrow for its processor), or gives no numbers."""
+        """One depth map per picture; None if the model cannot take the picture (too narrow for its processor) or gives
+        values that are not finite."""
         _, processor = self.model.load()
         groups: defaultdict[tuple[int, ...], list[tuple[int, Any]]] = defaultdict(list)
         for index, picture in enumerate(pictures):
             try:
                 values = processor(images=[picture.shown], return_tensors="pt")["pixel_values"]
-            except ValueError:  # a side that comes out as no pixel at all
+            except ValueError:  # a side is scaled down to zero pixels
                 continue
             groups[tuple(values.shape)].append((index, values))
         found: list[DepthMap | None] = [None] * len(pictures)
@@ -67,7 +68,7 @@ class DepthEstimator(Looker[Depth]):
             predicted = model(pixel_values=pixels).predicted_depth.float()  # (n, h, w)
         found: list[DepthMap | None] = []
         for depth, (_, (width, height)) in zip(predicted, batch, strict=True):
-            # Not the processor's own way, which drops the sides of one pixel.
+            # Not the processor's own resizing, which drops sides of one pixel.
             resized = torch.nn.functional.interpolate(depth[None, None], size=(height, width), mode="bilinear")
             values = resized[0, 0].cpu().numpy()
             clear = bool(np.isfinite(values).all())
@@ -76,13 +77,13 @@ class DepthEstimator(Looker[Depth]):
 
 
 class Segmenter(Looker[Masks]):
-    """A mask for each box, of the whole picture at its own size."""
+    """A mask for each box, covering the whole picture at its own size."""
 
     auto = "AutoModelForMaskGeneration"
     what = "a segmenter"
 
     def look(self, pictures: Sequence[Picture], boxes: Sequence[Sequence[Box]]) -> list[list[NDArray[np.bool_]]]:
-        """One list of masks (height, width) a picture, in the order of its boxes."""
+        """One list of masks (height, width) per picture, in the order of its boxes."""
         return self.machine.in_batches(list(zip(pictures, boxes, strict=True)), self._batch)
 
     def _batch(self, batch: Sequence[tuple[Picture, Sequence[Box]]]) -> list[list[NDArray[np.bool_]]]:
@@ -94,7 +95,7 @@ class Segmenter(Looker[Masks]):
         for picture, boxes in batch:
             image = picture.shown
             scale = np.array([image.width, image.height] * 2)
-            # As many boxes for each picture, or they fit into no tensor; the surplus is cut off below.
+            # Pad to the same number of boxes per picture, as one tensor needs; the padding is cut off below.
             even = [*boxes, *[boxes[-1]] * (most - len(boxes))]
             images.append(image)
             prompts.append([(np.array(box) * scale).tolist() for box in even])

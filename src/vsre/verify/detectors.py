@@ -1,4 +1,4 @@
-"""Detectors that run here, by transformers' Auto classes, and known boxes in the place of one."""
+"""Detectors that run locally, through transformers' Auto classes, and known boxes in place of one."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ class ClosedSetDetector(Looker[ClosedSet]):
         ]
 
     def _of(self, name: str, outputs: Any, index: int, picture: Picture) -> tuple[Detection, ...]:
-        """The boxes of a class in one picture of a batch."""
+        """The boxes of one class in one picture of a batch."""
         _, processor = self.model.load()
         wanted = sorted(number for label in self._labels(name) for number in self._by_label[label])
         logits = outputs.logits[index : index + 1]
         if logits.shape[-1] == len(self.model.config.id2label):
-            # Each class has a score of its own (none stands for nothing): the others go, or they would push this one
-            # out of the best that the processor keeps, and what is faint would count as absent.
+            # Each class has its own score, with no background class. Drop the others: they would push this one out of
+            # the best boxes that the processor keeps, and faint things would count as absent.
             logits, wanted = logits[..., wanted], list(range(len(wanted)))
         image = picture.shown
         [result] = processor.post_process_object_detection(
@@ -82,16 +82,16 @@ class ClosedSetDetector(Looker[ClosedSet]):
 
 @dataclass(frozen=True)
 class _Family:
-    """How a family of open-vocabulary models is asked: its usual prompt, and how its processor pads texts."""
+    """How to ask a family of open-vocabulary models: its usual prompt, and how its processor pads texts."""
 
     prompt: str
     text: Mapping[str, Any] = field(default_factory=dict)
 
 
 _FAMILIES: Mapping[str, _Family] = {
-    # Texts of one length, which its processor's default gives.
+    # The processor pads texts to one length by default.
     "owlv2": _Family("a photo of {}"),
-    # The processor makes "a cat." of it.
+    # The processor turns this into "a cat.".
     "grounding-dino": _Family("{}", {"padding": True}),
     "mm-grounding-dino": _Family("{}", {"padding": True}),
 }
@@ -99,8 +99,8 @@ _FAMILIES: Mapping[str, _Family] = {
 
 
 class OpenVocabularyDetector(Looker[OpenVocabulary]):
-    """A detector that is told the class (OWLv2, Grounding DINO): one pass over a picture for each class, so that
-    classes neither compete nor melt into one phrase."""
+    """A detector that is told the class (OWLv2, Grounding DINO): one pass over a picture per class, so that classes
+    neither compete nor merge into one phrase."""
 
     name = "open"
     auto = "AutoModelForZeroShotObjectDetection"
@@ -124,7 +124,7 @@ class OpenVocabularyDetector(Looker[OpenVocabulary]):
         return found
 
     def words(self, name: str) -> str:
-        """What is asked for, such as "a photo of a cat"."""
+        """The prompt for a class, such as "a photo of a cat"."""
         prompt = self.spec.prompt or self._family.prompt
         return prompt.replace("{}", noun(self.spec.say.get(name, name)))
 
@@ -132,7 +132,7 @@ class OpenVocabularyDetector(Looker[OpenVocabulary]):
     def _family(self) -> _Family:
         kind = self.model.config.model_type
         if kind not in _FAMILIES:
-            raise VsreError(f"{self.spec.model}: a {kind} model; known are {', '.join(_FAMILIES)}.")
+            raise VsreError(f"{self.spec.model}: {kind} models are not supported, only {', '.join(_FAMILIES)}.")
         return _FAMILIES[kind]
 
     def _batch(self, batch: Sequence[tuple[Picture, str]]) -> list[tuple[Detection, ...] | None]:
@@ -157,10 +157,10 @@ class OpenVocabularyDetector(Looker[OpenVocabulary]):
 
 
 class KnownBoxes:
-    """Annotated boxes in the place of a detector: what rules make of them is the most that they can be right.
+    """Annotated boxes in place of a detector: how right the rules can be at best.
 
-    `objects` are those of each picture, by its file name (`vsre.sources.vsr.objects.read_objects`). A class that no
-    picture has is not known.
+    `objects` maps each picture's file name to its objects (`vsre.sources.vsr.objects.read_objects`). A class that no
+    picture has is unknown.
     """
 
     name = "annotations"
@@ -194,7 +194,7 @@ class KnownBoxes:
 
 
 def _clear(outputs: Any) -> list[bool]:
-    """Whether a model gave numbers for each picture; a half-precision overflow must not count as nothing seen."""
+    """Whether the model gave numbers for each picture; a half-precision overflow must not count as nothing seen."""
     import torch
 
     unclear = torch.isnan(outputs.logits) | torch.isnan(outputs.pred_boxes).any(-1, keepdim=True)

@@ -1,9 +1,9 @@
-"""What verdicts on a set of triplets tell: of the verifier where labels are true, of the pictures where labels are only
-what was asked for.
+"""Figures of verdicts on a set of triplets: about the verifier if labels are trusted, about the pictures if labels only
+say what was asked for.
 
-A label counts as true where a person gave it or the picture was drawn by it; a repainted triplet's label that is
-`intended` or `verified` does not, since it is nobody's word or a verifier's own. Intervals are Wilson's, 95 %; the
-statements about one picture are not independent, which they do not know.
+A label is trusted if a person gave it or the picture was drawn to match it. A repainted triplet's label that is
+`intended` or `verified` is not: nobody vouches for it, or only a verifier does. Intervals are Wilson's, 95 %; they
+ignore that statements about one picture are not independent.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ COLUMNS = (
     "image_id", "subject", "relation", "object", "label", "kind", "truth", "verdict", "missing", "reason",
     "subject_state", "object_state",
 )  # fmt: skip
-"""What of `vsre.verify.verdicts.SCHEMA` the figures are made of."""
+"""The columns of `vsre.verify.verdicts.SCHEMA` that the figures are made from."""
 
 OUTCOMES = ("pass", "fail", "missing", "undecided")
-"""FAIL in two: by where things are, and because one of them is missing."""
+"""FAIL is split in two: because of where things are, and because one of them is missing."""
 
 _NOT_LOOKED_AT = "not looked at"
-"""The state of a thing of which the verifier tells none, as where a picture cannot be opened."""
+"""The state of a thing for which the verifier gives none, for example if a picture cannot be opened."""
 
 _ASKED_FOR = ("intended", "verified")
 
 
 class _Like(NamedTuple):
-    """What counts alike."""
+    """Verdicts that are counted together."""
 
     relation: str
     label: bool
@@ -47,8 +47,8 @@ _Counted = Sequence[tuple[_Like, int]]
 
 
 def figures(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Of rows with COLUMNS, as JSON: counts of verdicts and reasons, the confusion with true labels, what became of
-    what was asked for, and how often each class is found. The rows are gone through once."""
+    """The figures of rows with COLUMNS, as JSON: counts of verdicts and reasons, the confusion with trusted labels,
+    what became of what was asked for, and how often each class is found. The rows are read once."""
     pictures: set[str] = set()
     states: dict[tuple[str, str], str | None] = {}
     alike: Counter[_Like] = Counter()
@@ -56,7 +56,7 @@ def figures(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         pictures.add(row["image_id"])
         alike[_like(row)] += 1
         for part in ("subject", "object"):
-            # A caption that is false by absence names what is not there.
+            # An object-absent caption names a thing that is not there.
             if not (row["kind"] == "object-absent" and part == "subject"):
                 states[row["image_id"], row[part]] = row[f"{part}_state"]
     counted = list(alike.items())
@@ -79,10 +79,10 @@ def figures(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def confusion(counted: _Counted) -> dict[str, Any]:
-    """Verdicts on true and on false captions.
+    """Counts and shares of the verdicts on true and on false captions.
 
-    `pass_is_true`, `fail_is_false` and `missing_is_false` are the shares of verdicts that the labels bear out,
-    `true_found` and `false_found` those of labels that a verdict bears out, FAIL in either way.
+    `pass_is_true`, `fail_is_false` and `missing_is_false` are the shares of verdicts that the labels confirm,
+    `true_found` and `false_found` the shares of labels that a verdict confirms, with FAIL for either reason.
     """
     table = {
         name: _outcomes([(like, n) for like, n in counted if like.label is label])
@@ -103,7 +103,7 @@ def confusion(counted: _Counted) -> dict[str, Any]:
 
 
 def borne_out(counted: _Counted) -> dict[str, Any]:
-    """Verdicts on what a painter was asked for, and the share that they bear out (see `vsre.repaint.verify`)."""
+    """Verdicts on what a painter was asked for, and the share that confirms it (see `vsre.repaint.verify`)."""
     total = sum(n for _, n in counted)
     return {
         "n": total,
@@ -113,8 +113,8 @@ def borne_out(counted: _Counted) -> dict[str, Any]:
 
 
 def classes(states: Mapping[tuple[str, str], str | None]) -> dict[str, dict[str, Any]]:
-    """Class -> in how many pictures a caption names it as there, and how often it is found where it was looked for;
-    states as in `presence`."""
+    """Class -> in how many pictures a caption names it as present, and how often it was found where it was looked for;
+    `states` holds the states of `presence`."""
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for (_, name), state in states.items():
         counts[name][state or _NOT_LOOKED_AT] += 1

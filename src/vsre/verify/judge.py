@@ -1,8 +1,8 @@
-"""A vision-language model as the last to be asked, about what boxes leave undecided.
+"""A vision-language model as the last to be asked, about statements that boxes leave undecided.
 
-It is asked the caption as a question and as a statement, and the denied caption, each about the picture alone. Only a
-judge who says the same throughout, and denies the denial, is heard: models that say yes to everything are common, and
-one that does so says nothing here.
+It is asked the caption as a question and as a statement, and the denied caption, each about the picture alone. Its
+verdict counts only if it says the same throughout and denies the denial: models that say yes to everything are common,
+and one that does so gives no verdict here.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ruling:
-    """What the judge makes of a statement: its verdict, UNDECIDED where its answers do not fit together, and all that
-    was asked and said."""
+    """The judge's ruling on a statement: its verdict, UNDECIDED if its answers contradict each other, and all that was
+    asked and answered."""
 
     verdict: Verdict
     answers: tuple[dict[str, Any], ...]
@@ -37,7 +37,7 @@ class Ruling:
 
 @dataclass
 class VlmJudge:
-    """Asks an engine, loaded when it is first needed (`engine` given: that one)."""
+    """Asks an engine, loaded when it is first needed, or the `engine` given."""
 
     spec: Judge
     device: str = "auto"
@@ -49,12 +49,12 @@ class VlmJudge:
         return self.__dict__ | {"engine": None, "_opened": False}
 
     def release(self) -> None:
-        """Forget the engine, if it was loaded here; the next question loads it again."""
+        """Drop the engine if it was loaded here; the next question loads it again."""
         if self._opened:
             self.engine, self._opened = None, False
 
     def identity(self) -> dict[str, Any]:
-        """A model that is loaded here counts by its files, one on a server by its name."""
+        """What identifies the model, as JSON: the fingerprint of a local folder's files, else its name and revision."""
         local = self.spec.server is None and Path(resolve_checkpoint(self.spec.model)).is_dir()
         if local:
             return {"files": fingerprint(resolve_checkpoint(self.spec.model))}
@@ -65,7 +65,8 @@ class VlmJudge:
         return {"model": self.spec.model, "revision": revision, "server": self.spec.server is not None}
 
     def ask(self, triplets: Sequence[Triplet]) -> list[Ruling]:
-        """One ruling a triplet; each carries its picture. Raises VsreError where the engine answers nothing at all."""
+        """One ruling per triplet; each triplet carries its picture. Raises VsreError if the engine answers nothing at
+        all."""
         if self.engine is None:
             self.engine, self._opened = self._open(), True
         asked = [self._questions(triplet) for triplet in triplets]
@@ -101,7 +102,7 @@ class VlmJudge:
 
 @dataclass(frozen=True)
 class _Question:
-    """A statement, or its denial, through one template."""
+    """A statement, or its denial, worded by one template."""
 
     prompt: Any
     template: Template
@@ -123,7 +124,7 @@ class _Question:
         return cls(prompt, template, sentence, contrary, denied)
 
     def says(self, reply: Reply) -> bool | None:
-        """Whether the answer holds the statement (not its denial) to be true; None where it cannot be read."""
+        """Whether the answer affirms the statement (not its denial); None if it cannot be read."""
         from vsre.rewrite.reading import read_answer
 
         if reply.error is not None:

@@ -1,6 +1,7 @@
-"""Loading the models that look at pictures: safetensors, no code of a checkpoint, processors that need no torchvision.
+"""Loading the models that look at pictures: only safetensors, no code from checkpoints, processors that need no
+torchvision.
 
-What is loaded stays behind when a part is pickled: worker processes load for themselves.
+Loaded models are left out when a part is pickled: worker processes load their own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Spec = TypeVar("Spec", bound=Part)
 
 @dataclass
 class Machine:
-    """Where and how models run. `batch_size` is halved for good where a GPU's memory is too small for it."""
+    """Where and how models run. `batch_size` is halved for good if a GPU's memory is too small for it."""
 
     device: str
     dtype: str
@@ -35,7 +36,7 @@ class Machine:
         return cls(config.device, config.dtype, config.batch_size, config.offline)
 
     def in_batches(self, items: Sequence[Item], call: Callable[[Sequence[Item]], Sequence[Found]]) -> list[Found]:
-        """`call` for all items, so many at once; one result an item."""
+        """Apply `call` to all items, at most `batch_size` at a time; one result per item."""
         import torch
 
         found: list[Found] = []
@@ -51,10 +52,10 @@ class Machine:
 
 
 class Model:
-    """A part's model and processor, loaded when they are first needed.
+    """A part's model and processor, loaded when first needed.
 
-    `auto` and `processor` name transformers' Auto classes, `what` says in messages what the model should be. Raises
-    VsreError at once where a folder or `zoo:` model is not there.
+    `auto` and `processor` name transformers' Auto classes; `what` says in messages what the model should be. Raises
+    VsreError at once if a folder or `zoo:` model does not exist.
     """
 
     def __init__(self, part: Part, machine: Machine, *, auto: str, processor: str, what: str) -> None:
@@ -73,12 +74,12 @@ class Model:
         return self.__dict__ | {"_loaded": None}
 
     def release(self) -> None:
-        """Forget the weights, if they were loaded; the next look loads them again."""
+        """Drop the weights if they are loaded; the next look loads them again."""
         self._loaded = None
 
     @property
     def config(self) -> Any:
-        """The model's configuration; reads no weights. Raises VsreError where there is none."""
+        """The model's configuration, without reading weights. Raises VsreError if there is none."""
         if self._config is None:
             import transformers
 
@@ -86,7 +87,7 @@ class Model:
         return self._config
 
     def load(self) -> tuple[Any, Any]:
-        """(model in evaluation mode, processor). Raises VsreError where they cannot be loaded."""
+        """(model in evaluation mode, processor). Raises VsreError if they cannot be loaded."""
         if self._loaded is None:
             import torch
             import transformers
@@ -105,14 +106,14 @@ class Model:
             if missing := sorted(found["missing_keys"]):
                 raise VsreError(
                     f"{self.part.model}: the checkpoint lacks {len(missing)} of the model's weights "
-                    f"({', '.join(missing[:3])}), which would be random numbers."
+                    f"({', '.join(missing[:3])}), which would be left random."
                 )
             self._loaded = model.to(place).eval(), processor
         return self._loaded
 
     def identity(self) -> dict[str, Any]:
-        """What the weights are, before they are loaded: a hub id with the revision asked for, a folder's fingerprint
-        without its name."""
+        """What identifies the weights before they are loaded: a hub id with the revision asked for, or a folder's
+        fingerprint, without its name."""
         if Path(self.path).is_dir():
             return {"files": fingerprint(self.path)}
         return {"model": self.part.model, "revision": self.part.revision or "main"}
@@ -131,7 +132,7 @@ class Model:
                 local_files_only=self.machine.offline,
                 **more,
             )
-        # A broken folder or an absent hub can fail anywhere in the library; the reason reaches the person in one line.
+        # A broken folder or an unreachable hub can fail anywhere in the library; report the reason in one line.
         except Exception as error:
             raise VsreError(
                 f"{self.part.model}: cannot be loaded as {self._what} ({first_line(error)}). Expected a hub id or a "
@@ -141,7 +142,8 @@ class Model:
 
 
 class Looker(Generic[Spec]):
-    """A part that looks with one model; a subclass names transformers' Auto classes and `what` the model should be."""
+    """A part that looks at pictures with one model; subclasses name transformers' Auto classes and say in `what` what
+    the model should be."""
 
     auto: ClassVar[str]
     processor: ClassVar[str] = "AutoProcessor"
@@ -163,7 +165,7 @@ class Looker(Generic[Spec]):
 
 @cache
 def fingerprint(folder: str) -> str:
-    """sha256 over a model folder's files; its name plays no part."""
+    """SHA-256 over a model folder's files, independent of the folder's name."""
     digest = hashlib.sha256()
     for path in sorted(p for p in Path(folder).iterdir() if p.suffix in {".json", ".txt", ".safetensors"}):
         with path.open("rb") as file:
@@ -172,5 +174,5 @@ def fingerprint(folder: str) -> str:
 
 
 def to_model(inputs: Any, model: Any) -> Any:
-    """A processor's tensors where the model is; numbers that are not whole in its dtype."""
+    """A processor's tensors on the model's device, floating-point ones in its dtype."""
     return inputs.to(model.device, model.dtype)

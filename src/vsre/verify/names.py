@@ -1,8 +1,8 @@
-"""Which labels of a detector mean a class: detectors write COCO's names in their own ways.
+"""Which labels of a detector mean a class: detectors spell COCO's names in their own ways.
 
-Labels count as equal without case, spaces and punctuation ("diningtable"); "Monitor/TV" is a monitor and a TV. The
-groups below are names of one thing, by the label sets of COCO 2014 to 2017, Pascal VOC and Objects365. A class that a
-label merely contains (a pigeon is a bird) is not among them: who wants that says so in `names` of the configuration.
+Labels are compared without case, spaces and punctuation ("diningtable"); "Monitor/TV" is a monitor and a TV. The groups
+below are names of one thing, from the label sets of COCO 2014 to 2017, Pascal VOC and Objects365. Kinds of a class (a
+pigeon is a bird) are not among them; to include one, add it to `names` in the configuration.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SAME = (
 
 
 def plain(name: str) -> str:
-    """Lower case, letters and digits only."""
+    """The name in lower case, letters and digits only."""
     return "".join(c for c in name.lower() if c.isalnum())
 
 
@@ -36,9 +36,9 @@ _GROUP = {plain(name): {plain(other) for other in group.split(", ")} for group i
 
 
 def labels_of(name: str, labels: Iterable[str], more: Mapping[str, tuple[str, ...]]) -> frozenset[str]:
-    """Those of a detector's labels that mean the class; none where it does not know the class.
+    """The detector's labels that mean the class; empty if it does not know the class.
 
-    `more` are further meanings, class -> labels.
+    `more` gives further labels: class -> labels.
     """
     wanted = _GROUP.get(plain(name), {plain(name)}) | {plain(other) for other in more.get(name, ())}
     return frozenset(

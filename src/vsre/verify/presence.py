@@ -1,16 +1,16 @@
-"""Whether a thing is in a picture, by one detector or two.
+"""Whether a thing is in a picture, according to one detector or two.
 
 | state | when |
 | --- | --- |
-| present | a box scores `present` or more; with a second opinion, one that the other detector has too |
-| absent | no box scores `absent` or more, of any detector |
-| faint | there are boxes, none of which is sure enough |
-| disputed | one detector is sure of a box that the other has not |
+| present | a box scores `present` or more; with a second opinion, the other detector has it too |
+| absent | no detector has a box that scores `absent` or more |
+| faint | there are boxes, but none is sure enough |
+| disputed | one detector is sure of a box that the other does not have |
 | unknown | no detector knows the class |
 | unclear | a detector gave no numbers, or has no annotation of the picture |
 
-What counts are the confident instances: with a second opinion, the first detector's boxes that the second one bears
-out.
+The instances that count are the confident ones: with a second opinion, the first detector's boxes that the second
+confirms.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Opinion:
-    """What one detector sees of a class in a picture; `seen` is None where it cannot tell."""
+    """What one detector sees of a class in a picture; `seen` is None if it cannot tell."""
 
     by: str
     present: float
@@ -48,7 +48,7 @@ class Opinion:
 
     @property
     def doubtful(self) -> tuple[Detection, ...]:
-        """All that speaks against the thing being missing."""
+        """All boxes that speak against the thing being missing."""
         return tuple(d for d in self.seen or () if d.score >= self.absent)
 
     @property
@@ -58,8 +58,8 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Presence:
-    """A class in a picture. `instances` are the boxes that count, the surest first; `clear_by` says how far below its
-    threshold the best box of an absent thing scores, in the units of scores."""
+    """A class in a picture. `instances` are the boxes that count, surest first; `clear_by` is how far below its
+    threshold the best box of an absent thing scores."""
 
     name: str
     state: State
@@ -68,7 +68,7 @@ class Presence:
     clear_by: float = 0.0
 
     def row(self) -> dict[str, Any]:
-        """As JSON: the state and every box that could have counted, with who saw it."""
+        """As JSON: the state, and every box that could have counted with the detector that saw it."""
         return {
             "state": str(self.state),
             "boxes": [
@@ -85,7 +85,7 @@ class Presence:
 
 
 def presence(name: str, opinions: Sequence[Opinion], *, same: float) -> Presence:
-    """The state of a class, by the opinions of the detectors that were asked, the first one's boxes counting.
+    """The state of a class, from the opinions of the detectors that were asked; the first one's boxes count.
 
     `same` is the intersection over union from which boxes of two detectors are one thing.
     """

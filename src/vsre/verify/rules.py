@@ -1,10 +1,10 @@
-"""From what is seen of two things to a verdict on a statement: the rules for photographs on every pair.
+"""From what is seen of two things to a verdict on a statement: the rules for photographs applied to every pair.
 
-A caption says "the cat" and means one. Where a detector is sure of one cat and one dog, that pair is judged. Where it
-is sure of several, nobody says which one is meant, so the statement PASSes only if it passes whichever is meant, and
-FAILs only if it fails whichever is meant; anything else is UNDECIDED. (`vsre.relations.photo_rules.judge` asks whether
-some pair passes: right for the annotated boxes of a photo, too easy for a picture that was painted to show the
-relation.) Boxes that are too faint to count are no candidates.
+A caption says "the cat" and means one. If a detector is sure of one cat and one dog, that pair is judged. If it is sure
+of several, nobody says which one is meant, so the statement PASSes only if it passes for every pair and FAILs only if
+it fails for every pair; anything else is UNDECIDED. (`vsre.relations.photo_rules.judge` asks whether some pair passes:
+right for the annotated boxes of a photo, too lenient for a picture that was painted to show the relation.) Boxes that
+are too faint to count are not candidates.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ ONE_BOX = "one box was taken for both things"
 
 @dataclass(frozen=True)
 class Judged:
-    """A judgement, and the pair that it is reported for: the places of subject and object among their instances, None
-    where there is no pair. `pairs` counts those that the statement may mean."""
+    """A judgement and the pair it is reported for: the indices of subject and object among their instances, None if
+    there is no pair. `pairs` counts the pairs that the statement may mean."""
 
     judgement: Judgement
     pair: tuple[int, int] | None
@@ -41,10 +41,11 @@ def judge_all(
     *,
     one_class: bool = False,
 ) -> Judged:
-    """See the module. Things come with the surest first; the margin is the least of all pairs'.
+    """Judge a statement over all pairs (see the module). Things come surest first; the margin is the smallest of all
+    pairs.
 
-    With `one_class` subject and object are of one class: both lists hold the same things, and none is its own object.
-    Of two classes, a box that was given to both is one thing that a detector cannot name.
+    With `one_class`, subject and object are of one class: both lists hold the same things, and nothing is its own
+    object. With two classes, a box given to both is one thing that a detector cannot name.
     """
     places = [(i, j) for i, a in enumerate(subjects) for j, b in enumerate(objects) if a.box != b.box or not one_class]
     first = hardest = None
@@ -56,7 +57,7 @@ def judge_all(
         found = Judged(said, place, len(places), pair)
         first, hardest = first or found, hardest or found
         if said.verdict is not first.judgement.verdict:
-            # The rest cannot change it, and outlines of a crowd take seconds to compare.
+            # The rest cannot change the verdict, and the masks of a crowd take seconds to compare.
             return replace(first, judgement=Judgement(Verdict.UNDECIDED, 0.0, reason=SEVERAL))
         if said.verdict is not Verdict.UNDECIDED and said.margin < hardest.judgement.margin:
             hardest = found
@@ -64,6 +65,6 @@ def judge_all(
 
 
 def would_help(book: RuleBook, relation: str) -> frozenset[str]:
-    """Of "depth" and "masks", what the relation's rule reads."""
+    """Which of "depth" and "masks" the relation's rule reads."""
     needs = " ".join(way.needs for side in SIDES for way in book.ways(relation, side))
     return frozenset(kind for kind in ("depth", "masks") if kind in needs)

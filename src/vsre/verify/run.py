@@ -1,8 +1,8 @@
-"""Verify a set of triplets into a folder that can be killed and resumed at any moment.
+"""Verify a set of triplets into a folder; the run can be killed and resumed at any moment.
 
-OUT/verify.json        who looked, under which settings, and the figures (`vsre.verify.figures`) once all is verified
-OUT/verdicts.parquet   one row a triplet (`vsre.verify.verdicts`); until all is there, OUT/parts holds what is
-OUT/locks/             an empty file that the process at work holds: a second one is refused
+OUT/verify.json        who looked, with which settings, and the figures (`vsre.verify.figures`) once all is verified
+OUT/verdicts.parquet   one row per triplet (`vsre.verify.verdicts`); until it is complete, rows are in OUT/parts
+OUT/locks/             an empty file that the running process holds: a second process is refused
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vsre.verify.figures import COLUMNS, figures
 from vsre.verify.verdicts import SCHEMA, join_parts, parts, read_verdicts, to_row
 
 _PICTURES = 64
-"""Pictures that are looked at between two looks at the clock, at least."""
+"""Number of pictures looked at between two looks at the clock, at least."""
 
 
 def verify_set(
@@ -37,17 +37,17 @@ def verify_set(
     flush_seconds: float = 30.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Verify every triplet of a set that OUT has no verdict on yet; returns (and writes to verify.json) the figures.
+    """Verify every triplet of a set that has no verdict in OUT yet; returns (and writes to verify.json) the figures.
 
-    `limit`: the first so many triplets only. Verdicts are written every `flush_seconds`: that much is lost by a kill,
-    and nothing is looked at twice. `progress(done, total)` counts triplets. Raises VsreError where the set is empty,
-    where OUT lies in the set's own folder, where it holds verdicts of another verifier or damaged ones, and where
-    another process verifies into it.
+    `limit`: only the first so many triplets. Verdicts are written every `flush_seconds`, so a kill loses no more than
+    that, and nothing that was written is looked at again. `progress(done, total)` counts triplets. Raises VsreError if
+    the set is empty, if OUT lies in the set's own folder, if it holds another verifier's verdicts or damaged ones, and
+    if another process is verifying into it.
     """
     path, out = Path(triplets_path), Path(out)
     folder = (path.parent if path.is_file() else path).resolve()
     if folder in (out.resolve(), *out.resolve().parents):
-        raise VsreError(f"{out}: lies where the triplets are, and verdicts would be read as such. Name another folder.")
+        raise VsreError(f"{out}: lies in the triplets' folder, where verdicts would be read as triplets. Name another.")
     keys = dict.fromkeys(t.key for t in _first(read_triplets(path, images=False), limit))
     if not keys:
         raise VsreError(f"{path}: no triplets to verify.")
@@ -66,7 +66,7 @@ def _verify(
     flush_seconds: float,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, Any]:
-    """`verify_set` of the triplets with these keys, while no other process is at it."""
+    """`verify_set` for the triplets with these keys, with the lock held."""
     record = _open(out, verifier)
     left = keys.keys() - {row["key"] for row in read_verdicts(out, ["key"])}
     if progress:
@@ -84,7 +84,7 @@ def _verify(
             if time.monotonic() - written >= flush_seconds:
                 write_part(parts(out), rows, SCHEMA)
                 rows, written = [], time.monotonic()
-    finally:  # a judge's server that goes away, or a person who stops, costs nothing
+    finally:  # nothing is lost if a judge's server goes away or a person stops the run
         if rows:
             write_part(parts(out), rows, SCHEMA)
     join_parts(out)
@@ -95,7 +95,7 @@ def _verify(
 
 
 def _open(out: Path, verifier: Verifier) -> dict[str, Any]:
-    """Begin or go on with the folder's record."""
+    """Start or resume the folder's record."""
     path = out / "verify.json"
     record = {"vsre": vsre.__version__, "verifier": verifier.name, "versions": versions()}
     if path.is_file():
@@ -105,8 +105,8 @@ def _open(out: Path, verifier: Verifier) -> dict[str, Any]:
             raise VsreError(f"{path}: not the record of a verification ({error}). Use another folder.") from error
         if earlier != verifier.name:
             raise VsreError(
-                f"{out}: holds verdicts of {earlier!r}, and this verifier is {verifier.name!r}: another model, "
-                "threshold or rule. Use another folder."
+                f"{out}: holds verdicts of {earlier!r}, but this verifier is {verifier.name!r}: its model, "
+                "threshold or rules differ. Use another folder."
             )
     out.mkdir(parents=True, exist_ok=True)
     write_json(path, record | {"by": _about(verifier), "finished": False})
@@ -126,7 +126,7 @@ def _first(triplets: Iterator[Triplet], limit: int | None) -> Iterator[Triplet]:
 
 
 def _new(triplets: Iterator[Triplet], left: set[str]) -> Iterator[Triplet]:
-    """Each triplet that has no verdict yet, once."""
+    """Each triplet without a verdict, once."""
     for triplet in triplets:
         if triplet.key in left:
             left.discard(triplet.key)
@@ -134,7 +134,7 @@ def _new(triplets: Iterator[Triplet], left: set[str]) -> Iterator[Triplet]:
 
 
 def _batches(triplets: Iterator[Triplet], pictures: int) -> Iterator[Sequence[Triplet]]:
-    """Triplets that follow one another, about so many pictures at once."""
+    """Consecutive triplets, in batches of about `pictures` pictures."""
     some: list[Triplet] = []
     held = 0
     for _, of_picture in groupby(triplets, key=lambda t: t.image_id):

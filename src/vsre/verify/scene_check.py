@@ -1,12 +1,12 @@
-"""How often a verifier is right: its verdicts against what is known of drawn scenes.
+"""How often a verifier is right: its verdicts against the known truth of drawn scenes.
 
 Scenes of the embedded world carry their truth, so a verifier that sees only their pixels can be measured without
-people: PASS, FAIL and UNDECIDED against true and false, for each relation, with Wilson's intervals. FAIL counts in two:
-by where things are, and because one of them is missing. The statements of one scene are not independent of each other,
-which the intervals do not know.
+people: PASS, FAIL and UNDECIDED against true and false, per relation, with Wilson intervals. FAIL is split in two:
+because of where things are, and because one of them is missing. The intervals ignore that statements about one scene
+are not independent.
 
-`TrueBoxes` judges the scene's own visible boxes with the same rules as a detector's boxes are judged: what it gets
-wrong is the rules' fault, the rest the detector's.
+`TrueBoxes` judges the scene's own visible boxes by the same rules as a detector's boxes: what it gets wrong is the
+rules' fault, the rest the detector's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vsre.sources.scenes import CLASSES, Scene, World, draw_unit, encode
 from vsre.triplets import Triplet, image_content_id
 
 ALL, ABSENT = "all", "subject absent"
-"""Names of rows in a table that stand for no relation: all statements whose two things are there, and all others."""
+"""Names of table rows that are not relations: all statements whose two things are there, and all others."""
 
 OUTCOMES = ("pass", "fail", "missing", "undecided")
 
@@ -43,10 +43,10 @@ def scene_statements(
     size: int = 192,
     protocol: str = "caption-disjoint",
 ) -> Iterator[Triplet]:
-    """Held-out scenes with true and false statements, and their scene in the provenance.
+    """Held-out scenes with true and false statements; the scene is in the provenance.
 
-    A unit is two scenes; up to `statements` are true of one and false of the other, and of each scene one more speaks
-    of a class that is not in it.
+    A unit is two scenes: up to `statements` statements are true of one and false of the other, and one more about each
+    scene names a class that is not in it.
     """
     world = World(protocol, split)
     for index in range(units):
@@ -82,12 +82,12 @@ def _rows(scene: Scene, said: Sequence[tuple[tuple[str, str, str], bool]], name:
 
 
 class TrueBoxes:
-    """The rules for photographs on the scene's own visible boxes: what a perfect detector would make of it."""
+    """The rules for photographs on the scene's own visible boxes: what a perfect detector would achieve."""
 
     name = "true-boxes/1"
 
     def verify(self, image: bytes, triplet: Triplet) -> Verification:
-        """Raises VsreError where the triplet's provenance holds no scene."""
+        """Raises VsreError if the triplet's provenance holds no scene."""
         known = SceneTruth().verify(image, triplet)
         scene = Scene.from_json(triplet.provenance["scene"])
         seen = visible_boxes(scene) or {}
@@ -99,8 +99,8 @@ class TrueBoxes:
 
 @dataclass(frozen=True)
 class Compared:
-    """One statement: its relation, the reference's verdict and the verifier's, and whether either lacks one of the two
-    things: `absent` by the reference, `missing` by the verifier."""
+    """One statement: its relation, the reference's verdict and the verifier's, and whether one of its two things is
+    missing: `absent` according to the reference, `missing` according to the verifier."""
 
     relation: str
     truth: Verdict
@@ -115,7 +115,7 @@ class Compared:
 
 
 def compare(verifier: Verifier, triplets: Iterable[Triplet], reference: Verifier | None = None) -> Iterator[Compared]:
-    """A verifier's verdicts beside those of another one that is believed (default: the scene's own truth)."""
+    """A verifier's verdicts alongside those of a trusted reference (default: the scene's own truth)."""
     judge_of_truth = reference or SceneTruth()
     rows = iter(triplets)
     while some := list(islice(rows, _BATCH)):
@@ -126,12 +126,12 @@ def compare(verifier: Verifier, triplets: Iterable[Triplet], reference: Verifier
 
 
 def confusion(compared: Iterable[Compared]) -> dict[str, dict[str, Any]]:
-    """Relation -> counts and figures, as JSON; ALL and ABSENT stand beside the relations.
+    """Relation -> counts and figures, as JSON; ALL and ABSENT come before the relations.
 
-    `true` and `false` count the verdicts on statements that the reference calls so, `open` those it leaves open, which
-    no figure counts. `precision` is the share of PASS that is true (of FAIL, or of what is called missing, that is
-    false), `recall` the share of true statements that PASS (of false ones ...), `coverage` the share that is decided;
-    each with Wilson's 95 % interval, None where there is nothing to divide by.
+    `true` and `false` count the verdicts on statements that the reference calls so, `open` those that it leaves open,
+    which no figure counts. `precision` is the share of PASS that is true (of FAIL and of missing: that is false),
+    `recall` the share of true statements that PASS (of false ones: that get that verdict), `coverage` the share that is
+    decided; each with Wilson's 95 % interval, None if there is nothing to divide by.
     """
     tables: dict[str, dict[str, dict[str, int]]] = {}
     for one in compared:
@@ -154,7 +154,7 @@ def _figures(table: dict[str, dict[str, int]]) -> dict[str, Any]:
 
 
 def lines(tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The tables as text for a terminal or a page: one line a relation."""
+    """The tables as text for a terminal or a page: one line per relation."""
     outcomes = "pass/fail/missing/undecided"
     head = ("relation", "n", f"true: {outcomes}", "false", "PASS is true", "FAIL is false", "missing is", "decided")
     rows: list[tuple[str, ...]] = [head]

@@ -1,4 +1,4 @@
-"""What looking at pictures gives: pictures, boxes with scores, and the interface of all who look."""
+"""What looking at pictures gives: pictures, boxes with scores, and the interface of detectors."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vsre.repaint.verify import iou
 from vsre.triplets import Box
 
 FLOOR = 0.01
-"""Boxes of lower scores are not kept at all."""
+"""Boxes with lower scores are dropped."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that is looked at; `image` is None where only its name is known."""
+    """A picture to look at; `image` is None if only its name is known."""
 
     name: str
     image: Image.Image | None
@@ -38,7 +38,7 @@ class Detection:
 
 
 Seen = Mapping[str, tuple[Detection, ...]] | None
-"""Class -> its boxes in a picture, the surest first; None where the detector cannot tell: it gave no numbers, or there
+"""Class -> its boxes in a picture, surest first; None if the detector cannot tell, because it gave no numbers or there
 is no annotation."""
 
 
@@ -56,19 +56,19 @@ class Detector(Protocol):
         ...
 
     def identity(self) -> dict[str, Any]:
-        """Whatever changes what it sees changes this JSON; known before anything is loaded."""
+        """JSON that changes with anything that changes what it sees; known before anything is loaded."""
         ...
 
     def about(self) -> dict[str, Any]:
-        """What it is, as JSON, for people: model and revision."""
+        """Its model and revision, as JSON for people."""
         ...
 
 
 def detections(boxes: Any, scores: Any, size: tuple[int, int], duplicates: float) -> tuple[Detection, ...]:
-    """Detections of (n, 4) boxes in pixels of a picture of `size` (width, height) and their (n,) scores.
+    """Detections from (n, 4) boxes in pixels of a picture of `size` (width, height) and their (n,) scores.
 
-    Boxes are clipped to the picture (OWLv2's reach over its shorter side); those with nothing left, without numbers or
-    below FLOOR go. Of boxes that overlap by more than `duplicates` (intersection over union) the surest stays.
+    Boxes are clipped to the picture (OWLv2's extend beyond its shorter side); those that are then empty, not finite or
+    below FLOOR are dropped. Of boxes that overlap by more than `duplicates` (intersection over union) the surest stays.
     """
     width, height = size
     pixels = np.asarray(boxes, float).reshape(-1, 4)

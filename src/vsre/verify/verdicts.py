@@ -1,7 +1,7 @@
-"""The verdicts on a set of triplets as a table: one row a triplet, with all that each verdict rests on.
+"""The verdicts on a set of triplets as a table: one row per triplet, with everything its verdict rests on.
 
-OUT/parts/part-NNNNN.parquet   while a run is under way; each file is complete once it is there
-OUT/verdicts.parquet           the whole, when all is verified
+OUT/parts/part-NNNNN.parquet   during a run; each file is complete once it is there
+OUT/verdicts.parquet           the whole, once all is verified
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ SCHEMA = pa.schema(
         ("evidence", pa.string()),
     ]
 )
-"""`kind` and `truth` are those of a repainted triplet's provenance, null elsewhere. `missing`: a FAIL because a thing
-is not there, not because of where things are. Boxes (those that were judged) and scores are null where nothing counts;
-states are those of `vsre.verify.presence`. `evidence` is JSON."""
+"""`kind` and `truth` come from a repainted triplet's provenance and are null otherwise. `missing` marks a FAIL because
+a thing is not there, not because of where things are. Boxes (those that were judged) and scores are null if nothing
+counts; states are those of `vsre.verify.presence`. `evidence` is JSON."""
 
 
 def to_row(triplet: Triplet, found: Verification) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def to_row(triplet: Triplet, found: Verification) -> dict[str, Any]:
 
 
 def _score(box: Any, boxes: Any) -> float | None:
-    """The score of the box that was judged, as the detector that counts gave it."""
+    """The score of the box that was judged, from the detector whose boxes count."""
     if box is None:
         return None
     rounded = [round(x, 4) for x in box]
@@ -97,17 +97,16 @@ def parts(out: Path) -> Path:
 
 
 def read_verdicts(out: Path, columns: Sequence[str] = SCHEMA.names) -> Iterator[dict[str, Any]]:
-    """The verdicts in a run's folder so far, whether it is finished or not: each key once, one batch in memory."""
+    """The verdicts in a run's folder so far, finished or not: each key once, one batch in memory at a time."""
     for batch in _batches(out, [*dict.fromkeys(("key", *columns))]):
         yield from batch.select(columns).to_pylist()
 
 
 def join_parts(out: Path) -> None:
-    """Make verdicts.parquet of all that is there, and drop the parts. Raises VsreError where a file of them is
-    damaged."""
+    """Merge everything into verdicts.parquet and delete the parts. Raises VsreError if one of the files is damaged."""
     if whole(out).is_file() and not sample_files(parts(out)):
         return
-    # A name of its own: on a disk without locks another process may be at the same.
+    # A unique name: on a disk without locks, another process may be doing the same.
     draft = whole(out).with_name(f".{whole(out).name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with pq.ParquetWriter(draft, SCHEMA, compression="zstd") as writer:
@@ -133,13 +132,13 @@ def _batches(out: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _read(file: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """Raises VsreError where the file is damaged, or is none of verdicts."""
+    """Raises VsreError if the file is damaged or does not hold verdicts."""
     try:
         with pq.ParquetFile(file) as parquet:
             for batch in parquet.iter_batches(columns=list(columns)):
                 yield batch.select(columns)
     except (OSError, KeyError, pa.ArrowException, UnicodeDecodeError) as error:
-        if isinstance(error, OSError) and error.errno:  # the disk's word, not Parquet's
+        if isinstance(error, OSError) and error.errno:  # from the disk, not from Parquet
             raise VsreError(f"{file}: cannot be read ({first_line(error)}).") from error
         raise VsreError(
             f"{file}: damaged, or no verdicts ({first_line(error)}). Delete it: its rows are looked at again."

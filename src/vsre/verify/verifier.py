@@ -1,4 +1,4 @@
-"""The verifier that looks: detectors, rules for photographs, and where boxes leave it open depth, masks and a judge."""
+"""The verifier that looks: detectors, rules for photographs and, for what they leave open, depth, masks and a judge."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ TOO_SMALL = "the picture is too small or too narrow to be looked at"
 JUDGED = "a judge was asked"
 
 _LEAST_SIDE, _MOST_NARROW = 8, 16
-"""Pixels, and the longer side over the shorter one: beyond these a processor may be left with a side of no pixel."""
+"""In pixels, and longer side over shorter: beyond these a processor may be left with a side of zero pixels."""
 
 
 @dataclass(frozen=True)
 class _Eye:
-    """A detector, and from which scores on its boxes count and make absence doubtful."""
+    """A detector, and the scores from which its boxes count and make absence doubtful."""
 
     detector: Detector
     present: float
@@ -49,11 +49,11 @@ class _Eye:
 
 
 class PictureVerifier:
-    """Verifies pictures by what detectors see in them (`vsre.repaint.verify.BatchVerifier`).
+    """Verifies pictures by what detectors see in them (a `vsre.repaint.verify.BatchVerifier`).
 
-    Models are loaded when the first picture is looked at, and stay behind when the verifier is pickled. `known` takes
-    the place of the closed-set detector. Raises VsreError where the configuration names no detector, or a folder that
-    is not there.
+    Models are loaded when the first picture is looked at, and are left out when the verifier is pickled. `known`
+    replaces the closed-set detector. Raises VsreError if the configuration names no detector, or a folder that does not
+    exist.
     """
 
     def __init__(self, config: VerifierConfig, *, known: Detector | None = None, rules: RuleBook | None = None) -> None:
@@ -77,7 +77,7 @@ class PictureVerifier:
 
     @cached_property
     def name(self) -> str:
-        """Changes with everything that decides verdicts, and with nothing else."""
+        """A name that changes with everything that decides verdicts, and with nothing else."""
         told = {
             "config": self.config.of_verdicts(),
             "parts": {part: looker.identity() for part, looker in self._parts().items()},
@@ -90,11 +90,11 @@ class PictureVerifier:
         return self.config.batch_size
 
     def about(self) -> dict[str, Any]:
-        """Who looks: every model with its revision, as JSON. Complete once it has looked."""
+        """Every model with its revision, as JSON; complete once the verifier has looked at a picture."""
         return {part: looker.about() for part, looker in self._parts().items()}
 
     def release(self) -> None:
-        """Forget the models that were loaded; the next picture loads them again."""
+        """Drop the models that were loaded; the next picture loads them again."""
         for looker in self._parts().values():
             getattr(looker, "release", lambda: None)()
 
@@ -102,8 +102,8 @@ class PictureVerifier:
         return self.verify_many([replace(triplet, image=image)])[0]
 
     def verify_many(self, triplets: Sequence[Triplet]) -> list[Verification]:
-        """One verification a triplet, in their order. Each picture is opened and looked at once, `batch_size` pictures
-        are held at once."""
+        """One verification per triplet, in their order. Each picture is opened and looked at once; at most `batch_size`
+        pictures are held at a time."""
         by_picture: dict[str, list[int]] = {}
         for index, triplet in enumerate(triplets):
             by_picture.setdefault(triplet.image_id, []).append(index)
@@ -114,7 +114,7 @@ class PictureVerifier:
         return [found[index] for index in range(len(triplets))]
 
     def _some(self, triplets: Sequence[Triplet], pictures: Sequence[Sequence[int]]) -> dict[int, Verification]:
-        """Place -> verification, for the triplets at these places, by picture."""
+        """Index -> verification, for the triplets at these indices, grouped by picture."""
         found: dict[int, Verification] = {}
         rows: list[tuple[int, Picture]] = []
         for places in pictures:
@@ -150,7 +150,7 @@ class PictureVerifier:
         return Picture(triplet.image_name, image)
 
     def _cases(self, rows: Sequence[tuple[Triplet, Picture]]) -> list[Case]:
-        """What is seen of both things of each triplet."""
+        """One case per triplet, with what is seen of its two things."""
         pictures = {triplet.image_id: picture for triplet, picture in rows}
         wanted: dict[str, list[str]] = {image_id: [] for image_id in pictures}
         for triplet, _ in rows:
@@ -175,7 +175,7 @@ class PictureVerifier:
         return eye.detector.knows(name) and not (before and self.config.second_opinion == "fallback")
 
     def _look_further(self, cases: Sequence[Case]) -> None:
-        """Depth and outlines for the relations that they were configured for, and judge again with them."""
+        """Get depth and masks for the relations they are configured for, and judge again with them."""
         deep = [case for case in cases if self._wants(self.depth, "depth", case)]
         outlined = [case for case in cases if self._wants(self.masks, "masks", case)]
         if self.depth is not None and deep:
@@ -196,14 +196,14 @@ class PictureVerifier:
         return looker is not None and relation in looker.spec.relations and kind in would_help(self.rules, relation)
 
     def _with_names(self, case: Case) -> Verification:
-        """The case's verification, with who looked."""
+        """The case's verification, with the models that looked in its evidence."""
         found = case.verification()
         lookers = self._parts()
         used = [*(eye.detector.name for eye in self.eyes), *(k for k in ("depth", "masks") if k in found.evidence)]
         return replace(found, evidence={**found.evidence, "by": {name: lookers[name].about() for name in used}})
 
     def _asked_again(self, seen: Sequence[tuple[Case, Verification]]) -> list[Verification]:
-        """The verifications, with a judge's verdict in the place of UNDECIDED where there is one."""
+        """The verifications, with the judge's verdict in place of UNDECIDED if it gives one."""
         found = [verification for _, verification in seen]
         left = [
             i for i, (case, v) in enumerate(seen) if v.verdict is Verdict.UNDECIDED and case.picture.image is not None
@@ -214,6 +214,6 @@ class PictureVerifier:
             told = {**self.judge.about(), "answers": list(ruling.answers), "before": found[i].reason}
             found[i] = replace(found[i], evidence={**found[i].evidence, "judge": told})
             if ruling.verdict is not Verdict.UNDECIDED:
-                # All its answers agree, or there is no verdict: there is no threshold to be near to.
+                # A verdict means that all its answers agree: there is no threshold to be near to.
                 found[i] = replace(found[i], verdict=ruling.verdict, margin=1.0, reason=JUDGED)
         return found

@@ -66,7 +66,7 @@ def exchanges(pool: Pool, i: int, n: int, seed: int | str, mix: Mapping[str, flo
 def write_general(
     pool: Pool, folder: Path, questions: int, seed: int | str = 0, mix: Mapping[str, float] = GENERAL
 ) -> dict[str, Path]:
-    """Triplets (pictures) and questions of general exchanges, in the folders that a stage's data source names."""
+    """Write triplets (pictures) and questions of general exchanges; returns the folders of a stage's data source."""
     paths = {"triplets": folder / "triplets", "questions": folder / "questions"}
     done = folder / "done.json"
     spec = {"pictures": len(pool), "questions": questions, "seed": seed, "mix": dict(mix)}
@@ -96,8 +96,8 @@ def write_general(
 def _open(name: str, own: dict[str, Any], out: Path, pool: Pool, say: Callable[[str], None]) -> tuple[Any, Any]:
     """The untrained model: LLaVA on CLIP, or VSRE on the encoders `own` lists and base's language model.
 
-    In VSRE the adapter of CLIP starts as base's projector, as near as another shape can: what the language model reads
-    in CLIP's tokens stays, and the other encoders come in addition.
+    In VSRE, CLIP's adapter starts as close to base's projector as its different shape allows: what the language model
+    reads in CLIP's tokens stays, and the other encoders are added to it.
     """
     set_seed(0)
     if name == "base":
@@ -106,15 +106,15 @@ def _open(name: str, own: dict[str, Any], out: Path, pool: Pool, say: Callable[[
     model, processor = build_vsre(out / "base", specs)
     base = AutoModelForImageTextToText.from_pretrained(out / "base", dtype=torch.float32)
     error = imitate(model.adapters["clip"], base.model.multi_modal_projector, _clip_features(model, pool))
-    say(f"{name}: CLIP's adapter follows base's projector but for {error:.1%} of its variance")
-    for entry in model.config.encoders:  # a path of this machine means nothing elsewhere
+    say(f"{name}: CLIP's adapter follows base's projector except for {error:.1%} of its variance")
+    for entry in model.config.encoders:  # a path on this machine means nothing elsewhere
         entry["spec"]["checkpoint"] = f"zoo:{entry['spec']['name']}"
     return model, processor
 
 
 @torch.no_grad()
 def _clip_features(model: Any, pool: Pool, pictures: int = 2000) -> torch.Tensor:
-    """What CLIP's adapter is given for some pictures, (n, tokens, channels); the other encoders do not run."""
+    """The input of CLIP's adapter for some pictures, (n, tokens, channels); the other encoders do not run."""
     (spec,) = (spec for spec in model.specs if spec.name == "clip")
     found = []
     for start in range(0, min(pictures, len(pool)), 100):
@@ -124,7 +124,7 @@ def _clip_features(model: Any, pool: Pool, pictures: int = 2000) -> torch.Tensor
 
 
 def imitate(student: nn.Module, teacher: nn.Module, features: torch.Tensor, *, steps: int = 1500) -> float:
-    """Fit `student` to what `teacher` makes of features (n, tokens, channels); returns the share of variance missed."""
+    """Fit `student` to `teacher`'s outputs for features (n, tokens, channels); returns the share of variance missed."""
     flat = features.flatten(0, 1)
     with torch.no_grad():
         wanted = teacher(flat)
@@ -151,7 +151,7 @@ def train_general(
     steps: int | None = None,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Make a VLM that was tuned on general questions only, in `out`/NAME, from the zoo models in `out`.
+    """Make a VLM that is tuned on general questions only, in `out`/NAME, from the zoo models in `out`.
 
     base: LLaVA's shape, from clip and llm; merged: VSRE's, from the encoders and base's language model. See
     `train_zoo` for the arguments.
@@ -194,19 +194,19 @@ def train_general(
 
 
 def stage_hours(stages: Sequence[dict[str, Any]]) -> float:
-    """Of all steps of some finished stages, whenever they were run."""
+    """The hours that all steps of some finished stages took, whenever they were run."""
     return round(sum(stage["train_seconds"] for stage in stages) / 3600, 2)
 
 
 def save_vlm(model: Any, processor: Any, target: Path, *, half: bool) -> None:
-    """Model and processor in `target`; `half`: weights rounded to bf16, which a load turns to float32 again.
+    """Save model and processor in `target`; `half`: weights rounded to bf16, which loading turns back into float32.
 
     The model in memory is rounded too, so that what is measured next is what was saved.
     """
     shutil.rmtree(target, ignore_errors=True)
     saved = model
     if half:
-        for weight in model.parameters():  # not the buffers: a load computes those afresh
+        for weight in model.parameters():  # not the buffers: loading computes those afresh
             weight.data = weight.data.bfloat16().float()
         saved = copy.deepcopy(model).bfloat16()
     saved.save_pretrained(target)

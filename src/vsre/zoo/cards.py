@@ -19,8 +19,8 @@ def write_card(
     more: dict[str, Any] | None = None,
     library: str = "transformers",
 ) -> None:
-    """README.md (for people) and card.json (for programs, with `more`) in `folder`; a `note` of the settings
-    is for people too."""
+    """Write README.md (for people) and card.json (for programs, with `more`) into `folder`; README.md also shows the
+    settings' `note`."""
     record = {"name": name, "vsre": vsre.__version__, "settings": settings, "made": made, "figures": figures}
     record |= more or {}
     (folder / "card.json").write_text(json.dumps(record, indent=1, default=str) + "\n")

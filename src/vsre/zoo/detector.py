@@ -1,8 +1,8 @@
-"""The tiny detector of the embedded world's classes: RT-DETR v2, the family that looks at photographs too.
+"""The tiny detector of the embedded world's classes: RT-DETR v2, the family that is used on photographs too.
 
-transformers' own classes, its own loss, and one addition: while it learns, every token of the encoder that lies in a
-thing is told the thing's class and box as well. A DETR hears of one token a thing and layer, too little for a training
-of an hour; the addition fades out, so that what remains is one box a thing.
+transformers' own classes and loss, and one addition: in training, every token of the encoder that lies in a thing is
+taught the thing's class and box as well. A DETR learns from one token per thing and layer, too little for an hour of
+training; the addition fades out, so that one box per thing remains.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TWICE = {f"model.{head}.": f"model.model.decoder.{head}." for head in ("class_e
 
 
 def detector_config(settings: dict[str, Any]) -> RTDetrV2Config:
-    """The shape that zoo.yaml tells, with the backbone's batch norms free: nothing here is pretrained."""
+    """The config with zoo.yaml's shapes and trainable batch norms in the backbone: nothing here is pretrained."""
     shape, levels = settings["detector"], settings["levels"]
     backbone = RTDetrResNetConfig(layer_type="basic", out_indices=levels, **settings["backbone"])
     width = shape["d_model"]
@@ -63,7 +63,7 @@ def detector_config(settings: dict[str, Any]) -> RTDetrV2Config:
 
 
 class DetectorObjective(nn.Module):
-    """RT-DETR's loss on batches of views, and the dense one, which has faded out when `progress` is `dense_until`."""
+    """RT-DETR's loss on batches of views, plus the dense one, which has faded out once `progress` is `dense_until`."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class DetectorObjective(nn.Module):
 def _in_bfloat16(part: nn.Module) -> None:
     """Let a part compute in bfloat16 (convolutions: a third faster on a CPU that has it) and return float32.
 
-    Not the decoder: eight bits of a box's place are half a pixel.
+    Not the decoder: eight bits resolve a box's place to half a pixel only.
     """
     inner = part.forward
 
@@ -145,11 +145,11 @@ def token_centres(tokens: int, strides: Sequence[int]) -> Tensor:
 def dense_loss(logits: Tensor, tokens: Tensor, boxes: Tensor, classes: Tensor, strides: Sequence[int]) -> Tensor:
     """Varifocal, L1 and GIoU losses of all tokens that lie well inside a thing, with RT-DETR's weights.
 
-    logits (B, T, classes), tokens (B, T, 4) their boxes, boxes (B, K, 4); a token in several things is the smallest's.
+    logits (B, T, classes), tokens (B, T, 4) their boxes, boxes (B, K, 4); of several things, a token is the smallest's.
     """
     centres = token_centres(tokens.shape[1], strides).to(tokens.device)
     finest = (centres[1, 0] - centres[0, 0]) / 2
-    reach = (0.3 * boxes[..., 2:]).clamp_min(float(finest))  # half of the inner region, and never between two tokens
+    reach = (0.3 * boxes[..., 2:]).clamp_min(float(finest))  # half the inner region; no thing falls between tokens
     inside = ((centres[None, :, None] - boxes[:, None, :, :2]).abs() <= reach[:, None]).all(-1)  # (B, T, K)
     area = boxes[..., 2] * boxes[..., 3]
     owner = torch.where(inside & (classes >= 0)[:, None], area[:, None], torch.inf).min(-1)
@@ -176,7 +176,7 @@ def _paired_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def batch_of(views: Sequence[View], progress: float = 0.0) -> Batch:
-    """What DetectorObjective is given: see its forward."""
+    """The inputs of DetectorObjective for some views: see its forward."""
     most = max(1, max(len(v.names) for v in views))
     boxes = np.zeros((len(views), most, 4), np.float32)
     classes = np.full((len(views), most), -1, np.int64)
@@ -232,7 +232,7 @@ def train_detector(
     say(f"detector: {parameters:,} parameters, {config.steps} steps of {config.batch}")
     result = fit(objective, collate, config, work / "detector", seconds=seconds)
     if not result.finished:
-        say(f"detector: stopped at step {result.steps} of {config.steps}; call again to go on")
+        say(f"detector: stopped at step {result.steps} of {config.steps}; run again to continue")
         return False
     target = out / "detector"
     save_detector(objective.model, own["size"], target)
@@ -253,13 +253,13 @@ def train_detector(
 
 
 def load_detector(path: str) -> tuple[Any, Any]:
-    """Model (float32, to be asked, not trained) and processor of a resolved checkpoint."""
+    """Model (float32, in evaluation mode) and processor of a resolved checkpoint."""
     model = load_weights(AutoModelForObjectDetection, path, torch.float32)
     return model.eval(), AutoImageProcessor.from_pretrained(path)
 
 
 def save_detector(model: RTDetrV2ForObjectDetection, size: int, target: Path) -> None:
-    """Weights as float16, which a load turns to float32 again, and a processor for pictures of any size."""
+    """Save the weights as float16, which loading turns back into float32, and a processor for pictures of any size."""
     shutil.rmtree(target, ignore_errors=True)
     copy.deepcopy(model).half().save_pretrained(target)
     config = target / "config.json"

@@ -1,6 +1,6 @@
-"""What a detector knows: average precision as COCO computes it, and what is said to be there at one threshold.
+"""How good a detector is: average precision as COCO computes it, and precision and recall at one threshold.
 
-Any detector of transformers, on pictures whose visible boxes are known.
+For any detector of transformers, on pictures whose visible boxes are known.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vsre.zoo.views import View, plain_view, training_view
 IOUS = tuple(round(0.5 + 0.05 * k, 2) for k in range(10))
 """COCO's thresholds of intersection over union."""
 FOUND_AT = 0.5
-"""A thing counts as found where a box of its class overlaps its own this far (intersection over union)."""
+"""A thing counts as found if a box of its class overlaps its own this much (intersection over union)."""
 
 Named = tuple[str, Box]
 Scored = tuple[str, Box, float]
@@ -29,7 +29,7 @@ Scored = tuple[str, Box, float]
 
 @torch.no_grad()
 def detect(model: Any, processor: Any, images: Sequence[Image.Image], *, batch: int = 32) -> list[list[Scored]]:
-    """All that a model's processor gives for each picture, boxes in fractions, best first."""
+    """All detections that a model's processor returns for each picture, boxes in fractions, best first."""
     found: list[list[Scored]] = []
     names = model.config.id2label
     for start in range(0, len(images), batch):
@@ -55,10 +55,10 @@ def overlaps(a: Sequence[Box], b: Sequence[Box]) -> NDArray[np.float64]:
 def average_precision(
     found: Sequence[Sequence[Scored]], truth: Sequence[Sequence[Named]], ious: Iterable[float] = IOUS
 ) -> dict[str, dict[float, float]]:
-    """Class -> overlap asked for -> average precision, for the classes that are in the truth.
+    """Class -> IoU required -> average precision, for the classes that are in the truth.
 
-    As COCO has it: boxes of a class by score over all pictures, each taking the best free box of the truth that it
-    overlaps enough; precision made monotone and read at 101 recalls. No limits of number or size.
+    As in COCO: boxes of a class by score over all pictures, each matched to the best free box of the truth that it
+    overlaps enough; precision made monotone and read at 101 recalls. No limits on number or size.
     """
     names = sorted({name for row in truth for name, _ in row})
     result = {}
@@ -88,7 +88,7 @@ def _precision(scored: Any, tables: Any, boxes: Any, total: int, iou: float) -> 
 
 @dataclass
 class Presence:
-    """Of the boxes said to be there, how many are; of the things there, how many are found, and how well boxed."""
+    """How many of the boxes reported are right; how many of the things there are found, and how well boxed."""
 
     said: int = 0
     right: int = 0
@@ -111,8 +111,8 @@ class Presence:
 def presence(
     found: Sequence[Sequence[Scored]], truth: Sequence[Sequence[Named]], threshold: float
 ) -> dict[str, Presence]:
-    """Class -> what boxes of at least this score are worth: a box is right where it overlaps one of its class that no
-    better box has taken (`FOUND_AT`); "" holds all classes together."""
+    """Class -> how good boxes of at least this score are: a box is right if it overlaps (`FOUND_AT`) one of its class
+    that no better box has taken; "" holds all classes together."""
     result: dict[str, Presence] = {"": Presence()}
     for row, known in zip(found, truth, strict=True):
         said = [(name, box) for name, box, score in row if score >= threshold]
@@ -134,11 +134,10 @@ def presence(
 
 
 def choose_thresholds(found: Sequence[Sequence[Scored]], truth: Sequence[Sequence[Named]]) -> tuple[float, float]:
-    """(the score from which on a box counts, the score below which its class is taken not to be there), in steps of
-    0.01.
+    """(the score from which a box counts, the score below which its class is taken to be absent), in steps of 0.01.
 
-    At the first, precision and recall are best together (their harmonic mean). The second is as high as it can be
-    without denying more than two in a hundred of the things whose class scores at all.
+    The first has the best harmonic mean of precision and recall. The second is as high as it can be without denying
+    more than two in a hundred of the things, not counting those whose class does not score at all.
     """
     steps = np.round(np.arange(0.05, 0.96, 0.01), 2).tolist()
     present = max(steps, key=lambda t: presence(found, truth, t)[""].f1)
@@ -148,7 +147,7 @@ def choose_thresholds(found: Sequence[Sequence[Scored]], truth: Sequence[Sequenc
 
 
 def best_scores(found: Sequence[Sequence[Scored]], truth: Sequence[Sequence[Named]]) -> NDArray[np.float64]:
-    """For each class that is there in each picture the highest score of its boxes, wherever they are; 0 for none."""
+    """For each class that is in each picture, the highest score of its boxes, wherever they are; 0 if there is none."""
     tops = [{name: score for name, _, score in sorted(row, key=lambda one: one[2])} for row in found]
     return np.array(
         [
@@ -164,10 +163,10 @@ def _truth(views: Sequence[View]) -> list[list[Named]]:
 
 
 def detector_figures(model: Any, processor: Any, pool: Pool, size: int) -> tuple[dict[str, float], dict[str, Any]]:
-    """(the figures of the card, and those of each way to look and of each class) on scenes that the model never saw.
+    """(the card's figures; those of each kind of view and of each class) on scenes that the model never saw.
 
-    Thresholds are chosen on the scenes with even numbers as they are drawn; all that is told at a threshold is told of
-    the odd ones.
+    Thresholds are chosen on the scenes with even numbers as they are drawn; all figures at a threshold are from the odd
+    ones.
     """
     ways: dict[str, dict[str, float]] = {}
     classes: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The tiny diffusion model: SDXL's component classes at toy size, and what they are trained for.
+"""The tiny diffusion model: SDXL's component classes at toy size, and their training objective.
 
 One VAE at a quarter of the picture's sides (sprites of 20 pixels would not survive an eighth), two text encoders with a
 tokenizer each, a UNet with added time conditions. The UNet predicts velocity (Salimans and Ho, arXiv 2202.00512), each
@@ -24,7 +24,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 def make_tokenizer(texts: Iterable[str], pad: str, settings: dict[str, Any]) -> CLIPTokenizer:
     """CLIP's tokenizer, its merges learnt from `texts`: a frequent word is one token, other text goes letter by letter.
 
-    settings: `vocab_size`, at most so many tokens are learnt; `length`, so many are read of a prompt.
+    settings: `vocab_size`, the most tokens that are learnt; `length`, the most that are read of a prompt.
     """
     blank = CLIPTokenizer(vocab={START: 0, END: 1}, merges=[])
     backend = blank.backend_tokenizer
@@ -111,7 +111,7 @@ class DiffusionObjective(nn.Module):
 
         super().__init__()
         self.unet, self.text_encoder, self.text_encoder_2 = unet, text_encoder, text_encoder_2
-        # The fused attention of torch is slow backwards on CPUs: it took 40 % of the whole step.
+        # The backward pass of torch's fused attention is slow on CPUs: it took 40 % of the whole step.
         unet.set_attn_processor(AttnProcessor())
         for encoder in (text_encoder, text_encoder_2):
             encoder.set_attn_implementation("eager")

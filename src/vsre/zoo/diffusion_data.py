@@ -1,4 +1,4 @@
-"""Pictures and prompts for the tiny diffusion model: scenes drawn for a statement, with all that is true of them."""
+"""Pictures and prompts for the tiny diffusion model: scenes drawn for a statement, with all that is true in them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ MIRRORED = {
     "at the left side of": "at the right side of",
     "at the right side of": "at the left side of",
 }
-"""What the relations become in the mirror; all others stay."""
+"""What these relations become in a mirror image; all others stay."""
 
 
 @dataclass(frozen=True)
 class Paintings:
     """images uint8 (n, S, S, 3); objects uint8 (n, S, S): 0 = background, k = the k-th of the names; true[i]: the
-    statements that hold of scene i beyond dispute, that for which it was drawn first."""
+    statements that clearly hold in scene i, beginning with the one for which it was drawn."""
 
     images: NDArray[np.uint8]
     objects: NDArray[np.uint8]
@@ -47,7 +47,7 @@ class Paintings:
 
 @dataclass(frozen=True)
 class Themes:
-    """What scenes are drawn of; `third`: the share of scenes that have a third thing."""
+    """What scenes may show; `third`: the share of scenes that have a third thing."""
 
     classes: tuple[str, ...] = CLASSES
     relations: tuple[str, ...] = DRAWABLE
@@ -55,7 +55,7 @@ class Themes:
 
 
 def drawn_scenes(themes: Themes, seed: int, start: int = 0) -> Iterator[tuple[Scene, Statement]]:
-    """Scenes number `start` onwards, each drawn for a statement."""
+    """Scenes from number `start` on, each with the statement it is drawn for."""
     number = start
     while True:
         rng = Random(f"diffusion/{seed}/{number}")
@@ -123,7 +123,7 @@ def prompt_of(
     *,
     mirrored: bool = False,
 ) -> str:
-    """One way to ask for a scene, as repainting asks: mostly its statement, else another true one, both things, one."""
+    """One way to ask for a scene, as repainting does: mostly its statement, else another true one, both things, one."""
     spec = PromptSpec()
     form = rng.random()
     if form < 0.15:

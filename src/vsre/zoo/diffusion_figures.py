@@ -1,5 +1,5 @@
-"""What the tiny diffusion model is worth, on scenes that it never saw: its VAE's error, and how often a verifier finds
-in its pictures what they were asked to show."""
+"""How good the tiny diffusion model is on scenes that it never saw: its VAE's error, and how often a verifier finds in
+its pictures what they were asked to show."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 @torch.no_grad()
 def reconstruction(vae: Any, paintings: Paintings, pictures: int = 256, batch: int = 32) -> Figures:
-    """Peak signal-to-noise ratio of encoded and decoded pictures in dB, of all pixels and of those of things (means
+    """Peak signal-to-noise ratio of encoded and decoded pictures in dB, over all pixels and over those of things (means
     over the pictures)."""
     every: list[float] = []
     things: list[float] = []
@@ -45,7 +45,7 @@ def reconstruction(vae: Any, paintings: Paintings, pictures: int = 256, batch: i
 
 
 def triplets_of(paintings: Paintings, indices: Sequence[int]) -> list[Triplet]:
-    """The statement for which each scene was drawn, with its picture and both visible boxes."""
+    """A triplet per scene: the statement it was drawn for, with its picture and both visible boxes."""
     found = []
     for i in indices:
         subject, relation, thing = paintings.true[i][0]
@@ -88,7 +88,7 @@ def _box(mask: np.ndarray[Any, Any]) -> Box | None:
 
 
 def painted_all(painter: Painter, triplets: Sequence[Triplet], setting: Setting) -> list[Painted]:
-    """What a painter makes of the triplets; what it refuses is left out."""
+    """What a painter makes of the triplets, without those it refuses."""
     parameters = painter.parameters_for(setting)
     truth = True if setting == "t2i" else None
     jobs = [PaintJob(t, setting, i, painter.name, parameters, truth) for i, t in enumerate(triplets)]
@@ -96,8 +96,8 @@ def painted_all(painter: Painter, triplets: Sequence[Triplet], setting: Setting)
 
 
 def shown(verifier: Verifier, triplets: Sequence[Triplet]) -> Figures:
-    """Shares of pictures in which the verifier finds both things, and of which it says that the caption holds, or that
-    it does not; of the rest it says nothing."""
+    """Shares of pictures in which the verifier finds both things, for which it says that the caption holds (PASS), and
+    for which it says that it does not (FAIL)."""
     found = verify_all(verifier, triplets)
     both = [all(v.found(name) for name in (t.subject, t.object)) for t, v in zip(triplets, found, strict=True)]
     figures = {"both found": round(float(np.mean(both)), 3)}
@@ -107,7 +107,7 @@ def shown(verifier: Verifier, triplets: Sequence[Triplet]) -> Figures:
 
 
 def painted_figures(painter: Painter, verifier: Verifier, triplets: Sequence[Triplet]) -> dict[str, float]:
-    """`shown`, of the scenes' own pictures (what the verifier can see at best) and of those painted in each setting."""
+    """`shown` for the scenes' own pictures (the best the verifier can do) and for those painted in each setting."""
     figures = {f"scenes themselves: {what}": share for what, share in shown(verifier, triplets).items()}
     for setting in painter.settings:
         painted = painted_all(painter, triplets, setting)
@@ -121,13 +121,13 @@ def painted_figures(painter: Painter, verifier: Verifier, triplets: Sequence[Tri
 def sdxl_figures(
     folder: Path, paintings: Paintings, themes: Themes, *, say: Callable[[str], None] = print, pictures: int = 64
 ) -> dict[str, float]:
-    """`reconstruction` of the pipeline in `folder`, and `painted_figures` by the zoo's detector where that is there."""
+    """`reconstruction` of the pipeline in `folder`, and `painted_figures` by the zoo's detector if it is there."""
     from diffusers import AutoencoderKL
 
     vae = AutoencoderKL.from_pretrained(folder / "vae", dtype=torch.float32).eval()
     figures: dict[str, float] = dict(reconstruction(vae, paintings))
     if not (WEIGHTS / "detector" / "config.json").is_file():
-        say("sdxl: no detector in the zoo, so nobody looks at what it paints: vsre zoo train detector")
+        say("sdxl: no detector in the zoo, so nothing checks what it paints: vsre zoo train detector")
         return figures
     vocabulary = Vocabulary(themes.classes, frozenset(themes.relations))
     painter = DiffusionPainter(vocabulary, load_config("scenes").changed(model=str(folder)))

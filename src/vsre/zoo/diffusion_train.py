@@ -37,7 +37,7 @@ THEMES = ("classes", "relations", "third")
 
 
 def crops(paintings: Paintings, indices: Sequence[int], side: int) -> Batch:
-    """A window of each picture that shows a part of a thing: images uint8 (B, 3, side, side), objects bool."""
+    """Windows of random pictures, each with a part of a thing: images uint8 (B, 3, side, side), objects bool."""
     images, objects = [], []
     for i in indices:
         rng = np.random.default_rng([11, int(i)])
@@ -66,7 +66,7 @@ def begin_vae(settings: dict[str, Any], paintings: Paintings) -> tuple[Any, Any]
 def train_vae(
     settings: dict[str, Any], paintings: Paintings, work: Path, *, seconds: float | None = None
 ) -> tuple[DecoderObjective, FitResult]:
-    """Its encoder is computed from the pictures, its decoder is trained."""
+    """Compute the VAE's encoder from the pictures and train its decoder."""
     set_seed(0)
     objective = DecoderObjective(*begin_vae(settings, paintings), things=settings["things"])
     side = settings["crop"]
@@ -76,7 +76,7 @@ def train_vae(
 
 
 def cached_latents(projection: Any, paintings: Paintings, file: Path) -> np.ndarray[Any, Any]:
-    """float16 (2, n, 4, h, w), memory-mapped: of the pictures, and of their mirror images."""
+    """The latents of the pictures and of their mirror images: float16 (2, n, 4, h, w), memory-mapped."""
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         aside = file.with_suffix(".part.npy")
@@ -94,7 +94,7 @@ def cached_latents(projection: Any, paintings: Paintings, file: Path) -> np.ndar
 
 
 def corpus() -> Iterator[str]:
-    """Every word that a prompt may have, in its surroundings."""
+    """Every word that a prompt may have, in context."""
     spec, rng = PromptSpec(), Random(0)
     for name in CLASSES:
         yield spec.one(name)
@@ -104,8 +104,8 @@ def corpus() -> Iterator[str]:
 
 
 def tokenizers(settings: dict[str, Any], work: Path) -> tuple[CLIPTokenizer, CLIPTokenizer]:
-    """As SDXL's two: they differ in what they pad with. Made once and kept in `work`, for two makings may number some
-    letters differently."""
+    """Two, as in SDXL: they differ in what they pad with. Made once and kept in `work`, since another making may number
+    some letters differently."""
     for name, pad in (("tokenizer", END), ("tokenizer_2", "!")):
         if not (work / name).is_dir():
             aside = work / f".{name}.part"
@@ -118,7 +118,7 @@ def tokenizers(settings: dict[str, Any], work: Path) -> tuple[CLIPTokenizer, CLI
 def train_unet(
     settings: dict[str, Any], paintings: Paintings, projection: Any, work: Path, *, seconds: float | None = None
 ) -> tuple[DiffusionObjective, FitResult]:
-    """UNet and text encoders together, on cached latents."""
+    """Train UNet and text encoders together, on cached latents."""
     set_seed(1)
     both = tokenizers(settings["tokenizer"], work)
     encoders = make_text_encoders(both, settings["text"] | {"length": settings["tokenizer"]["length"]})
@@ -143,7 +143,7 @@ def train_unet(
 
 
 def save_sdxl(vae: Any, objective: DiffusionObjective, both: tuple[CLIPTokenizer, CLIPTokenizer], target: Path) -> None:
-    """The averaged weights as a pipeline folder in float16; what was at `target` goes when the new is whole."""
+    """Save the averaged weights as a pipeline folder in float16; an old `target` stays until the new is complete."""
     from diffusers import StableDiffusionXLPipeline
 
     pipeline = StableDiffusionXLPipeline(
@@ -186,12 +186,12 @@ def train_sdxl(
     say(f"vae: {parts['vae']['fit']['steps']} steps")
     decoder, first = train_vae(parts["vae"], pool("vae"), work, seconds=seconds)
     if not first.finished:
-        say(f"sdxl: the VAE stopped at step {first.steps}; call again to go on")
+        say(f"sdxl: the VAE stopped at step {first.steps}; run again to continue")
         return False
     paintings = pool("unet")
     objective, second = train_unet(parts["unet"], paintings, decoder.projection, work, seconds=seconds)
     if not second.finished:
-        say(f"sdxl: the UNet stopped at step {second.steps}; call again to go on")
+        say(f"sdxl: the UNet stopped at step {second.steps}; run again to continue")
         return False
     target = out / "sdxl"
     save_sdxl(decoder.vae, objective, tokenizers(parts["unet"]["tokenizer"], work), target)

@@ -1,8 +1,8 @@
 """The tiny diffusion model's VAE, at a quarter of a picture's sides: sprites of 20 pixels would not survive an eighth.
 
 Its encoder is computed, not trained: the four principal components of 4 x 4 pixels, written into the convolutions of an
-ordinary AutoencoderKL. So what the UNet learns to paint is fixed before anything is trained, and the few minutes that
-there are go into the decoder, which begins as the components' colours.
+ordinary AutoencoderKL. So what the UNet learns to paint is fixed before anything is trained, and the few minutes
+available go into the decoder, which starts as the components' colours.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def make_vae(settings: dict[str, Any], size: int) -> Any:
 def patch_components(
     images: np.ndarray[Any, Any], weights: np.ndarray[Any, Any], patch: int = 4
 ) -> tuple[Tensor, Tensor]:
-    """The four principal components of patches, divided by their deviations, and the mean patch.
+    """The four principal components of patches, divided by their standard deviations, and the mean patch.
 
     images uint8 (n, S, S, 3); weights (n, S, S): how much a pixel counts. Returns (4, 3, patch, patch) and
     (3, patch, patch), for pixels in -1..1.
@@ -57,15 +57,15 @@ def patch_components(
 
 
 _CONSTANT = 32.0
-"""Carried beside the values through a normalisation: so much larger than they are that its divisor hardly varies."""
+"""Carried through a normalisation along with the values, and so much larger that the divisor hardly varies."""
 
 
 @torch.no_grad()
 def set_linear(vae: Any, parts: Tensor, mean: Tensor) -> None:
-    """Make the encoder the projection on `parts`, and let the decoder begin as their colours, interpolated.
+    """Make the encoder the projection onto `parts`, and let the decoder start as their colours, interpolated.
 
     The residual branches are silent (encoder) or faint (decoder), so what the shortcuts carry comes through: a value
-    and its negative, of which the difference after SiLU is the value again: silu(x) - silu(-x) = x.
+    and its negative, whose difference after SiLU is the value again: silu(x) - silu(-x) = x.
     """
     encoder, decoder, latents = vae.encoder, vae.decoder, LATENTS
     for block in _resnets(encoder):
@@ -76,7 +76,7 @@ def set_linear(vae: Any, parts: Tensor, mean: Tensor) -> None:
     for c in range(3):
         encoder.conv_in.weight[c, c, 1, 1] = 1
     encoder.conv_in.bias[3] = _CONSTANT
-    # First the four pixels of a square side by side as channels, then the components of four such squares.
+    # First the four pixels of a square become channels, then four such squares become the components.
     first, second = (block.downsamplers[0].conv for block in encoder.down_blocks[:2])
     _clear(first)
     _clear(second)
@@ -97,7 +97,7 @@ def set_linear(vae: Any, parts: Tensor, mean: Tensor) -> None:
         last.weight[2 * k, k] = 1
         last.weight[2 * k + 1, k] = -1
     _clear(encoder.conv_out)
-    # What the normalisation divides by: the root mean square of its group, of which the constant is nearly all.
+    # What the normalisation divides by: the root mean square of its group, nearly all of it from the constant.
     width = last.weight.shape[0] // vae.config.norm_num_groups
     scale = _CONSTANT * (2 / width) ** 0.5
     for k in range(latents):
@@ -164,7 +164,7 @@ def _shortcut(block: Any, channels: int) -> None:
 
 
 def _carry(conv: Any, sources: list[int], places: list[int]) -> None:
-    """Let these channels through as they are; the others keep their random beginnings."""
+    """Let these channels through as they are; the others keep their random initial weights."""
     middle = conv.weight.shape[-1] // 2
     for source, at in zip(sources, places, strict=True):
         conv.weight[at] = 0
@@ -173,7 +173,7 @@ def _carry(conv: Any, sources: list[int], places: list[int]) -> None:
 
 
 class DecoderObjective(nn.Module):
-    """Pictures from their latents; pixels of things and outlines weigh more than background."""
+    """Reconstructs pictures from their latents; pixels of things and outlines weigh more than background."""
 
     def __init__(self, vae: Any, projection: nn.Conv2d, *, things: float = 3.0, edges: float = 1.0) -> None:
         super().__init__()
@@ -190,14 +190,14 @@ class DecoderObjective(nn.Module):
         off = found.float() - target
         weight = 1 + self.things * objects[:, None].float()
         loss = (off.abs() * weight).mean()
-        # Differences of neighbours: blurred outlines cost more than a shade that is a little off.
+        # Differences between neighbours: blurred outlines cost more than a shade that is a little off.
         loss = loss + self.edges * (off.diff(dim=2).abs() * weight[:, :, 1:]).mean()
         loss = loss + self.edges * (off.diff(dim=3).abs() * weight[..., 1:]).mean()
         return {"loss": loss}
 
 
 def make_projection(parts: Tensor, mean: Tensor) -> nn.Conv2d:
-    """What the encoder computes, as the one convolution that it is: pixels in -1..1 (n, 3, S, S) to latents."""
+    """What the encoder computes, as the single convolution that it is: pixels in -1..1 (n, 3, S, S) to latents."""
     patch = parts.shape[-1]
     projection = nn.Conv2d(3, LATENTS, patch, stride=patch).requires_grad_(False)
     projection.weight.copy_(parts)

@@ -21,7 +21,7 @@ Collate = Callable[[Sequence[int]], Batch]
 
 
 def images_of(pool: Pool, indices: Sequence[int]) -> Tensor:
-    """uint8 (n, 3, S, S)."""
+    """The pictures with these indices, uint8 (n, 3, S, S)."""
     return torch.from_numpy(np.ascontiguousarray(pool.images[list(indices)])).permute(0, 3, 1, 2)
 
 

@@ -1,4 +1,4 @@
-"""What an encoder knows, on scenes it never saw: the figures of the model cards."""
+"""The figures of the model cards: what a model knows on scenes it never saw."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Figures = dict[str, float]
 def retrieval(objective: Any, pool: Pool, tokenizer: PreTrainedTokenizerFast, candidates: int = 256) -> Figures:
     """Recall@1 of the right caption among `candidates`, and of the right image, mean over blocks of the pool.
 
-    Two scenes can earn the same caption; such a tie counts as a miss unless the right one comes first.
+    Two scenes can get the same caption; such a tie counts as a miss unless the right one comes first.
     """
     text_hits, image_hits, blocks = 0.0, 0.0, 0
     for start in range(0, len(pool) - candidates + 1, candidates):
@@ -67,7 +67,7 @@ def object_features(model: nn.Module, pool: Pool, mean: Any, std: Any, patch: in
 
 
 def nearest_neighbour(objective: Dinov2Objective, train: Pool, test: Pool) -> Figures:
-    """Class of the nearest training object by cosine similarity of object features (k = 1)."""
+    """Accuracy of the nearest training object's class, by cosine similarity of object features (k = 1)."""
     teacher = objective.encoder()
     gallery, gallery_names = object_features(teacher, train, objective.mean, objective.std, objective.patch)
     queries, names = object_features(teacher, test, objective.mean, objective.std, objective.patch)
@@ -114,7 +114,7 @@ def general_accuracy(
 ) -> Figures:
     """Share of general questions answered in the expected words, by kind, decoding greedily.
 
-    `exchanges[i]` are asked about picture i of the pool; captions, which have many right wordings, are left out.
+    `exchanges[i]` are asked about picture i of the pool; kinds with many right answers, such as captions, are left out.
     """
     hits: dict[str, list[bool]] = {}
     for _, kind, hit in general_hits(model, processor, pool, exchanges, batch):
@@ -136,9 +136,9 @@ def general_hits(
 def general_answers(
     model: Any, processor: Any, pool: Pool, asked: Sequence[tuple[int, Exchange]], batch: int = 64, most: int = 24
 ) -> list[str]:
-    """What a model answers, greedily and in at most so many tokens, when asked each exchange about its picture.
+    """A model's answers to each exchange about its picture, decoded greedily, at most `most` tokens each.
 
-    Where memory runs out, fewer than `batch` are asked together.
+    If memory runs out, fewer than `batch` are asked together.
     """
     answers: list[str] = []
     side, processor.tokenizer.padding_side = processor.tokenizer.padding_side, "left"
@@ -153,7 +153,7 @@ def general_answers(
                 batch = len(part) // 2
             else:
                 continue
-            free_memory()  # out of the handler, whose traceback holds what the failed call had
+            free_memory()  # outside the handler, whose traceback holds what the failed call had
     finally:
         processor.tokenizer.padding_side = side
     return answers

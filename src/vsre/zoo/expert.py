@@ -1,4 +1,4 @@
-"""The shipped VSRE: merged, tuned on spatial questions as the ladder's rung of four encoders is, and then longer."""
+"""The shipped VSRE: merged, tuned on spatial questions like the ladder's four-encoder rung, and then for longer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vsre.zoo.cards import write_card
 
 
 def expert_recipe(own: dict[str, Any], out: Path, steps: int | None = None) -> Recipe:
-    """The model of the recipe that zoo.yaml names, from `out`/merged, and then `more` stages.
+    """The recipe for one model of the recipe that zoo.yaml names, starting from `out`/merged and with `more` stages.
 
     `steps` cuts all of it down to a trial.
     """

@@ -1,6 +1,6 @@
 """Pretraining a tiny model: an objective, an endless stream of batches, and the Hugging Face Trainer.
 
-The stream is a function of the sample number alone, so a run that was killed resumes where it stood and ends in
+The stream is a function of the sample number alone, so a run that was killed resumes where it stopped and ends with
 the same weights.
 """
 
@@ -26,7 +26,7 @@ Batch = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How long and how fast: `batch` samples a step, `lr` at the top of a cosine after `warmup` (share of steps).
+    """How long and how fast: `batch` samples per step, `lr` at the top of a cosine after `warmup` (share of steps).
 
     `optimizer` is as in a training stage."""
 
@@ -47,8 +47,8 @@ def _claim(work: Path, settings: dict[str, Any]) -> None:
         write_aside(file, json.dumps(settings) + "\n")
     elif other := [k for k, v in json.loads(file.read_text(encoding="utf-8")).items() if settings.get(k) != v]:
         raise VsreError(
-            f"{work}: begun with other settings ({', '.join(other)}) and would go on from there. Delete it, or choose "
-            "another --work."
+            f"{work}: begun with other settings ({', '.join(other)}), and training would continue from there. Delete "
+            "it, or choose another --work."
         )
 
 
@@ -71,7 +71,7 @@ class _InOrder(Trainer):
 
 
 class _StopAfter(TrainerCallback):
-    """Ends the run at a time limit, with a full checkpoint, so that it can go on later."""
+    """Ends the run at a time limit, with a full checkpoint, so that it can continue later."""
 
     def __init__(self, seconds: float) -> None:
         self.deadline = time.monotonic() + seconds
@@ -98,7 +98,7 @@ class FitResult:
 
 
 def _last_checkpoint(work: Path) -> str | None:
-    """The newest checkpoint that was written whole: the Trainer writes trainer_state.json after everything else."""
+    """The newest checkpoint that is complete: the Trainer writes trainer_state.json after everything else."""
     whole = [path.parent for path in work.glob("checkpoint-*/trainer_state.json")]
     return str(max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]))) if whole else None
 
@@ -114,8 +114,8 @@ def fit(
 ) -> FitResult:
     """Train `model` (its forward returns {"loss": ...}) on collate([i, ...]) for i = 0, 1, 2 ...
 
-    Checkpoints lie in `work`; a second call goes on from the last one. `seconds` stops early with a checkpoint. Raises
-    VsreError where `work` was begun with other settings; more steps, or more often a checkpoint, are none.
+    Checkpoints are in `work`; a second call continues from the last one. `seconds` stops early, with a checkpoint.
+    Raises VsreError if `work` was begun with other settings; only `steps` and `save_every` may change.
     """
     _claim(work, {k: v for k, v in asdict(config).items() if k not in ("steps", "save_every")})
     args = TrainingArguments(
@@ -159,7 +159,7 @@ def fit(
     trainer.train(resume_from_checkpoint=_last_checkpoint(work))
     shape = getattr(model, "config", None)
     if shape is not None and hasattr(shape, "use_cache"):
-        shape.use_cache = True  # the Trainer turned it off, and a model saved so would generate without its cache
+        shape.use_cache = True  # the Trainer turned it off; saved like that, the model would generate without its cache
     state = trainer.state
     losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
     return FitResult(

@@ -33,7 +33,7 @@ def pairs(seed: int, start: int = 0) -> Any:
 
 
 def make_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
-    """Trained on the first 20,000 text exchanges; the same every time."""
+    """The tokenizer, trained on the first 20,000 text exchanges; the same every time."""
     texts = (f"USER: {p} ASSISTANT: {a}" for p, a in islice(pairs(seed=0), 20000))
     return build_tokenizer(texts, vocab_size)
 
@@ -41,7 +41,7 @@ def make_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
 def make_llm(
     settings: dict[str, Any], tokenizer: PreTrainedTokenizerFast
 ) -> tuple[LlamaForCausalLM, Callable[[Sequence[int]], Batch]]:
-    """A fresh Llama and its batches: whole texts to learn to write from, answers alone to learn to answer."""
+    """A fresh Llama and its batches: some texts are learnt whole (to write), of most only the answer (to answer)."""
     model = LlamaForCausalLM(
         LlamaConfig(
             **settings["config"],
@@ -58,7 +58,7 @@ def make_llm(
             prompt, answer = next(pairs(seed=0, start=int(i)))
             question = f"USER: {prompt} ASSISTANT:"
             rows.append(f"{question} {answer}{tokenizer.eos_token}")
-            # Loss on the answer alone in three of four texts, on all of it in the fourth.
+            # Loss on the answer alone in three texts out of four, on all of the text in the fourth.
             starts.append(len(question) if random.Random(f"loss/{i}").random() < 0.75 else 0)
         encoded = tokenizer(
             rows,
@@ -85,7 +85,7 @@ def make_llava(clip: Path, llm: Path, size: int) -> tuple[LlavaForConditionalGen
     language = LlamaForCausalLM.from_pretrained(llm)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(llm)
     for part in (vision, language):
-        part.config.name_or_path = ""  # a path of this machine means nothing elsewhere
+        part.config.name_or_path = ""  # a path on this machine means nothing elsewhere
     config = LlavaConfig(
         vision_config=vision.config,
         text_config=language.config,
@@ -102,7 +102,7 @@ def make_llava(clip: Path, llm: Path, size: int) -> tuple[LlavaForConditionalGen
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     processor = LlavaProcessor(
-        # Scenes are square; other pictures are seen whole, squeezed, since a crop would hide what a question asks.
+        # Scenes are square; other pictures are squeezed, since a crop could hide what a question asks about.
         image_processor=CLIPImageProcessorPil(
             size={"height": size, "width": size}, do_center_crop=False, do_resize=True
         ),

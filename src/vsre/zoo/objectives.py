@@ -1,4 +1,4 @@
-"""The four encoders' pretraining objectives, each the kind its big sibling was trained by.
+"""The four encoders' pretraining objectives, each of the kind its big sibling was trained with.
 
 Every class is a module whose forward takes a batch and returns {"loss": scalar}; `.encoder()` is what ships.
 Images come as uint8 (B, 3, S, S).
@@ -45,10 +45,10 @@ def _vision_part(kind: type[PreTrainedModel], full: PreTrainedModel) -> PreTrain
 
 
 POSITION_STD = 0.5
-"""How position embeddings of CLIP and SigLIP are drawn. transformers draws them for loading, at 0.02, which vanishes
-beside the patches: after 400 steps CLIP's features explained 0.15 of the variance of objects' places, drawn so 0.65.
-DINOv2 drawn so and trained by Muon (600 steps) found fewer classes by nearest neighbour, .34 instead of .40: it was
-left as it was.
+"""Standard deviation of the initial position embeddings of CLIP and SigLIP. transformers, which expects to load them,
+uses 0.02, which vanishes beside the patches: after 400 steps CLIP's features explained 0.15 of the variance of objects'
+places, with this value 0.65. DINOv2 with this value, trained by Muon (600 steps), found fewer classes by nearest
+neighbour, .34 instead of .40, so it was left as it was.
 """
 
 
@@ -119,7 +119,7 @@ class DinoHead(nn.Module):
 
 
 def _koleo(features: Tensor) -> Tensor:
-    """Minus the mean log distance of each feature (B, width), on the sphere, to its nearest other."""
+    """Minus the mean log distance of each feature (B, width), on the unit sphere, to its nearest neighbour."""
     unit = F.normalize(features, dim=-1)
     with torch.no_grad():
         nearest = (unit @ unit.T).fill_diagonal_(-1).argmax(1)
@@ -163,8 +163,8 @@ class Dinov2Objective(nn.Module):
     def _crops(self, images: Tensor, scale: tuple[float, float], size: int, generator: torch.Generator) -> Tensor:
         """Random square crops covering `scale` of the area, flipped, jittered in colour, one in five grey.
 
-        Returns (B, 3, size, size). Two crops of a scene share its backdrop: were their colours alike, telling
-        backdrops apart would be all that there is to learn.
+        Returns (B, 3, size, size). Two crops of a scene share its backdrop: if their colours were alike, telling
+        backdrops apart would be all there is to learn.
         """
         b = len(images)
         draw = torch.rand(b, 9, generator=generator).to(images.device)
@@ -220,7 +220,7 @@ class Dinov2Objective(nn.Module):
 
 
 class SamObjective(nn.Module):
-    """Masks from one point or one box each; the best of the proposed masks is taught (Kirillov et al.,
+    """Masks from one point or one box each; only the best of the proposed masks is trained (Kirillov et al.,
     arXiv 2304.02643, section 3): focal loss x 20 + dice loss, and the predicted IoU's squared error."""
 
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -228,9 +228,9 @@ class SamObjective(nn.Module):
     def __init__(self, config: SamConfig) -> None:
         super().__init__()
         self.model = SamModel(config)
-        # Prompts and image places share one fixed random matrix; safetensors wants every tensor once, so make it two.
-        # transformers draws it for loading, with a standard deviation of hidden_size / 2, whose waves are finer than a
-        # pixel; Segment Anything trained with 1.
+        # Prompts and image places share one fixed random matrix; safetensors wants every tensor once, so make two.
+        # transformers, which expects to load it, draws it with a standard deviation of hidden_size / 2, whose waves are
+        # finer than a pixel; Segment Anything was trained with 1.
         places = torch.randn_like(self.model.shared_image_embedding.positional_embedding)
         for part in (self.model.shared_image_embedding, self.model.prompt_encoder.shared_embedding):
             part.positional_embedding = nn.Parameter(places.clone(), requires_grad=False)

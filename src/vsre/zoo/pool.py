@@ -1,4 +1,4 @@
-"""Scenes for pretraining: rendered once at the encoders' size, kept memory-mapped, remade from their seed."""
+"""Scenes for pretraining: rendered once at the encoders' size, kept memory-mapped, reproducible from their seed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHUNK = 500
 
 @dataclass(frozen=True)
 class Pool:
-    """images uint8 (n, S, S, 3); objects uint8 (n, S, S): 0 = background, k = facts[i][k-1] is what one sees there."""
+    """images uint8 (n, S, S, 3); objects uint8 (n, S, S): 0 = background, k = facts[i][k-1] is visible there."""
 
     images: NDArray[np.uint8]
     objects: NDArray[np.uint8]
@@ -58,7 +58,7 @@ def make_pool(
 ) -> Pool:
     """Render (or reopen) `n` scenes of stream `seed` in `folder`; a finished pool is never drawn again.
 
-    Where another process draws the same pool, it is waited for.
+    If another process is drawing the same pool, wait for it.
     """
     spec = {"n": n, "seed": seed, "size": size, "exclude": sorted(exclude)}
     name = f"pool-{seed}-{n}-{size}"
@@ -67,7 +67,7 @@ def make_pool(
     files = {k: folder / f"{name}.{k}.npy" for k in shapes}
     with locked(folder, name, wait=True):
         if not (done.is_file() and json.loads(done.read_text(encoding="utf-8"))["spec"] == spec):
-            # Aside, since another process may have the pool open that is there.
+            # Aside, since another process may have the present pool open.
             asides = {k: file.with_name(f".{file.name}.part") for k, file in files.items()}
             arrays = {k: np.lib.format.open_memmap(asides[k], "w+", np.uint8, shapes[k]) for k in shapes}
             facts: list[Any] = []
@@ -90,12 +90,12 @@ def make_pool(
 
 
 def _chunks(n: int, workers: int, draw: Callable[[int, int], tuple[Any, Any, Any]]) -> Iterator[tuple[Any, Any, Any]]:
-    """What `draw` makes of a start and a number, for all of `n` in order."""
+    """The results of `draw(start, number)` over all of `n`, in order."""
     starts = range(0, n, CHUNK)
     numbers = [min(CHUNK, n - start) for start in starts]
     if min(workers, len(starts)) <= 1:
         yield from map(draw, starts, numbers)
         return
-    # Not forked: a worker would keep the pool's lock where its parent is killed.
+    # Not forked: a worker would keep the pool's lock if its parent were killed.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         yield from pool.map(draw, starts, numbers)

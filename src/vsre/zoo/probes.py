@@ -1,10 +1,10 @@
-"""What a frozen encoder's features tell of space, read off by linear models, beside an untrained twin.
+"""What linear models can read about space from a frozen encoder's features, compared with an untrained twin's.
 
 Features are taken as VSRE takes them (layer, CLS, grid of the encoder spec), before any projector; those of SAM's neck
 are averaged to the grid of its adapter. All probes are ridge regressions, fitted on scenes of one pool and
 measured on scenes of another:
 
-- class_at_place  which class covers a patch, of patches of which one object covers at least half
+- class_at_place  which class covers a patch, over the patches of which one object covers at least half
 - position        where an object's middle is, from the mean of its patches: the share of variance explained (R2)
 - relation        whether an object is left of another, and whether above it, from the means of both
 - depth           whether an object is nearer than another, from the means of both
@@ -34,24 +34,24 @@ from vsre.zoo.evaluate import Figures
 from vsre.zoo.pool import Pool
 
 BATCH = 64
-"""Pictures of 224 pixels and less that are encoded together."""
+"""How many pictures of up to 224 pixels are encoded together."""
 COVERED = 0.5
-"""The share of a patch that an object must cover to be what is there."""
+"""The share of a patch that an object must cover to count as what is there."""
 APART = 0.08
-"""Middles of objects nearer than this, as a share of the picture, are neither left of nor above each other."""
+"""Objects whose middles are closer than this share of the picture are neither left of nor above each other."""
 
 Array = NDArray[Any]
 
 
 def at_once(size: int) -> int:
-    """How many pictures of `size` pixels a side are encoded together: fewer of larger ones."""
+    """How many pictures of `size` x `size` pixels are encoded together: fewer if they are larger."""
     return min(BATCH, max(1, BATCH * 224**2 // size**2))
 
 
 @torch.no_grad()
 def grid_features(encoder: Any, spec: EncoderSpec, images: torch.Tensor) -> torch.Tensor:
-    """Frozen features of pictures uint8 (n, 3, S, S) on the grid of visual tokens: (n, g, g, channels), float32, in the
-    machine's memory."""
+    """Frozen features of pictures uint8 (n, 3, S, S) on the grid of visual tokens: (n, g, g, channels), float32, in
+    main memory."""
     found = []
     for some in images.split(at_once(spec.image_size)):
         cells = F.adaptive_avg_pool2d(as_map(frozen_features(encoder, some, spec)), spec.token_grid)  # (n, C, g, g)
@@ -60,9 +60,9 @@ def grid_features(encoder: Any, spec: EncoderSpec, images: torch.Tensor) -> torc
 
 
 def cell_shares(objects: Array, k: int, g: int) -> Array:
-    """(g, g): the share of each cell of a grid that object `k` of a picture's `objects` (S, S) covers.
+    """The share of each cell of a grid (g, g) that object `k` of a picture's `objects` (S, S) covers.
 
-    Cells are g-ths of the picture, whether or not g divides S; a pixel on an edge counts by its parts.
+    A cell's side is a g-th of the picture's, whether or not g divides S; a pixel on an edge counts in parts.
     """
     parts = _parts(objects.shape[0], g)
     return np.asarray(parts @ (objects == k) @ parts.T / objects.shape[0] ** 2)
@@ -70,9 +70,9 @@ def cell_shares(objects: Array, k: int, g: int) -> Array:
 
 @cache
 def _parts(size: int, g: int) -> Array:
-    """(g, size): how much of each pixel lies in each of g cells along a side, in g-ths of a pixel.
+    """How much of each pixel lies in each of g cells along a side, (g, size), in g-ths of a pixel.
 
-    Whole numbers, so that a cell of which exactly half is covered has the share 0.5.
+    Whole numbers, so that a cell that is exactly half covered has the share 0.5.
     """
     cells, pixels = np.arange(g)[:, None], np.arange(size)[None]
     high, low = np.minimum((cells + 1) * size, (pixels + 1) * g), np.maximum(cells * size, pixels * g)
@@ -120,7 +120,7 @@ class Seen:
 
     @classmethod
     def joined(cls, parts: Sequence[Seen]) -> Seen:
-        """What is seen of a pool whose scenes were taken in parts, in order."""
+        """One Seen of a pool whose scenes were taken in parts, in order."""
         return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
     def pairs(self) -> tuple[Array, Array]:
@@ -140,7 +140,7 @@ def probe(encoder: Any, spec: EncoderSpec, train: Pool, test: Pool, *, scenes: i
 
 
 def batches(n: int, size: int) -> list[range]:
-    """The numbers of n pictures of `size` pixels, in the parts that are encoded together."""
+    """The indices of n pictures of `size` pixels, in the batches that are encoded together."""
     return [range(start, min(start + at_once(size), n)) for start in range(0, n, at_once(size))]
 
 
@@ -175,7 +175,7 @@ def probe_checkpoint(checkpoint: str, train: Pool, test: Pool) -> dict[str, Figu
 
 
 def untrained_twin(encoder: Any, seed: int = 0) -> Any:
-    """The same architecture as transformers draws it for training."""
+    """The same architecture with transformers' random initial weights."""
     set_seed(seed)
     return AutoModel.from_config(encoder.config).eval()
 
@@ -189,7 +189,7 @@ def _classified(features: Array, labels: Array, asked: Array, truth: Array) -> f
 
 
 def _relation(fitted: Seen, asked: Seen) -> float:
-    """Mean accuracy of "is left of" and "is above", each of pairs whose middles lie apart that way."""
+    """Mean accuracy of "is left of" and "is above", each over pairs whose middles are apart in that direction."""
     scores = []
     for axis in (0, 1):
         sides = []
@@ -204,7 +204,7 @@ def _relation(fitted: Seen, asked: Seen) -> float:
 
 
 def _depth(fitted: Seen, asked: Seen) -> float:
-    """Accuracy of "is nearer"; a scene's things come nearest first."""
+    """Accuracy of "is nearer"; a scene's objects are listed nearest first."""
     sides = []
     for seen in (fitted, asked):
         a, b = seen.pairs()

@@ -1,8 +1,8 @@
 """What the tiny models read before any spatial tuning: captions, general questions, and plain English.
 
 No question here has an answer that depends on how two things lie in a picture: the models learn, as LLaVA does, to name
-things, to count, to say where a thing is. They do read the wordings of the spatial templates, as text: facts are told
-in words and a template asks about what was told, at times beside a picture that has nothing to do with it.
+things, to count, to say where a thing is. They do read the wordings of the spatial templates, as text: facts are stated
+in words and a template asks about them, sometimes beside a picture that has nothing to do with them.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def place(fact: Fact) -> str:
 
 
 def scene_caption(facts: Sequence[Fact], rng: random.Random) -> str:
-    """One caption as a photo's description might be: what is there, at times where."""
+    """One caption such as a photo might have: what is there, and sometimes where."""
     order = list(facts)
     rng.shuffle(order)
     names = [f.name for f in order]
@@ -138,7 +138,7 @@ def where(facts: Sequence[Fact], classes: Sequence[str], rng: random.Random) -> 
 
 
 def what_at(facts: Sequence[Fact], classes: Sequence[str], rng: random.Random) -> Exchange:
-    """What is at the top left? Asked only where one object has that place."""
+    """What is at the top left? Asked only if exactly one object has that place."""
     alone = [f for f in facts if sum(place(g) == place(f) for g in facts) == 1]
     if not alone:
         return where(facts, classes, rng)
@@ -152,7 +152,7 @@ def describe(facts: Sequence[Fact], classes: Sequence[str], rng: random.Random) 
 
 
 def places(facts: Sequence[Fact], classes: Sequence[str], rng: random.Random) -> Exchange:
-    """Every object with its place, nearest first: the densest teacher of what is where."""
+    """Every object with its place, nearest first: the densest lesson in what is where."""
     return Exchange("places", "List the things and their places.", "; ".join(f"{f.name}: {place(f)}" for f in facts))
 
 
@@ -172,7 +172,7 @@ def read_templates() -> tuple[Template, ...]:
 
 
 def reading(facts: Sequence[Fact], classes: Sequence[str], rng: random.Random) -> Exchange:
-    """A told fact, and a template that asks about it: beside a picture, but not about it."""
+    """A fact in words, and a template that asks about it: beside a picture, but not about the picture."""
     return Exchange("reading", *reading_exchange(read_templates(), classes, rng))
 
 
@@ -184,13 +184,13 @@ TOLD = {
     **dict.fromkeys(("near", "close to", "next to"), ("distance", -1)),
     **dict.fromkeys(("far from", "far away from"), ("distance", 1)),
 }
-"""What words for places say of a relation: by which part of the place it goes, and in which direction."""
+"""How a relation follows from places in words: which part of the place decides it, and in which direction."""
 
 
 def told(facts: Sequence[Fact], classes: Sequence[str], rng: random.Random) -> Exchange:
-    """Places in words, and a template that asks how two of them lie: what a language model knows without a picture.
+    """Places in words, and a template that asks how two things lie: what a language model knows without a picture.
 
-    What is told is made up, whatever the picture beside it shows; the answer is in the text alone.
+    The places are made up, whatever the picture beside them shows; the answer is in the text alone.
     """
     while True:
         names = rng.sample(list(classes), rng.randint(2, 4))
@@ -216,7 +216,7 @@ MAKERS = {
     "places": places, "third": third, "reading": reading, "told": told, "knowledge": knowledge,
 }  # fmt: skip
 GENERAL = {"presence": 4, "either": 2, "count": 1, "where": 3, "what_at": 2, "describe": 1, "places": 2}
-"""How often each kind of question comes, relative to the others."""
+"""How often each kind of question is asked, relative to the others."""
 
 
 def general_questions(
@@ -245,7 +245,7 @@ def _triplet(subject: str, relation: str, obj: str, label: bool) -> Triplet:
 def reading_exchange(templates: Sequence[Template], classes: Sequence[str], rng: random.Random) -> tuple[str, str]:
     """Reading comprehension without a picture: a fact in words, then a template asks about it.
 
-    The statement asked is the fact itself, its inverse (true) or its antonym (false), or the fact is negated: the
+    The statement asked about is the fact itself, its inverse (true) or its antonym (false), or the fact is negated: the
     language model learns what the templates' English means, not what any picture shows.
     """
     subject, obj, other = rng.sample(list(classes), 3)

@@ -11,11 +11,11 @@ from transformers import PreTrainedTokenizerFast
 
 PAD, UNK, BOS, EOS, IMAGE = "<pad>", "<unk>", "<s>", "</s>", "<image>"
 SPECIAL_TOKENS = [PAD, UNK, BOS, EOS, IMAGE]
-"""In the order of their ids. EOS is not 2: CLIP's text model treats an end token of 2 as a mark of old checkpoints."""
+"""In the order of their ids. EOS is not 2, which CLIP's text model takes as the sign of an old checkpoint."""
 
 
 def build_tokenizer(texts: Iterable[str], vocab_size: int = 1536) -> PreTrainedTokenizerFast:
-    """Train on `texts`; any other text still encodes, byte by byte."""
+    """A tokenizer trained on `texts`; any other text still encodes, byte by byte."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]

@@ -1,4 +1,4 @@
-"""`vsre zoo train NAME`: make a shipped model from nothing, resumably, with its card."""
+"""`vsre zoo train NAME`: make a shipped model from scratch, resumably, with its card."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vsre.zoo.pool import Pool, make_pool
 
 WEIGHTS = Path(__file__).parent / "weights"
 ORDER = ("llm", "clip", "siglip", "dinov2", "sam", "base", "merged", "vsre", "detector", "sdxl")
-"""What needs another comes after it: base is built on clip and llm, merged on base and the encoders, vsre on
+"""A model comes after those it needs: base is built on clip and llm, merged on base and the encoders, vsre on
 merged; the detector measures what sdxl paints."""
 
 NEEDS = {"base": ("clip", "llm"), "merged": ("base", "clip", "siglip", "dinov2", "sam"), "vsre": ("merged",)}
@@ -80,7 +80,7 @@ def _figures(name: str, objective: Any, work: Path, tokenizer: PreTrainedTokeniz
 
 
 def probe_figures(encoder: Path, work: Path, say: Say, *, scenes: int = 1500) -> dict[str, float]:
-    """What linear probes read off a written encoder's frozen features, and off its untrained twin's (probes.py)."""
+    """What linear probes read from a saved encoder's frozen features, and from its untrained twin's (probes.py)."""
     from vsre.zoo.probes import probe_checkpoint  # scikit-learn takes a while to import
 
     seen = _pool(work, "pool", say, share=scenes / load_settings()["pool"]["scenes"])
@@ -99,10 +99,10 @@ def train_zoo(
     seconds: float | None = None,
     say: Say = print,
 ) -> bool:
-    """Make the zoo model `name` in `out`/NAME; scenes, logs and checkpoints lie in `work`.
+    """Make the zoo model `name` in `out`/NAME; scenes, logs and checkpoints are in `work`.
 
-    A second call goes on from the last checkpoint. `steps` overrides the number of steps, for a trial in a folder of
-    its own; `seconds` stops an encoder or llm early, with a checkpoint. The return value says whether the model is
+    A second call continues from the last checkpoint. `steps` overrides the number of steps, for a trial in a folder of
+    its own; `seconds` stops an encoder, llm, detector or sdxl early, with a checkpoint. Returns whether the model is
     finished and written.
     """
     settings = load_settings()
@@ -120,8 +120,8 @@ def train_zoo(
     target = out / name
     if missing := [part for part in NEEDS.get(name, ()) if not (out / part / "config.json").is_file()]:
         raise VsreError(
-            f"{name} is made of {', '.join(missing)}, and {out} has no such model: `vsre zoo train {missing[0]} --out "
-            f"{out}` first."
+            f"{name} is made of {', '.join(missing)}, and {out} has no such model: run `vsre zoo train {missing[0]} "
+            f"--out {out}` first."
         )
     # The vision-language models need the whole training package, the others do not.
     if name in ("base", "merged"):
@@ -157,14 +157,14 @@ def train_zoo(
     say(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters, {config.steps} steps of {config.batch}")
     result = fit(model, collate, config, work / name, after_step=hook, seconds=seconds)
     if not result.finished:
-        say(f"{name}: stopped at step {result.steps} of {config.steps}; call again to go on")
+        say(f"{name}: stopped at step {result.steps} of {config.steps}; run again to continue")
         return False
     figures = {} if name == "llm" else _figures(name, model, work, tokenizer, say)
     shutil.rmtree(target, ignore_errors=True)
     shipped = model if name == "llm" else model.encoder()
     shipped.save_pretrained(target)
     if name == "llm":
-        # Afresh: the one in use remembers how training padded and cut its texts, and would save that too.
+        # Afresh: the one in use remembers how training padded and truncated its texts, and would save that too.
         make_tokenizer(own["vocab_size"]).save_pretrained(target)
     if name in MAKERS:
         figures |= probe_figures(target, work, say, scenes=1500 if steps is None else 300)

@@ -1,4 +1,4 @@
-"""What a detector is trained on: scenes as it may meet them, with the exact boxes of what is still visible.
+"""What a detector is trained on: scenes as it may see them, with the exact boxes of what is still visible.
 
 A detector that verifies pictures looks at JPEG files of several sizes, at what a small diffusion model paints, and at
 pictures into which something was painted. So a view is a scene of the pool, perhaps with a thing or a region of another
@@ -18,9 +18,9 @@ from PIL import Image, ImageFilter
 from vsre.zoo.pool import Pool
 
 LEAST_SHARE = 0.35
-"""A thing of which less is left than this share of what was visible in its scene is no longer named."""
+"""A thing is no longer named if less than this share of what was visible of it in its scene is left."""
 LEAST_SIDE = 0.05
-"""Nor is one whose visible box is narrower than this fraction of the picture."""
+"""Nor is a thing named whose visible box is narrower than this fraction of the picture."""
 
 _SIZES = (64, 80, 96, 96, 112, 128)
 _FILTERS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.LANCZOS)
@@ -59,7 +59,7 @@ def plain_view(pool: Pool, i: int, size: int) -> View:
 
 
 def training_view(pool: Pool, i: int, size: int, seed: int = 0) -> View:
-    """View number i: scene i (the pool begins again at its end) with everything above drawn at random."""
+    """View number i: scene i (modulo the size of the pool) with everything above drawn at random."""
     rng = np.random.default_rng([11, seed, i])
     here = i % len(pool)
     image, objects = np.array(pool.images[here]), np.array(pool.objects[here])

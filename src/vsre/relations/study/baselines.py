@@ -1,9 +1,9 @@
-"""Published rules for left, right, above and below, as the ones to compare with.
+"""Published rules for left, right, above and below, to compare with.
 
-VISOR (Gokhale et al. 2022, arXiv 2212.10015): the sign of the distance between the centres of two boxes. GenEval
-(Ghosh et al. 2023, arXiv 2310.11513, `relative_position` of its evaluation code): the distance shrunk by a tenth of the
-summed sizes on each axis, over its length; a relation holds beyond 0.5. GenEval measures in pixels; here boxes are
-fractions of the sides, since lists of boxes need not say the image's size.
+VISOR (Gokhale et al. 2022, arXiv 2212.10015): the sign of the distance between the centres of two boxes. GenEval (Ghosh
+et al. 2023, arXiv 2310.11513, `relative_position` of its evaluation code): the distance shrunk by a tenth of the summed
+sizes on each axis, over its length; a relation holds beyond 0.5. GenEval measures in pixels; here boxes are fractions
+of the sides, since lists of boxes need not give the image's size.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "above": ("above", "over"),
     "below": ("below",),
 }
-"""Direction -> the relations of VSR that say it."""
+"""Direction -> the relations of VSR that express it."""
 
 _SHRINK, _BEYOND = 0.1, 0.5
 
 
 def visor(subject: Array, object: Array, direction: str) -> Array:
-    """VISOR's evidence for the direction, (n,), of boxes (n, 4): it says so where the evidence is positive."""
+    """VISOR's evidence for the direction, (n,), from boxes (n, 4); positive if VISOR says that it holds."""
     axis, sign = DIRECTIONS[direction]
     return sign * _offset(subject, object)[:, axis]
 
 
 def geneval(subject: Array, object: Array, direction: str) -> Array:
-    """GenEval's evidence for the direction, (n,), of boxes (n, 4): it says so where the evidence is positive."""
+    """GenEval's evidence for the direction, (n,), from boxes (n, 4); positive if GenEval says that it holds."""
     axis, sign = DIRECTIONS[direction]
     offset = _offset(subject, object)
     sizes = (subject[:, 2:] - subject[:, :2]) + (object[:, 2:] - object[:, :2])

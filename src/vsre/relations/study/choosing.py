@@ -1,10 +1,10 @@
 """Choosing the thresholds of the rules on statements that people labelled.
 
-Every verdict that is right is worth 1 - price, every wrong one costs price, and the thresholds with the greatest sum
-are taken (the net benefit of decision-curve analysis, Vickers & Elkin 2006). A rule is thus widened as long as the
-verdicts it gains are right more often than `price`: what it says on the whole is right more often still. Unlike "the
-widest rule that reaches a precision" this does not hang on the luck of a few rows. An alternative that gains nothing,
-or gives fewer than `fewest` verdicts, is not used.
+Every correct verdict is worth 1 - price, every wrong one costs price, and the thresholds with the greatest sum are
+taken (the net benefit of decision-curve analysis, Vickers & Elkin 2006). A rule is thus widened as long as the verdicts
+it gains are right more often than `price`; all its verdicts together are right more often still. Unlike "the widest
+rule that reaches a precision", this does not depend on the luck of a few rows. An alternative that gains nothing, or
+gives fewer than `fewest` verdicts, is not used.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def choose_thresholds(
 def _choose(
     alternative: Alternative, pairs: Sequence[PhotoPair], right: Array, open_: Array, price: float, fewest: int
 ) -> tuple[Values, Array]:
-    """The best thresholds, or None, and the rows (n,) the alternative then speaks on."""
+    """The best thresholds, or None, and the rows (n,) on which the alternative then gives a verdict."""
     if not pairs:
         return None, open_
     grids, holds = [], []  # thresholds of each condition, and the rows (T, n) each lets through

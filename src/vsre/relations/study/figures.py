@@ -1,4 +1,4 @@
-"""Precision, recall and coverage of verdicts against labels, with intervals, beside the published rules."""
+"""Precision, recall and coverage of verdicts against labels, with intervals, alongside the published rules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vsre.relations.study.published import published
 from vsre.relations.study.rows import Judged
 
 PRIOR = 0.3
-"""A share of true statements that painters reach: precision is also given for it."""
+"""A share of true statements that painters reach: precision is also given for this share."""
 
 PRIOR_PRECISION = f"precision_if_{PRIOR:.0%}_true"
 SIGNS: dict[Side, int] = {"pass": 1, "fail": -1}
@@ -26,7 +26,7 @@ FRAMES: dict[Any, str] = {1: "the viewer's", 0: "the object's own", 2: "both"}
 
 
 def figures(judged: Judged, books: Sequence[RuleBook], *, resamples: int, seed: int) -> dict[str, Any]:
-    """`relations`, `rules`, `aims` and `published`: the figures of each, every one with its interval and n.
+    """The figures of `relations`, `rules`, `aims` and `published`, every one with its interval and n.
 
     `books` are the rules that judged, each a part of the rows; their forms are the same.
     """
@@ -115,7 +115,7 @@ def _aim(name: str, side: str, wanted: float, entry: dict[str, Any]) -> dict[str
 
 
 def _frames(judged: Judged) -> dict[str, dict[str, int]]:
-    """Verdicts on true statements about left and right, by the frame their annotators meant, where VSR says it."""
+    """Verdicts on true statements about left and right, by the frame that their annotators meant, if VSR gives it."""
     sides = set(FAMILIES["left"] + FAMILIES["right"])
     out: dict[str, dict[str, int]] = {}
     for row, verdict in zip(judged.rows, judged.verdicts, strict=True):

@@ -1,4 +1,4 @@
-"""What boxes hold beyond the rules: random forests on them, fitted on one half of the images and asked on the other."""
+"""What boxes hold beyond the rules: random forests on them, fitted on one half of the images, applied to the other."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def add_forest(judged: Judged, halves: Array, forms: Forms, *, seed: int = 0) -> None:
-    """Add the ranking "forest" to `judged.scores`: one forest for each rule, on its relations as the rule views them.
+    """Add the ranking "forest" to `judged.scores`: one forest per rule, on its relations as the rule views them.
 
-    The features are those of `diagnose.box_forest`. NaN where no rule serves the relation, where a row has not one box
-    each, and where the other half has labels of one kind only.
+    The features are those of `diagnose.box_forest`. NaN if no rule covers the relation, if a row does not have one box
+    each, and if the other half has labels of one kind only.
     """
     from sklearn.ensemble import RandomForestClassifier  # takes a second to import
 

@@ -1,4 +1,4 @@
-"""The published rules for left, right, above and below beside ours, on the same rows."""
+"""The published rules for left, right, above and below compared with ours, on the same rows."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from vsre.relations.study.rows import Judged
 
 
 def published(judged: Judged, image: Array, bootstrap: Bootstrap) -> list[dict[str, Any]]:
-    """The published rules on the rows of their relations, and ours on the same rows; left and right together last.
+    """The published rules on the rows of their relations, and ours on the same rows; left and right together come last.
 
-    `same_coverage` gives both as many rows to pass as the more silent of the two passes, those it is surest of by its
+    `same_coverage` lets both pass as many rows as the one that passes fewer, namely those that each is surest of by its
     own evidence: that needs no label. `gain` is our precision there minus theirs, resampled together.
     """
     one_each = np.array([row.labelled is not None for row in judged.rows])

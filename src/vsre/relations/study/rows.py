@@ -23,7 +23,7 @@ HALVES = 2
 
 
 def half(image_name: str) -> int:
-    """The half of the images, 0 or 1, that an image of this file name belongs to: by its hash, so always the same."""
+    """The half of the images, 0 or 1, that an image with this file name belongs to: by its hash, so always the same."""
     return hashlib.sha256(image_name.encode()).digest()[0] % HALVES
 
 
@@ -37,7 +37,7 @@ class Row:
 
     @property
     def labelled(self) -> Labelled | None:
-        """The statement for choosing thresholds; None where a class has no box or several."""
+        """The statement for choosing thresholds; None if a class has no box or several."""
         if len(self.subjects) != 1 or len(self.objects) != 1:
             return None
         pair = PhotoPair(Thing(self.subjects[0]), Thing(self.objects[0]))
@@ -45,7 +45,7 @@ class Row:
 
     @property
     def unanimous(self) -> bool | None:
-        """Whether no validator disagreed with the label; None where votes are not known."""
+        """Whether no validator disagreed with the label; None if votes are unknown."""
         audit: Any = self.triplet.provenance.get("audit") or {}
         against = audit.get("vote_false_validator_id" if self.triplet.label else "vote_true_validator_id")
         return None if against is None else not against
@@ -61,9 +61,9 @@ class Rows:
 
 @dataclass
 class Judged:
-    """Rows with their verdicts (n,) 1 PASS, -1 FAIL, 0 UNDECIDED, the evidence for PASS, and why there is none.
+    """Rows with their verdicts (n,): 1 PASS, -1 FAIL, 0 UNDECIDED; the evidence for PASS; and why there is no verdict.
 
-    `scores` holds further rankings of the rows (n,), higher is truer: a random forest's.
+    `scores` holds further rankings of the rows (n,), where higher is truer: a random forest's.
     """
 
     rows: list[Row]
@@ -92,7 +92,7 @@ def read_rows(files: Sequence[Path], boxes: Sequence[Path]) -> Rows:
 
     `boxes` are COCO instance annotations or lines of boxes (`sources.vsr.objects.read_objects`), found by the image's
     file name; a triplet from Parquet that has both its boxes keeps them. Each (image, caption) counts once. Raises
-    VsreError where a file is missing, nothing is usable, or no row has its boxes.
+    VsreError if a file is missing, nothing is usable, or no row has its boxes.
     """
     from vsre.sources.vsr.objects import ImageObjects, read_objects
 
@@ -110,7 +110,7 @@ def read_rows(files: Sequence[Path], boxes: Sequence[Path]) -> Rows:
             found.rows.append(Row(triplet, subjects, others))
     if not any(row.subjects and row.objects for row in found.rows):
         where = ", ".join(map(str, boxes)) or "the triplets themselves"
-        raise VsreError(f"none of the {len(found.rows)} rows has its boxes in {where}: do the image names agree?")
+        raise VsreError(f"none of the {len(found.rows)} rows has its boxes in {where}: do the image names match?")
     return found
 
 

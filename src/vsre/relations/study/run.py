@@ -43,12 +43,12 @@ def study(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[dict[str, Any], Thresholds | None]:
-    """Measure the rules on labelled statements: the figures, and the thresholds chosen on half 0.
+    """Measure the rules on labelled statements: returns the figures, and the thresholds chosen on half 0.
 
     With `fixed`, or with a file of `thresholds`, nothing is chosen: all rows are judged by those (`as_given`), and
-    those of half 1 are shown apart too (`half_1`), since the shipped thresholds were chosen on VSR's half 0.
-    `forest` adds what random forests on the same boxes reach at the same coverage, fitted on the other half. Raises
-    VsreError where rows or boxes cannot be read (`rows.read_rows`), and where a half holds too little to choose.
+    those of half 1 are also shown separately (`half_1`), since the shipped thresholds were chosen on VSR's half 0.
+    `forest` adds what random forests on the same boxes, fitted on the other half, reach at the same coverage. Raises
+    VsreError if rows or boxes cannot be read (`rows.read_rows`), and if a half holds too little to choose on.
     """
     found = read_rows(triplets, boxes)
     rows, halves = found.rows, np.array([half(r.triplet.image_name) for r in found.rows])
@@ -87,7 +87,7 @@ def study(
 
 
 def judge_rows(rows: Sequence[Row], books: Sequence[RuleBook], halves: Array) -> Judged:
-    """Every row judged by the rules for its half; what cannot be judged is UNDECIDED and says why."""
+    """Judge every row by the rules for its half; what cannot be judged is UNDECIDED and says why."""
     verdicts, lead, reasons = np.zeros(len(rows), int), np.full(len(rows), NO), []
     for i, (row, h) in enumerate(zip(rows, halves, strict=True)):
         relation, one = row.triplet.relation, row.labelled

@@ -14,8 +14,8 @@ from vsre.relations.rule_forms import SIDES
 TITLES = {
     "held_out": "held out: thresholds chosen on half 0, reported on half 1",
     "two_fold": "two-fold: each half judged by the thresholds chosen on the other",
-    "half_1": "thresholds as given, on half 1: of VSR's photos those that chose no shipped threshold",
-    "as_given": "thresholds as given, on all rows (of VSR's photos half chose the shipped ones)",
+    "half_1": "thresholds as given, on half 1: the VSR photos on which no shipped threshold was chosen",
+    "as_given": "thresholds as given, on all rows (the shipped ones were chosen on half of VSR's photos)",
 }
 
 Figures = Mapping[str, Any]
@@ -103,7 +103,7 @@ def _relations(part: Figures, group: str, title: str) -> Table:
 
 
 def _undecided(part: Figures) -> Table:
-    """What boxes leave UNDECIDED whatever they look like, and what they lack."""
+    """What boxes leave UNDECIDED however they lie, and what they lack."""
     table = _table("verdict", "boxes lack", "relations (rows)", title="left UNDECIDED by boxes alone")
     groups: dict[tuple[str, str], list[str]] = {}
     for name, entry in sorted(part["relations"].items(), key=lambda item: -item[1]["n"]):

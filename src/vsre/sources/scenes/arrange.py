@@ -1,9 +1,7 @@
-"""Arrangements of two things: side by side, one behind the other, stacked, contained, hanging above, and so
-on.
+"""Arrangements of two things: side by side, one behind the other, stacked, contained, hanging above, and so on.
 
-An arrangement draws (subject, object) placed in an otherwise empty scene, or None where these classes or this
-draw do not allow it. It only proposes: whether a statement is true of the result is for `relations.geometry`
-to say.
+An arrangement draws (subject, object) placed in an otherwise empty scene, or None if these classes or this draw do not
+allow it. It only proposes: whether a statement is true of the result is up to `relations.geometry`.
 """
 
 from __future__ import annotations
@@ -50,7 +48,7 @@ def _abreast(rng: Random, a: Placed, b: Placed, gap: float) -> Two | None:
 
 
 def side(least: float, most: float, *, nearest: float = 1.05, farthest: float = 1.5) -> Arrangement:
-    """Side by side on one base line, so far apart (fractions of the picture)."""
+    """Side by side on one base line, with a gap of `least` to `most` (fractions of the picture)."""
 
     def arrange(rng: Random, a: str, b: str) -> Two | None:
         z = rng.uniform(nearest, farthest)
@@ -60,9 +58,7 @@ def side(least: float, most: float, *, nearest: float = 1.05, farthest: float = 
 
 
 def facing(toward: bool, *, both: bool = False, least: float = 0.03, most: float = 0.3) -> Arrangement:
-    """Side by side, the subject looking at the object (or away from it); `both`: each looking at the
-    other.
-    """
+    """Side by side, the subject looking at the object (or away from it); `both`: each looking at the other."""
 
     def arrange(rng: Random, a: str, b: str) -> Two | None:
         z = rng.uniform(1.15, 1.6)
@@ -96,7 +92,7 @@ def queue(least: float = 0.02, most: float = 0.15) -> Arrangement:
 
 
 def _profile(placed: Placed, right: bool, size: int = 192) -> tuple[NDArray[np.float64], int]:
-    """Per row of the picture the outermost x (fractions) of a thing on one side, and its first row."""
+    """The outermost x (fractions) of a thing on one side, per row of the picture, and its first row."""
     x0, y0, x1, y1 = placed.box
     w, h = max(2, round((x1 - x0) * size)), max(2, round((y1 - y0) * size))
     shape = solid(placed.sprite, placed.flip, placed.angle, w, h)
@@ -126,7 +122,7 @@ def touching(rng: Random, a: str, b: str) -> Two | None:
 
 
 def depth(subject_near: bool, *, overlap: tuple[float, float] = (0.1, 0.7)) -> Arrangement:
-    """One before the other, the nearer hiding a part of the farther."""
+    """One in front of the other, the nearer hiding a part of the farther."""
 
     def arrange(rng: Random, a: str, b: str) -> Two | None:
         z = rng.uniform(1.0, 1.12)

@@ -22,7 +22,7 @@ _TILE = 256
 
 @lru_cache(maxsize=4)
 def _noise(softness: float) -> Pixels:
-    """A seamless tile of noise in several grains, (256, 256), mean 0, deviation 1; 2 is cloud, 1 is sand."""
+    """A seamless tile of noise at several scales, (256, 256), mean 0, standard deviation 1; 2 is cloud, 1 is sand."""
     rng = np.random.default_rng(7)
     frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(_TILE), np.fft.fftfreq(_TILE)))
     spectrum = np.fft.fft2(rng.standard_normal((_TILE, _TILE))) / np.maximum(frequency, 1 / _TILE) ** softness
@@ -33,9 +33,8 @@ def _noise(softness: float) -> Pixels:
 
 @lru_cache(maxsize=8)
 def _ground_grid(size: int) -> tuple[Pixels, Pixels, Pixels]:
-    """For the rows below the horizon: (u, v) on the ground, where v is distance, and nearness 0..1; each
-    (rows, size).
-    """
+    """For the rows below the horizon: (u, v) on the ground, where v is distance, and nearness 0..1; each (rows,
+    size)."""
     first = round(HORIZON * size)
     t = ((np.arange(first, size, dtype=np.float32) + 0.5) / size - HORIZON) / (1 - HORIZON)
     distance = (1 / (t + 0.12)).astype(np.float32)
@@ -138,7 +137,7 @@ BACKGROUNDS: tuple[str, ...] = tuple(_KINDS)
 
 @lru_cache(maxsize=32)
 def background(kind: str, seed: int, size: int) -> NDArray[np.uint8]:
-    """The empty place, (size, size, 3) uint8; the same kind and seed give the same picture at every size."""
+    """The empty background, (size, size, 3) uint8; the same kind and seed give the same picture at every size."""
     rng = random.Random(f"{kind}/{seed}")
     light = np.array([rng.uniform(0.93, 1.05)] * 3, dtype=np.float32)
     warmth = rng.uniform(-0.03, 0.03)

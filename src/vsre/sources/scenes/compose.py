@@ -35,7 +35,7 @@ Recipe = tuple[tuple[Arrangement, ...], tuple[Arrangement, ...]]
 
 _CLOSE = side(0.015, 0.06)
 _APART = side(0.07, 0.3)
-# As small as what is far apart must be, so that size does not give nearness away.
+# As small as things far apart must be, so that size does not give nearness away.
 _CLOSE_SMALL = side(0.015, 0.06, nearest=1.5, farthest=2.0)
 _FAR = side(0.36, 0.6, nearest=1.5, farthest=2.0)
 _ON, _CARRIES = stacked(True), stacked(False)
@@ -117,7 +117,7 @@ RECIPES: dict[str, Recipe] = {
 """Relation -> (arrangements that may make it true, arrangements that may make it false)."""
 
 DRAWABLE: tuple[str, ...] = tuple(sorted(RECIPES))
-"""The relations of which scenes are drawn and captions emitted."""
+"""The relations for which scenes are drawn and captions emitted."""
 
 assert set(RECIPES) == set(PREDICATES)
 
@@ -137,9 +137,9 @@ def draw_scene_for(
 ) -> Scene | None:
     """A scene of which "SUBJECT RELATION OBJECT" is plainly true (`label`) or plainly false.
 
-    None where these classes do not allow it (nothing is inside an apple) or `tries` draws did not succeed.
-    `extras` are the classes of the other things, else drawn at random; one for which no free place is found
-    makes the draw fail. Raises VsreError when the relation cannot be drawn.
+    None if these classes do not allow it (nothing is inside an apple) or none of `tries` draws succeeded. `extras` are
+    the classes of the other things, drawn at random by default; if no free place is found for one, the draw fails.
+    Raises VsreError if the relation cannot be drawn.
     """
     if relation not in RECIPES:
         raise VsreError(f"{relation!r} cannot be drawn. The embedded world knows {', '.join(DRAWABLE)}.")
@@ -164,7 +164,7 @@ def _other_names(rng: Random, two: Two, count: int) -> list[str]:
 
 
 def with_extras(rng: Random, placed: Sequence[Placed], names: Sequence[str]) -> tuple[Placed, ...] | None:
-    """The things and further ones at free places, or None where there is no room."""
+    """The things and further ones at free places, or None if there is no room."""
     objects = list(placed)
     for name in names:
         extra = _free_place(rng, name, objects)
@@ -187,7 +187,7 @@ def _free_place(rng: Random, name: str, objects: Sequence[Placed], *, draws: int
 
 
 def _clear(a: Box, a_depth: float, b: Box, b_depth: float) -> bool:
-    """Neither hides much of the other, and where they overlap one is plainly behind the other."""
+    """Whether neither hides much of the other and, if they overlap, one is plainly behind the other."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
         return True
@@ -217,8 +217,8 @@ def scene_stream(
 ) -> Iterator[Scene]:
     """Endless random scenes, number `start` onwards; the same seed, split and number give the same scene.
 
-    No scene of a written data set is among them: those are drawn from random numbers of their own. `exclude`:
-    classes that must not be seen, such as the test classes of a concept-disjoint world.
+    No scene of a written data set is among them: those are drawn from other random numbers. `exclude`: classes that
+    must not be seen, such as the test classes of a concept-disjoint world.
     """
     classes = [c for c in CLASSES if c not in set(exclude)]
     number = start

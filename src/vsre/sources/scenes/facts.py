@@ -15,9 +15,8 @@ _ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One thing: its class, the cell of a 3 x 3 grid its middle is in ("top left"), its rank in depth (0 is
-    nearest).
-    """
+    """One thing: its class, the cell of a 3 x 3 grid that its centre is in ("top left"), its rank in depth (0 is
+    nearest)."""
 
     name: str
     row: str

@@ -1,4 +1,4 @@
-"""One thing put into a scene: of a class, at a depth, in some direction."""
+"""One thing placed in a scene: of a class, at a depth, in some direction."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def fresh(rng: Random, name: str, z: float, *, scale: float = 1.0, **changes: ob
 
 
 def stepped(size: float) -> float:
-    """The next smaller of a ladder of sizes 3 % apart, so that drawn sprites can be kept and used again."""
+    """The next smaller size on a ladder of sizes 3 % apart, so that drawn sprites can be kept and used again."""
     return 1.03 ** math.floor(math.log(size, 1.03) + 1e-6)
 
 
 def aligned(placed: Placed, axis: float) -> Placed:
-    """Turned so that its long side has this direction (degrees)."""
+    """The thing turned so that its long side has this direction (degrees)."""
     now = placed.axis
     return placed if now is None else placed.moved(angle=(placed.angle + axis - now) % 360)
 
 
 def fits(*placed: Placed) -> bool:
-    """Do all stand wholly inside the picture?"""
+    """Whether all are entirely inside the picture."""
     return all(
         x0 >= EDGE and y0 >= EDGE and x1 <= 1 - EDGE and y1 <= 1 - EDGE for x0, y0, x1, y1 in (p.box for p in placed)
     )

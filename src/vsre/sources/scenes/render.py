@@ -73,7 +73,7 @@ def _draw_shelf(canvas: Image.Image, placed: Placed, size: int) -> None:
 
 
 def opening(placed: Placed) -> Box | None:
-    """The region in which things inside a container are seen, None for what holds nothing."""
+    """The region in which things inside a container are seen; None if it holds nothing."""
     shape = placed.sprite.opening
     return placed.region(shape.x0, shape.y0, shape.x1, shape.y1) if shape else None
 
@@ -183,7 +183,7 @@ def masks(scene: Scene, size: int | None = None) -> NDArray[np.uint8]:
 
 
 def mask_box(mask: Mask) -> tuple[int, int, int, int] | None:
-    """x0, y0, x1, y1 in pixels (x1 and y1 exclusive) of a mask, None when it is empty."""
+    """x0, y0, x1, y1 in pixels (x1 and y1 exclusive) of a mask; None if it is empty."""
     rows, columns = np.nonzero(mask.any(axis=1))[0], np.nonzero(mask.any(axis=0))[0]
     if not len(rows):
         return None

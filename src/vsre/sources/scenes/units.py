@@ -1,8 +1,7 @@
 """Units: two scenes of the same classes, and the captions that are true of one and false of the other.
 
-As in VSR, every caption has one true and one false image; both belong to one unit and so to one side of every
-split. Whatever text alone says about a caption is therefore true and false equally often: a blind model is at
-chance.
+As in VSR, every caption has one true and one false image; both belong to one unit and so to the same side of every
+split. Whatever text alone says about a caption is therefore true and false equally often: a blind model is at chance.
 """
 
 from __future__ import annotations
@@ -45,13 +44,13 @@ RARE = frozenset(
 """Relations that few units show unless drawn for them."""
 
 TURNS = (*DRAWABLE, *sorted(RARE))
-"""The relations for which units are drawn, in turn: the rare ones twice a round."""
+"""The relations for which units are drawn, in turn; the rare ones twice per round."""
 
 ObjectRange = tuple[int, int]
-"""The least and the most things that a scene shows."""
+"""The minimum and maximum number of things in a scene."""
 
 MOST_OBJECTS = 6
-"""So many things find room; of seven most relations cannot be drawn any more."""
+"""There is room for this many; with seven, most relations can no longer be drawn."""
 
 _SHARES = (0.7, 0.1)
 _LEAST_VISIBLE = 0.5
@@ -85,9 +84,7 @@ def _ability(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def concept_splits() -> dict[str, str]:
-    """Class -> split in the concept-disjoint world: of each kind (containers, supports ...) some in every
-    split.
-    """
+    """Class -> split in the concept-disjoint world; every split has some of each kind (containers, supports ...)."""
     splits: dict[str, str] = {}
     groups: dict[str, list[str]] = {}
     for name in sorted(CLASSES, key=lambda n: (_chance(n), n)):
@@ -119,7 +116,7 @@ class World:
         return tuple(c for c in CLASSES if concept_splits()[c] == self.split)
 
     def speaks_of(self, a: str, b: str) -> bool:
-        """May a caption name these two together?"""
+        """Whether a caption may name these two together."""
         if self.protocol == "caption-disjoint":
             return split_of_pair(a, b) == self.split
         return concept_splits()[a] == concept_splits()[b] == self.split
@@ -127,8 +124,7 @@ class World:
 
 @dataclass(frozen=True)
 class Unit:
-    """Two scenes, their masks, and the statements decided in both with opposite truth (here: the truth in the
-    first).
+    """Two scenes, their masks, and the statements decided in both with opposite truth (here: the truth in the first).
 
     `target` is the statement for which the unit was drawn; it comes first.
     """
@@ -143,7 +139,7 @@ class Unit:
 
 
 def decided(scene: Scene) -> dict[Statement, bool]:
-    """Everything that can be said of a scene without dispute: statement -> truth."""
+    """Everything that can be said about a scene without dispute: statement -> truth."""
     facts: dict[Statement, bool] = {}
     for a, b, pair in scene.pairs():
         for relation in DRAWABLE:
@@ -154,7 +150,7 @@ def decided(scene: Scene) -> dict[Statement, bool]:
 
 
 def _seen(scene: Scene) -> list[Shape] | None:
-    """The shapes, or None when something in the scene is too small or too hidden to be recognised."""
+    """The shapes, or None if something in the scene is too small or too hidden to be recognised."""
     found = shapes(scene)
     for placed, shape in zip(scene.objects, found, strict=True):
         x0, y0, x1, y1 = placed.box
@@ -164,7 +160,7 @@ def _seen(scene: Scene) -> list[Shape] | None:
 
 
 def check_objects(objects: ObjectRange) -> ObjectRange:
-    """The same range; raises VsreError for one that no scene can have."""
+    """The same range; raises VsreError if no scene can have it."""
     least, most = objects
     if not 2 <= least <= most <= MOST_OBJECTS:
         raise VsreError(
@@ -178,16 +174,16 @@ def draw_unit(
 ) -> Unit | None:
     """Unit number `index` of a split: the same arguments give the same unit.
 
-    Relations take turns; where the split's classes cannot show the relation whose turn it is, the next one is
-    tried. Both scenes have as many things, any number of `objects` being as likely; the default is 2 to 5, most often
-    3 or 4. Where they find no room the unit is drawn again, with as many. None when nothing could be drawn.
+    Relations take turns; if the split's classes cannot show the relation whose turn it is, the next one is tried. Both
+    scenes have equally many things, every number in `objects` being equally likely; the default is 2 to 5, most often 3
+    or 4. If there is no room for them, the unit is drawn again with as many. None if nothing could be drawn.
     """
     rng = Random(f"unit/{world.protocol}/{world.split}/{seed}/{index}")
-    # Drawn once and apart: attempts that fail for want of room must not make crowded scenes rarer than asked.
+    # Drawn once and separately: attempts that fail for lack of room must not make crowded scenes rarer than asked.
     count = objects and Random(f"objects/{world.protocol}/{world.split}/{seed}/{index}").randint(
         *check_objects(objects)
     )
-    tries = attempts if count is None else 4 * attempts  # else what needs room would be drawn of other relations
+    tries = attempts if count is None else 4 * attempts  # else relations that need room would give way to others
     turn = index % len(TURNS)
     for relation in (*TURNS[turn:], *TURNS[:turn]):
         for _ in range(tries):
@@ -236,7 +232,7 @@ def _possible(rng: Random, subject: str, relation: str, object: str) -> bool:
 
 
 def _extras(world: World, rng: Random, subject: str, object: str, count: int) -> Sequence[str]:
-    """Further classes; rather such as the split may speak of together with the subject or the object."""
+    """Further classes, only those that the split may speak of together with the subject or the object."""
     others = [c for c in world.classes() if c not in (subject, object)]
     related = [c for c in others if world.speaks_of(c, subject) or world.speaks_of(c, object)]
     return rng.sample(related, min(count, len(related)))

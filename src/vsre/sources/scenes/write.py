@@ -3,7 +3,7 @@
 OUT/annotations/PROTOCOL/{train,dev,test}.jsonl   captions as VSR publishes them
 OUT/images/*.jpg
 OUT/instances.json                                COCO instances: visible boxes, masks as run lengths
-OUT/scenes.jsonl                                  the exact scenes, one line an image
+OUT/scenes.jsonl                                  the exact scenes, one line per image
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from vsre.sources.scenes.units import SPLITS, ObjectRange, Statement, World, che
 
 CAPTIONS_PER_IMAGE = 12
 MOST_ABOVE_MEAN = 1.5
-"""How many times the mean count of a relation any single one may reach."""
+"""How many times the mean count of a relation the count of any single one may reach."""
 
 _SPLIT_DIGIT = {name: number for number, name in enumerate(SPLITS, start=1)}
 
@@ -66,7 +66,7 @@ def _instances(scene: Scene, found: list[Shape], image_id: int) -> list[dict[str
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What one unit adds to the files; lists of two are of its two images."""
+    """What one unit adds to the files; lists of two have one entry for each of its images."""
 
     jpegs: list[bytes]
     scenes: list[dict[str, Any]]
@@ -89,7 +89,7 @@ def _draw(index: int, how: _Settings) -> _Drawn | None:
     unit = draw_unit(how.world, how.seed, index, size=how.size, objects=how.objects)
     if unit is None:
         return None
-    use_style(how.style)  # for the pixels only: what is where, and what is true, is Twemoji's
+    use_style(how.style)  # for the pixels only: positions and truth are those of Twemoji's drawings
     jpegs = [encode(scene) for scene in unit.scenes]
     use_style("twemoji")
     numbers = [image_number(how.world.split, index, which) for which in (0, 1)]
@@ -104,7 +104,7 @@ def _draw(index: int, how: _Settings) -> _Drawn | None:
 def _select(statements: list[tuple[Statement, bool]], counts: Counter[str]) -> list[tuple[Statement, bool]]:
     """The target and the statements of the relations that are rarest so far, at most CAPTIONS_PER_IMAGE.
 
-    A relation that is far commoner than the mean waits until the others have caught up.
+    A relation that is far more common than the mean waits until the others have caught up.
     """
     chosen, rest = statements[:1], statements[1:]
     counts[chosen[0][0][1]] += 1
@@ -163,12 +163,12 @@ def write_world(
 ) -> dict[str, Any]:
     """Draw a world and write it under `out`; returns (and writes to summary.json) what was made.
 
-    A unit is two images. `test_style` is the art style of the test split (sprites.STYLES). `objects` says for a split
-    how many things its scenes have, as the least and the most (see `draw_unit`). `test_as` is a split and a number: the
-    test split is drawn as that one's units from this number on, such as what training never reached of its own classes
-    and captions. `progress(done, total)` is called after each. The files depend on the other arguments only, not on
-    `workers`. Raises VsreError where `out` already holds a world, for a size beyond `images.SIDES`, and where `objects`
-    asks for what no scene can have.
+    A unit is two images. `test_style` is the art style of the test split (sprites.STYLES). `objects` gives, by split,
+    the minimum and maximum number of things in its scenes (see `draw_unit`). `test_as` is a split and a number: the
+    test split is drawn as that split's units from this number on, for example those of training's own classes and
+    captions that it never reached. `progress(done, total)` is called after each. The files depend on the other
+    arguments only, not on `workers`. Raises VsreError if `out` already holds a world, for a size beyond `images.SIDES`,
+    and if `objects` asks for what no scene can have.
     """
     out = Path(out)
     check_side(size)
@@ -248,7 +248,7 @@ def _summary(
 
 
 def _blind_floor(train: list[dict[str, Any]], test: list[dict[str, Any]]) -> dict[str, float]:
-    """What each guesser reaches that sees no picture; nothing where a split is empty."""
+    """What each guesser that sees no picture reaches; empty if a split is empty."""
     from vsre.diagnose.blind import FITTED, Statement, blind_floor  # the one definition, which knows no scenes
 
     if not train or not test:

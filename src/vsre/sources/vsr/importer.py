@@ -18,7 +18,7 @@ from vsre.sources.vsr.set_aside import SetAside
 from vsre.triplets import Triplet, write_triplets
 
 Annotations = str | Path | Sequence[Path] | Mapping[str, Sequence[Path]]
-"""A folder, files, or the files of each split by its name."""
+"""A folder, files, or the files of each split by name."""
 
 SPLITS: dict[str, dict[str, tuple[str, ...]]] = {
     "random": {name: (f"random/{name}.jsonl",) for name in ("train", "dev", "test")},
@@ -29,15 +29,15 @@ SPLITS: dict[str, dict[str, tuple[str, ...]]] = {
         "test": ("zeroshot/test.jsonl",),
     },
 }
-"""The published splits, and the turn-s of arXiv 2412.18224 (section 4), as the files each is made of."""
+"""The published splits, and turn-s of arXiv 2412.18224 (section 4), as the files each is made of."""
 
 
 def find_splits(annotations: Annotations, split: str | None = None) -> dict[str, list[Path]]:
     """The annotation files of each split, by the split's name (train, dev, test).
 
-    `annotations` is a folder or a list of files; a mapping is taken as it is. With `split`, one of SPLITS,
-    the folder is laid out as published (random/train.jsonl ... zeroshot/test.jsonl); without, every JSONL
-    file in it is a split of the file's name. Raises VsreError where a file is missing, naming it.
+    `annotations` is a folder or a list of files; a mapping is taken as it is. With `split`, one of SPLITS, the folder
+    is laid out as published (random/train.jsonl ... zeroshot/test.jsonl); without, every JSONL file in it is a split
+    with the file's name. Raises VsreError if a file is missing, naming it.
     """
     if isinstance(annotations, Mapping):
         return {name: [Path(file) for file in files] for name, files in annotations.items()}
@@ -77,13 +77,13 @@ def import_vsr(
 ) -> dict[str, Any]:
     """Write OUT/SPLIT/*.parquet for each split, OUT/set_aside.jsonl and OUT/summary.json; returns the last.
 
-    `annotations` and `split` are as in `find_splits`, `images` and `instances` as in `read_vsr`. Where
-    there are a train and a test split, `protocol` (see `protocols.PROTOCOLS`) takes rows from train; the
-    other splits stay as they are, and how much of each stands in the written training data is in the
-    summary as `overlap`. Rows whose picture is missing are held out like the others: a training set does
-    not depend on which test pictures are at hand. `progress` is called with a split's name, the number of
-    the image at hand and of the images in all. Killed and started again, it starts over. Raises VsreError
-    where a file or folder is missing, where OUT holds splits of another import, or where no row is usable.
+    `annotations` and `split` are as in `find_splits`, `images` and `instances` as in `read_vsr`. If there are a train
+    and a test split, `protocol` (see `protocols.PROTOCOLS`) removes rows from train; the other splits stay as they are,
+    and the summary says as `overlap` how much of each appears in the written training data. Rows whose picture is
+    missing are held out like the others: a training set does not depend on which test pictures are available.
+    `progress` is called with a split's name, the number of the current image and the number of images in all. Killed
+    and started again, it starts over. Raises VsreError if a file or folder is missing, if OUT holds splits of another
+    import, or if no row is usable.
     """
     out, chosen = Path(out), protocol_named(protocol)
     splits = find_splits(annotations, split)
@@ -145,7 +145,7 @@ def import_vsr(
 
 
 class Tally:
-    """Counts of a stream of triplets whose images stand together."""
+    """Counts of a stream of triplets in which those of one image are adjacent."""
 
     def __init__(self) -> None:
         self.triplets = self.images = self.true = self.both_boxes = 0
@@ -162,7 +162,7 @@ class Tally:
 
 
 def summary_table(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The header and rows of a table for people, one row a split, from the summary of `import_vsr`."""
+    """The header and rows of a table for people, one row per split, from the summary of `import_vsr`."""
     header = [
         "split",
         "rows",
@@ -199,7 +199,7 @@ def _named(progress: Callable[[str, int, int], None] | None, name: str) -> Progr
 
 
 def _refuse_other_splits(out: Path, splits: Collection[str]) -> None:
-    """A split folder left from another import would be read as part of this data set."""
+    """Raise VsreError for a split folder of another import, which would be read as part of this data set."""
     others = sorted({file.parent.name for file in out.glob("*/*.parquet")} - set(splits))
     if others:
         raise VsreError(f"{out}: holds other splits ({', '.join(others)}). Delete them or choose another folder.")

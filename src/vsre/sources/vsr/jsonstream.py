@@ -1,8 +1,7 @@
 """Reading the arrays of one large JSON object element by element.
 
-COCO's `instances_train2017.json` is one line of 450 MB and becomes several gigabytes of Python objects.
-Read this way a file of that size and shape adds about 40 MB, what is kept of it included, and takes 12 s on
-one core.
+COCO's `instances_train2017.json` is one line of 450 MB and becomes several gigabytes of Python objects. Read this way,
+a file of that size and shape adds about 40 MB, including what is kept of it, and takes 12 s on one core.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _SPACE = " \t\r\n"
 
 
 class JsonWindow:
-    """A sliding view of a text file: `text[at:]` is what has been read and not yet used."""
+    """A sliding window over a text file: `text[at:]` is what has been read and not yet used."""
 
     def __init__(self, file: TextIO, name: str) -> None:
         self.file, self.name = file, name
@@ -29,14 +28,14 @@ class JsonWindow:
         self.decode = json.JSONDecoder().raw_decode
 
     def more(self) -> bool:
-        """Read on, as much again as is unused; False at the end of the file."""
+        """Read on, at least as much again as is unused; False at the end of the file."""
         new = self.file.read(max(_WINDOW, len(self.text) - self.at))
         self.used += self.at
         self.text, self.at = self.text[self.at :] + new, 0
         return bool(new)
 
     def peek(self) -> str:
-        """The next character that is not space, without using it; empty at the end of the file."""
+        """The next non-space character, without using it; empty at the end of the file."""
         while True:
             while self.at < len(self.text) and self.text[self.at] in _SPACE:
                 self.at += 1
@@ -59,7 +58,7 @@ class JsonWindow:
             try:
                 found, end = self.decode(self.text, self.at)
             except (ValueError, RecursionError) as error:
-                # Either the value goes on beyond the window or it is no JSON: only more text can tell.
+                # Either the value goes on beyond the window or it is not JSON: only more text can tell.
                 if len(self.text) - self.at > _LARGEST_VALUE or not self.more():
                     raise self.broken(str(error)) from error
                 continue
@@ -76,7 +75,7 @@ class JsonWindow:
 def stream_arrays(file: TextIO, name: str, wanted: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
     """(key, element) for each element of the arrays of one JSON object whose key is wanted, in file order.
 
-    `name` stands for the file in messages. Raises VsreError where the text is not JSON or not an object.
+    `name` is what messages call the file. Raises VsreError if the text is not JSON or not an object.
     """
     window = JsonWindow(file, name)
     window.take("{")

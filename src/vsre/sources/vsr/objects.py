@@ -1,4 +1,4 @@
-"""The objects of COCO images: the boxes of the images one asks for, and the box of a named thing."""
+"""The objects of COCO images: the boxes of the wanted images, and the box of a named thing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST_LINE = 1 << 16
 class ImageObjects:
     """The objects of one image: (class, box) pairs; a box that lies outside the image is None.
 
-    `width` and `height` are the pixels the annotations were made on, 0 where the file does not say.
+    `width` and `height` are those of the picture that was annotated, in pixels, 0 if the file does not say.
     """
 
     width: int = 0
@@ -33,10 +33,10 @@ class ImageObjects:
     objects: list[tuple[str, Box | None]] = field(default_factory=list)
 
     def upright(self, width: int, height: int, orientation: int) -> ImageObjects | None:
-        """These objects in the frame of the upright picture, or None where their frame cannot be told.
+        """These objects in the frame of the upright picture, or None if their frame cannot be determined.
 
-        `width` and `height` are the upright picture's; `orientation` is the EXIF value of the stored file.
-        Boxes made on the upright picture stay as they are; those made on the stored one turn with it.
+        `width` and `height` are the upright picture's; `orientation` is the EXIF value of the stored file. Boxes made
+        on the upright picture stay as they are; those made on the stored one turn with it.
         """
         if not self.width or not self.height:
             return None if turns_sideways(orientation) else self
@@ -48,7 +48,7 @@ class ImageObjects:
         return self if _same_shape(*declared, width, height) else None
 
     def only_box(self, name: str) -> tuple[Box | None, str]:
-        """The box of the one object of this class, and BOX_KNOWN or why there is none."""
+        """The box of the only object of this class, and BOX_KNOWN or why there is none."""
         boxes = [box for found, box in self.objects if found == name]
         if not boxes:
             return None, "no box of this class"
@@ -58,12 +58,11 @@ class ImageObjects:
 
 
 def read_objects(files: Sequence[Path], wanted: Collection[str]) -> dict[str, ImageObjects]:
-    """The objects of the wanted images (by file name), each file read once and streamed.
+    """The objects of the wanted images (by file name); each file is read once, streaming.
 
-    Files are COCO instance annotations (`instances_train2017.json`) or JSON Lines with `image` and `boxes`
-    ([class, x0, y0, x1, y1] as fractions, one image a line); either may be gzipped. Crowd regions are left
-    out. An image that stands in several files keeps the objects of the first. Raises VsreError for a file
-    that is missing or neither of the two.
+    Files are COCO instance annotations (`instances_train2017.json`) or JSON Lines with `image` and `boxes` ([class, x0,
+    y0, x1, y1] as fractions, one image per line); either may be gzipped. Crowd regions are left out. An image that is
+    in several files keeps the objects of the first. Raises VsreError for a file that is missing or neither of the two.
     """
     found: dict[str, ImageObjects] = {}
     for path in files:
@@ -128,7 +127,7 @@ def _read_coco(path: Path, wanted: Collection[str]) -> dict[str, ImageObjects]:
                 raise VsreError(f"{path}: an entry of `{section}` is not as in COCO: {error!r}.") from error
     if not {"images", "categories"} <= sections:
         raise VsreError(
-            f"{path}: no COCO instance annotations (they hold `images`, `annotations` and `categories`), "
+            f"{path}: neither COCO instance annotations (with `images`, `annotations` and `categories`) "
             "nor lines with `image` and `boxes`."
         )
     for image_id, class_id, box in kept:
@@ -146,7 +145,7 @@ def _pixels(value: Any) -> int:
 
 
 def _fractions(bbox: Any, width: int, height: int) -> Box | None:
-    """COCO's [x, y, width, height] in pixels as clipped fractions; None where nothing is left of it."""
+    """COCO's [x, y, width, height] in pixels as clipped fractions; None if nothing is left of it."""
     try:
         x, y, w, h = (float(v) for v in bbox)
         return _clip(x / width, y / height, (x + w) / width, (y + h) / height)
@@ -163,5 +162,5 @@ def _clip(x0: float, y0: float, x1: float, y1: float) -> Box | None:
 
 
 def _same_shape(w0: int, h0: int, w1: int, h1: int) -> bool:
-    """Whether two sizes have the same aspect: a copy of a photo made smaller keeps its fractions."""
+    """Whether two sizes have the same aspect ratio: a smaller copy of a photo keeps its fractions."""
     return abs(w0 * h1 - w1 * h0) <= _SIDES_AGREE * w1 * h0

@@ -20,7 +20,7 @@ from vsre.sources.vsr.set_aside import SetAside
 from vsre.triplets import Box, Triplet, image_content_id
 
 Progress = Callable[[int, int], None]
-"""Called with the number of the image at hand, from 1, and of the images in all."""
+"""Called with the number of the current image, from 1, and the number of images in all."""
 
 
 _Place = tuple[Path, int]
@@ -28,14 +28,15 @@ _Place = tuple[Path, int]
 
 
 class PictureMissing(VsreError):
-    """An image that a row names is in no image folder."""
+    """An image that a row names is in none of the image folders."""
 
 
 @dataclass
 class ReadCounts:
-    """What a reading came to: all rows, unusable ones included, how many say again what an earlier row says, and the
-    files that EXIF turned. `boxes` counts the subjects and objects of the triplets: the box is known, or
-    why it is not.
+    """Counts of a reading: all rows, including unusable ones; how many repeat an earlier row; and the files that EXIF
+    turned.
+
+    `boxes` counts the subjects and objects of the triplets: the box is known, or why it is not.
     """
 
     rows: int = 0
@@ -46,11 +47,10 @@ class ReadCounts:
 
 @dataclass
 class RowIndex:
-    """Where the usable rows of some files stand, image by image: the order of reading, without the rows.
+    """Where the usable rows of some files are, image by image: the order of reading, without the rows.
 
-    `rows` counts all rows, unusable ones included.
-    `places[image]` lists (number of the file in `files`, row number, byte offset): about 200 bytes a row,
-    which is what a reading holds in memory.
+    `rows` counts all rows, including unusable ones. `places[image]` lists (number of the file in `files`, row number,
+    byte offset): about 200 bytes per row, which is what a reading holds in memory.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Picture:
 
 
 def index_rows(files: Sequence[Path], set_aside: SetAside, classes: Collection[str] = CATEGORY_ID.keys()) -> RowIndex:
-    """Check every row and note where the usable ones stand; raises VsreError for a missing file."""
+    """Check every row and note where the usable ones are; raises VsreError for a missing file."""
     index, before = RowIndex(), set_aside.total
     for number, path in enumerate(map(Path, files)):
         if not path.is_file():
@@ -94,11 +94,10 @@ def read_vsr(
 ) -> Iterator[Triplet]:
     """The triplets of VSR files as one split, the triplets of an image together, each (image, caption) once.
 
-    `images` are folders that hold the pictures (train2017 and val2017, or one that holds both folders);
-    None gives triplets without pictures, known by file name. `instances` are COCO instance annotations or
-    box lines (see `read_objects`); a box is given where the image has exactly one object of the class. Rows
-    that cannot be used go to `set_aside`; `counts` is filled while reading. Raises VsreError where a file
-    is missing or no row is usable.
+    `images` are folders that hold the pictures (train2017 and val2017, or one that holds both folders); None gives
+    triplets without pictures, known by file name. `instances` are COCO instance annotations or box lines (see
+    `read_objects`); a box is given if the image has exactly one object of the class. Rows that cannot be used go to
+    `set_aside`; `counts` is filled while reading. Raises VsreError if a file is missing or no row is usable.
     """
     set_aside = set_aside if set_aside is not None else SetAside()
     index = index_rows(annotations, set_aside, classes)
@@ -153,7 +152,7 @@ def read_index(
                 counts.turned_upright += picture.orientation != 1
             for row, rows in _merged(index, places, files, classes, set_aside):
                 triplet = _triplet(row, rows, picture, objects.get(name), split, origin, counts)
-                # The same picture may stand in the folder under two names.
+                # The same picture may be in the folder under two names.
                 known, first = seen.get(triplet.key, (None, rows[0]))
                 if known not in (None, row.label):
                     _contradicts(set_aside, rows, first, row.caption)
@@ -165,7 +164,7 @@ def read_index(
 
 
 def read_picture(path: Path) -> Picture:
-    """A picture file, decoded once to see that it can be; encoded anew only where EXIF turns it."""
+    """Read a picture file, decoding it once to check that it can be; it is re-encoded only if EXIF turns it."""
     open_header(path).close()
     data = path.read_bytes()
     with open_header(data, name=str(path)) as header:
@@ -183,7 +182,7 @@ def _merged(
     classes: Collection[str],
     set_aside: SetAside,
 ) -> Iterator[tuple[Row, list[_Place]]]:
-    """The rows of one image, each caption once, with every place it stands in."""
+    """The rows of one image, each caption once, with every place it appears in."""
     merged: dict[str, tuple[Row, list[_Place]]] = {}
     for number, row_number, offset in places:
         place = index.files[number], row_number

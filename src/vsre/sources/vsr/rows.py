@@ -1,9 +1,9 @@
-"""One line of a VSR file: what it holds, checked, and what is wrong with it where it cannot be used.
+"""One line of a VSR file: its content, checked, and what is wrong with it if it cannot be used.
 
-The published files have traps (found by an audit of all six): votes are strings in today's files and lists
-in older ones; `subj` has lost first letters ("orse", "ot dog"), so subject and object are read from the
-caption; and `reference_frame` is set on true left/right rows only, so it gives the label away. It is kept
-with the votes under `audit` in the provenance, which no model is shown.
+The published files have traps (found by an audit of all six): votes are strings in today's files and lists in older
+ones; `subj` has lost first letters ("orse", "ot dog"), so subject and object are read from the caption; and
+`reference_frame` is set on true left/right rows only, so it gives the label away. It is kept with the votes under
+`audit` in the provenance, which no model is shown.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_CAPTION = 500
 """Characters; VSR's longest caption has 58."""
 
 MAX_NAME, MAX_PART = 1024, 255
-"""Characters of a picture's name, and bytes of each folder or file in it, of which disks allow no more."""
+"""Characters of a picture's name, and bytes of each folder or file name in it: disks allow no more."""
 
 MAX_LINE = 1 << 20
 """Bytes; a longer line is set aside without being held in memory."""
@@ -54,7 +54,7 @@ class Row:
 
 
 def read_row(line: bytes, classes: Collection[str] | None) -> Row:
-    """The row of one line, about things of these classes (None: of any); raises UnusableRow."""
+    """The row of one line, about things of these classes (None: of any class); raises UnusableRow."""
     fields = _fields(line)
     caption, relation, label = fields["caption"], fields["relation"], fields["label"]
     # The length comes first: nothing else should work on ten thousand characters.
@@ -121,7 +121,7 @@ def _fields(line: bytes) -> dict[str, Any]:
 
 
 def image_below(name: str) -> str:
-    """A file name or a path below the image folder; raises UnusableRow for one that leads out of it, or is none."""
+    """A file name or a path below the image folder; raises UnusableRow if it leads out of it, or is not one."""
     parts = PurePosixPath(name).parts
     outside = name.startswith("/") or "\\" in name or ".." in parts
     # Bytes come last: half a surrogate pair, which is not printable, has none.

@@ -16,11 +16,10 @@ ROW_CHARACTERS = 300
 
 
 class SetAside:
-    """Collects unusable rows; as a context manager it writes them to `path`, one JSON object a line.
+    """Collects unusable rows; as a context manager it writes them to `path`, one JSON object per line.
 
-    A line holds `file`, `row` (from 1, blank lines counted), `reason` (a short fixed phrase, what `counts`
-    counts), `detail` (what exactly) and `content` (the row's first characters). Without a path rows are
-    only counted.
+    A line holds `file`, `row` (from 1, blank lines counted), `reason` (a short fixed phrase, by which `counts` counts),
+    `detail` (what exactly) and `content` (the row's first characters). Without a path, rows are only counted.
     """
 
     def __init__(self, path: Path | None = None) -> None:
@@ -48,7 +47,7 @@ class SetAside:
         return sum((self._by_file.get(str(file), Counter()) for file in files), Counter[str]())
 
     def nothing_usable(self, where: str) -> VsreError:
-        """The error for a source without a usable row: the commonest reasons, each with its first place."""
+        """The error for a source without a usable row: the most common reasons, each with its first place."""
         if not self.counts:
             return VsreError(f"{where}: no rows here. Expected VSR rows, one JSON object a line.")
         reasons = "\n".join(

@@ -1,4 +1,4 @@
-"""What the published files hold, counted: rows, repetitions, and how much of the test is trained on."""
+"""Counts of the published files: rows, repetitions, and how much of the test split is trained on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from vsre.sources.vsr.set_aside import SetAside
 def survey_vsr(annotations: Path) -> dict[str, Any]:
     """Figures of a folder laid out as published (random/ and zeroshot/), read without pictures.
 
-    `splits`: for each split of random and zero-shot, and for turn-s, its rows, duplicates (within the
-    split), rows set aside by reason, unique triplets, images and true triplets; `unique`: triplets over all
-    six files; `overlap`: how much of the zero-shot test stands in turn-s; `protocols`: the turn-s triplets
-    each protocol leaves. Raises VsreError where a file is missing or holds no usable row.
+    `splits`: for each split of random and zero-shot, and for turn-s, its rows, duplicates (within the split), rows set
+    aside by reason, unique triplets, images and true triplets; `unique`: triplets over all six files; `overlap`: how
+    much of the zero-shot test split appears in turn-s; `protocols`: the turn-s triplets that each protocol keeps.
+    Raises VsreError if a file is missing or holds no usable row.
     """
     keys: set[str] = set()
     splits: dict[str, Any] = {}
