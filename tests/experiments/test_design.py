@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vsre.errors import VsreError
-from vsre.experiments.design import Matrix, chosen_models, fit_effects, model_matrix, told_apart
+from vsre.experiments.design import Matrix, chosen_models, fit_effects, model_matrix, told_apart, variance_inflation
 from vsre.experiments.files import load_experiment
 from vsre.experiments.schema import Fraction
 from vsre.recipes.expand import grid_models
@@ -115,6 +115,14 @@ def test_the_shipped_fraction() -> None:
     as_in_grid = model_matrix([arm["factors"] for arm in (*first, *grid)], list(factors[0]))
     for done in (20, 25, 30):
         assert efficiency(main[:done]) > efficiency(as_in_grid[:done]), "what is done first tells most"
+    assert told_apart(factors, fraction.effects) == fraction.effects
+    assert told_apart(factors[:45], fraction.effects) == list(factors[0]), "enough degrees, but nearly collinear"
+    assert (
+        variance_inflation(model_matrix(factors, fraction.effects)).max()
+        < 2.1
+        < 12
+        < (variance_inflation(model_matrix(factors[:45], fraction.effects)).max())
+    )
 
 
 def test_effects_that_some_of_the_runs_can_tell() -> None:

@@ -32,6 +32,8 @@ STARTS = 8
 RIDGE = 1e-6
 ENOUGH = 4
 """Fewest degrees of freedom for interactions in a part of a fraction: Student's t is 12.7, 4.3, 3.2, 2.8 for 1 to 4."""
+INFLATED = 10.0
+"""Largest variance inflation factor with interactions: "certainly not as large as 10" (Marquardt 1970)."""
 
 
 def model_matrix(factors: Sequence[Mapping[str, Any]], effects: Sequence[str]) -> Matrix:
@@ -137,18 +139,26 @@ def _most_telling_first(candidates: Matrix, fixed: Sequence[int], chosen: Sequen
 def told_apart(factors: Sequence[Mapping[str, Any]], effects: Sequence[str]) -> list[str]:
     """Return the effects that some of a fraction's runs can estimate: those of factors that vary among them.
 
-    All of these if the runs separate them and leave ENOUGH degrees of freedom, else the main effects alone, else none:
-    intervals from one or two degrees would be several times as wide as the bias from leaving interactions out.
+    All of these if the runs separate them, leave ENOUGH degrees of freedom and inflate no variance INFLATED times, else
+    the main effects alone, else none: such intervals would be several times as wide as the bias from leaving
+    interactions out.
     """
     names = {part for effect in effects for part in effect.split(JOIN)}
     varies = {name for name in names if len({run[name] for run in factors}) > 1}
     several = [effect for effect in effects if varies.issuperset(effect.split(JOIN))]
     for some in (several, [effect for effect in several if JOIN not in effect]):
         x = model_matrix(factors, some)
-        least = ENOUGH if any(JOIN in effect for effect in some) else 1
-        if some and len(x) - x.shape[1] >= least and x.shape[1] == np.linalg.matrix_rank(x):
+        joint = any(JOIN in effect for effect in some)
+        if not some or len(x) - x.shape[1] < (ENOUGH if joint else 1) or np.linalg.matrix_rank(x) < x.shape[1]:
+            continue
+        if not joint or variance_inflation(x).max() < INFLATED:
             return some
     return []
+
+
+def variance_inflation(x: Matrix) -> NDArray[np.float64]:
+    """Return (1 + effects,) the variance of each coefficient over that in an orthogonal design of as many runs."""
+    return len(x) * np.diag(np.linalg.inv(x.T @ x))
 
 
 def fit_effects(factors: Sequence[Mapping[str, Any]], effects: Sequence[str], drawn: Matrix) -> list[dict[str, Any]]:
