@@ -39,6 +39,7 @@ def test_fewer_layers_are_reckoned_with(script: ModuleType) -> None:
 
 @pytest.mark.slow
 def test_both_ways_are_measured(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("peft")
     monkeypatch.setattr(sys, "argv", ["train_scale.py", "--tiny", "--json", str(tmp_path / "out.json")])
     script.main()
     found = json.loads((tmp_path / "out.json").read_text())
