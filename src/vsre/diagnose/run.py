@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +167,9 @@ def _probe(
     except VsreError as error:
         record.content["without_picture"] = str(error)
         return asked, seconds
-    more, longer = answering.run(blind, probing.without_pictures())
+    groups = probing.without_pictures()
+    last = replace(answering, total=answering.total + sum(len(questions) for _, questions in groups))
+    more, longer = last.run(blind, groups)
     return asked + more, seconds + longer
 
 
